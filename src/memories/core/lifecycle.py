@@ -47,12 +47,14 @@ class Lifecycle:
         services: The services.
         tier_restore: The latest restore of a snapshot, which may still run.
         trace_recorder: The latest recording of a trace, which may still run.
+        before_flush: What is called before values that are only in RAM are written.
     """
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self.tier_restore: TierRestore | None = None
         self.trace_recorder: TraceRecorder | None = None
+        self.before_flush: list[Callable[[], object]] = []
         self._hierarchy = services.hierarchy
         self._ends_first: list[EndStep] = []
         self._steps: deque[EndStep] | None = None  # The steps that are left, once the end began.
@@ -110,7 +112,9 @@ class Lifecycle:
         """
         self._hierarchy.require_writable()
         failures = _failures(
-            self._hierarchy.flush, *(backend.sync for backend in self.services.backends)
+            *self.before_flush,
+            self._hierarchy.flush,
+            *(backend.sync for backend in self.services.backends),
         )
         try:
             if failures:
@@ -133,7 +137,9 @@ class Lifecycle:
             failures: list[Exception] = []
             if flush and self.saves_at_end:
                 # The archive uploads staged values when it ends, so only the disk is synced here.
-                failures = _failures(self._hierarchy.flush, self.services.backends[0].sync)
+                failures = _failures(
+                    *self.before_flush, self._hierarchy.flush, self.services.backends[0].sync
+                )
             for failure in filter(_is_want_of_room, failures):
                 raise self._still_open(failure) from failure
             self._end(failures)
@@ -149,7 +155,9 @@ class Lifecycle:
             if self.saves_at_end:
                 until = self.services.clock.monotonic() + seconds
                 failures = _failures(
-                    lambda: self._hierarchy.flush(until), self.services.backends[0].sync
+                    *self.before_flush,
+                    lambda: self._hierarchy.flush(until),
+                    self.services.backends[0].sync,
                 )
                 if failures:
                     raise as_one(failures)
@@ -166,6 +174,7 @@ class Lifecycle:
             self._finalizer.forget()
             self._closing = new_lock()
             self._ends_first.clear()
+            self.before_flush.clear()
             self.tier_restore = self.trace_recorder = None
 
     def _end(self, failures: list[Exception]) -> None:

@@ -40,6 +40,7 @@ from memories.core.value_reader import MISSING, ValueReader
 from memories.core.value_writer import ValueWriter
 from memories.core.views import ItemView, KeyView, ValueView
 from memories.core.wiring import assemble
+from memories.core.worker_results import WorkerResults
 from memories.devices import Device
 from memories.errors import KeyNotFoundError
 from memories.foundation.keys import check_key
@@ -189,6 +190,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         reader = ValueReader(services.hierarchy, services.device)
         self._attach_ways(services.hierarchy, reader, ValueWriter(services, reader))
         self._reports = Reports(lifecycle)
+        self._worker_results: WorkerResults | None = None  # Made for the first cached function.
 
     @overload
     def cache(
@@ -254,7 +256,11 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
             UnsupportedTypeError: this is not a function, or a generator. Calls raise it where
                 an argument, or a value that the function reads or closes over, has no hash.
         """
-        store = TierResultStore(self, self._writer, self._hierarchy)
+        if self._worker_results is None:
+            self._worker_results = WorkerResults(
+                self._hierarchy, self._writer.put_result, self._lifecycle
+            )
+        store = TierResultStore(self, self._writer, self._hierarchy, self._worker_results)
         decorate = partial(
             memoize, store, version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
         )

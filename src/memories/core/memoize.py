@@ -84,6 +84,11 @@ class ResultStore(Protocol):
         It took `seconds` to compute. With `copy=False` nothing else refers to its memory.
         """
 
+    def hand_over(
+        self, key: str, payload: Payload, /, *, tier: str, ttl: float | None, seconds: float
+    ) -> None:
+        """Let the process that opened the store keep a result, if it can be reached."""
+
     def require_writable(self) -> None:
         """Raise unless results can be stored."""
 
@@ -266,7 +271,10 @@ class Memo:
                 logger.debug("a result is too large, or was dropped at once: %s", error)
             except (StorageError, UnavailableError) as error:
                 logger.warning("a result of %s is not stored: %s", self._identity.label, error)
-        payload = Payload.of(result)
+            payload = Payload.of(result)
+        else:
+            payload = Payload.of(result)
+            self.results.hand_over(key, payload, tier=self._tier, ttl=self._ttl, seconds=seconds)
         return self._open(payload), FlightOutcome(OutcomeKind.RESULT, payload)
 
     def outcome_of(self, error: BaseException, *, own: bool) -> FlightOutcome:

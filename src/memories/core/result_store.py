@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from memories.core.value_writer import ValueWriter
+from memories.core.value_writer import NewResult, ValueWriter
+from memories.core.worker_results import WorkerResults
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
 from memories.options.settings import check_tier
@@ -33,8 +34,15 @@ class Readable(Protocol):
 class TierResultStore:
     """A store of results. It keeps the manager alive, as long as the decorated function lives."""
 
-    def __init__(self, manager: Readable, writer: ValueWriter, hierarchy: Hierarchy) -> None:
+    def __init__(
+        self,
+        manager: Readable,
+        writer: ValueWriter,
+        hierarchy: Hierarchy,
+        worker_results: WorkerResults,
+    ) -> None:
         self._hierarchy = hierarchy
+        self._worker_results = worker_results
         # Attributes instead of methods: they save a call at each read of a result.
         self.retrieve: Callable[..., Any] = manager.retrieve
         self.scan = manager.scan
@@ -46,6 +54,12 @@ class TierResultStore:
     def require_writable(self) -> None:
         """Raise unless results can be stored: in a forked child or a reader they cannot."""
         self._hierarchy.require_writable()
+
+    def hand_over(
+        self, key: str, payload: Payload, *, tier: str, ttl: float | None, seconds: float
+    ) -> None:
+        """In a forked child: let the parent store a result, which took `seconds` to compute."""
+        self._worker_results.hand_over(NewResult(key, tier, ttl, seconds), payload)
 
     def require_tier(self, tier: str) -> None:
         """Raise InvalidOptionError unless there is a tier of that name."""

@@ -27,6 +27,19 @@ LARGE_RESULT = 1 << 16  # From this size on it is worth to ask what keeping a re
 _PRIVATE_COPY = ReadOptions(copy=True)
 
 
+class NewResult(msgspec.Struct, frozen=True, array_like=True):
+    """What is to be stored with a result.
+
+    Attributes:
+        seconds: What it took to compute.
+    """
+
+    key: str
+    tier: str
+    ttl: float | None
+    seconds: float
+
+
 class ValueWriter:
     """Changes values in the tiers of one manager; every key was checked before."""
 
@@ -125,22 +138,26 @@ class ValueWriter:
         It may be dropped for room, whatever `on_full` says. A large one that takes less time than
         to write it to cold and to read it back stays in RAM, unless a tier was named.
         """
-        terms = make_terms(
-            ttl=ttl, metadata=None, pin=False, min_tier=None, max_tier=None,
-            now=self._services.clock.wall,
-        )  # fmt: skip
-        target = self._target(tier)
         self._hierarchy.require_writable()
         payload = self._services.payload_of(key, result, copy=copy)
-        stays = target is None and self._is_cheaper_to_compute(payload, seconds)
+        self.put_result(NewResult(key, tier, ttl, seconds), payload)
+        if payload.form is Form.HOST:
+            return payload.open(self._hierarchy.trust)
+        return self._reader.read(key, MISSING)
+
+    def put_result(self, result: NewResult, payload: Payload) -> None:
+        """Store the payload of a result, as `store_result` does."""
+        key, target = result.key, self._target(result.tier)
+        terms = make_terms(
+            ttl=result.ttl, metadata=None, pin=False, min_tier=None, max_tier=None,
+            now=self._services.clock.wall,
+        )  # fmt: skip
+        stays = target is None and self._is_cheaper_to_compute(payload, result.seconds)
         max_tier = TierName.WARM if stays else None
         terms = msgspec.structs.replace(terms, evictable=True, max_tier=max_tier)
         self._hierarchy.put(key, payload, tier=target, terms=terms)
         if target is None and not stays and self._services.saves_at_end:
             self._services.write_behind.request(key)
-        if payload.form is Form.HOST:
-            return payload.open(self._hierarchy.trust)
-        return self._reader.read(key, MISSING)
 
     def clear(self, *, purge: bool) -> None:
         """Remove every key; with `purge` unlink the archived objects at once."""

@@ -19,6 +19,7 @@ class DictResults:
 
     def __init__(self, *, writable: bool = True) -> None:
         self.kept: dict[str, Any] = {}
+        self.handed_over: dict[str, Payload] = {}
         self._writable = writable
 
     def retrieve(self, key: str, default: Any = ABSENT, /) -> Any:
@@ -50,6 +51,10 @@ class DictResults:
         """Store a result."""
         self.kept[key] = result
         return result
+
+    def hand_over(self, key: str, payload: Payload, /, **_: Any) -> None:
+        """Keep what another process is to store."""
+        self.handed_over[key] = payload
 
     def require_writable(self) -> None:
         """Raise if the dict is read-only."""
@@ -87,6 +92,7 @@ def test_a_store_that_cannot_be_written_still_returns_results() -> None:
     results = DictResults(writable=False)
     assert 4 == memoize(results, lambda x: 2 * x)(2)
     assert {} == results.kept
+    assert [4] == [results.open(payload) for payload in results.handed_over.values()]
 
 
 def test_errors_are_not_stored() -> None:
