@@ -15,8 +15,8 @@ from memories.model.events import Missed
 
 # What one short call changed: the entry that left, or None; the entry that came, or None; the stamp
 # of its arrival, since its own may be that of a later hit; when the call began, in seconds of the
-# monotonic clock; and how many seconds it took.
-Change = tuple[Entry | None, Entry | None, int, float, float]
+# monotonic clock; and how many seconds a store took, as far as that is measured.
+Change = tuple[Entry | None, Entry | None, int, float, Any]
 
 
 EVERY: Final = 32  # One change in so many is announced to the settlement, and the first that waits.

@@ -37,6 +37,7 @@ ROUNDING_SECONDS: Final = 1e-6  # More than the rounding errors of sums of two t
 DEFAULT: Final[Terms] = DEFAULT_TERMS
 WITH_ENTRY: Final[int] = ENTRY_BYTES
 WITH_BYTES: Final[int] = ENTRY_BYTES + sys.getsizeof(b"")
+TIMED_EVERY: Final = 16  # One store in so many is timed; a look at the clock takes a tenth of one.
 MOST_BYTES: Final = 65_536  # A larger value is not worth it: copying it takes longer.
 
 
@@ -47,6 +48,8 @@ class Slot:
         self.budget: Budget = tier.budget
         self.counter: HitCounter = tier.counter
         self.common: Common = tier.common  # Of all entries that are stored here.
+        self.until_timed = 0  # Stores until one is timed.
+        self.seconds: Any = 0.0  # How long the latest store took that was timed; one object.
 
 
 class Residency:
@@ -142,7 +145,7 @@ class Residency:
                     # A call on this key may have ended since the look-up, and left a record.
                     if table.releases != releases:
                         return False
-                elif not self._is_ordinary(previous):
+                elif previous.common is not choices[0].common and not self._is_ordinary(previous):
                     return False
                 slot = None
                 for choice in choices:
@@ -163,9 +166,14 @@ class Residency:
                 if previous is not None:
                     self._leave(previous)
                 changes = table.changes
+                if slot.until_timed:
+                    slot.until_timed -= 1
+                else:
+                    slot.until_timed = TIMED_EVERY - 1
+                    slot.seconds = self._monotonic() - started
                 # One line: an interrupt leaves all of it or nothing.
                 entries[key], table.version = entry, version
-                changes.append((previous, entry, stamp, started, self._monotonic() - started))
+                changes.append((previous, entry, stamp, started, slot.seconds))
         except BaseException:
             self._operations.repair(key)
             raise
@@ -205,7 +213,7 @@ class Residency:
                 self._leave(entry)
                 changes = table.changes
                 del entries[key]
-                changes.append((entry, None, 0, started, self._monotonic() - started))
+                changes.append((entry, None, 0, started, 0.0))
         except BaseException:
             self._operations.repair(key)
             raise

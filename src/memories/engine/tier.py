@@ -176,7 +176,7 @@ class VolatileTier(Tier):
             )
         tick = self._tick(version.key, payload.size, self.counter.tick)
 
-        common = common_of(self.name, tick, version.terms, backed)
+        common = common_of(self.name, tick, version.terms, backed, hits)
         entry = payload.entry_type(
             version.key,
             version.number,
@@ -185,7 +185,6 @@ class VolatileTier(Tier):
             version.stored_at,
             common,
             self.counter.stamp(),
-            hits,
         )
         return entry if version.terms.expires_at is None else self._expiring(entry)
 
@@ -217,7 +216,6 @@ class VolatileTier(Tier):
             entry.stored_at,
             entry.common,
             self.counter.stamp(),
-            entry.hits,
         )
         expiring.inner = entry
         expiring.has_expired = self._has_expired

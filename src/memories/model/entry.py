@@ -21,19 +21,26 @@ from memories.model.tiers import TierName
 class Common:
     """What most entries of a tier have in common, held by each in one word."""
 
-    __slots__ = ("backed", "terms", "tick", "tier")
+    __slots__ = ("arrived_hits", "backed", "terms", "tick", "tier")
 
     def __init__(
-        self, tier: TierName, backed: TierName | None, tick: Callable[[], int], terms: Terms
+        self,
+        tier: TierName,
+        backed: TierName | None,
+        tick: Callable[[], int],
+        terms: Terms,
+        arrived_hits: int = 0,
     ) -> None:
         self.tier = tier
         self.backed = backed  # The durable tier that holds this very version too, or None.
         self.tick = tick  # Counts the hits of the tier it lies in.
         self.terms = terms
+        self.arrived_hits = arrived_hits  # Reads it had when it entered this tier.
 
 
 unpack = msgspec.msgpack.Decoder().decode
-_LATEST: dict[tuple[TierName, TierName | None], Common] = {}
+_LATEST: dict[tuple[TierName, TierName | None, int], Common] = {}
+_MAX_SHARED_HITS: Final = 255
 _SIZES: dict[int, int] = {}
 _MAX_SHARED_SIZE: Final = 8192
 _HOLDS_NUMBERS: Final = core().compiled  # In place, and not as objects.
@@ -44,16 +51,23 @@ def common_of(
     tick: Callable[[], int],
     terms: Terms = DEFAULT_TERMS,
     backed: TierName | None = None,
+    arrived_hits: int = 0,
 ) -> Common:
-    """Return what stands for these four: the latest made for another entry, if it is the same.
+    """Return what stands for these five: the latest made for another entry, if it is the same.
 
-    Only of ticks that are a plain counter, and without terms: all others belong to one entry.
+    Only of ticks that are a plain counter, without terms, and of few hits: all others belong to one
+    entry.
     """
-    if terms is not DEFAULT_TERMS or type(tick) is not MethodWrapperType:
-        return Common(tier, backed, tick, terms)
-    latest = _LATEST.get((tier, backed))
+    if (
+        terms is not DEFAULT_TERMS
+        or type(tick) is not MethodWrapperType
+        or arrived_hits > _MAX_SHARED_HITS
+    ):
+        return Common(tier, backed, tick, terms, arrived_hits)
+    name = (tier, backed, arrived_hits)
+    latest = _LATEST.get(name)
     if latest is None or latest.tick is not tick:
-        latest = _LATEST[tier, backed] = Common(tier, backed, tick, terms)
+        latest = _LATEST[name] = Common(tier, backed, tick, terms, arrived_hits)
     return latest
 
 
@@ -65,9 +79,9 @@ class Entry:
     the accesses; `HitClock` maps it to seconds. The subclasses differ in what a reader is given.
     """
 
-    # Ten words: with the header of the garbage collector 112 bytes, a step of the allocator.
+    # Nine words: compiled and with the header of the garbage collector 112 bytes, a step of the
+    # allocator.
     __slots__ = (
-        "arrived_hits",  # Reads it had when it entered this tier.
         "common",  # Replaced, never written into: other entries hold it too.
         "hits",  # Reads answered by this entry.
         "key",
@@ -88,7 +102,6 @@ class Entry:
         stored_at: float,
         common: Common,
         stamp: int,
-        hits: int = 0,
     ) -> None:
         self.key = key
         self.version = version
@@ -100,7 +113,7 @@ class Entry:
         self.stored_at = stored_at
         self.common = common
         self.stamp = stamp
-        self.hits = self.arrived_hits = hits
+        self.hits = common.arrived_hits
         self.link: Any = None
 
     @property
@@ -117,7 +130,7 @@ class Entry:
     def backed(self, tier: TierName | None) -> None:
         """Set where the backing copy lies, of this entry only."""
         old = self.common
-        self.common = common_of(old.tier, old.tick, old.terms, tier)
+        self.common = common_of(old.tier, old.tick, old.terms, tier, old.arrived_hits)
 
     @property
     def terms(self) -> Terms:
@@ -128,7 +141,7 @@ class Entry:
     def terms(self, terms: Terms) -> None:
         """Set the terms, of this entry only."""
         old = self.common
-        self.common = common_of(old.tier, old.tick, terms, old.backed)
+        self.common = common_of(old.tier, old.tick, terms, old.backed, old.arrived_hits)
 
     @property
     def tick(self) -> Callable[[], int]:
@@ -139,7 +152,12 @@ class Entry:
     def tick(self, tick: Callable[[], int]) -> None:
         """Set what counts the hits, of this entry only."""
         old = self.common
-        self.common = common_of(old.tier, tick, old.terms, old.backed)
+        self.common = common_of(old.tier, tick, old.terms, old.backed, old.arrived_hits)
+
+    @property
+    def arrived_hits(self) -> int:
+        """Reads it had when it entered the tier it lies in."""
+        return self.common.arrived_hits
 
     def read(self) -> Any:
         """Mark a hit and return what a reader gets; KeyError if the entry has expired."""

@@ -12,15 +12,17 @@ from memories.model.tiers import Cause, TierName
 NOW = 1000.0
 
 
-def entry(key: str, tier: TierName, *, idle: float, hits: int = 0, size: int = 10) -> Entry:
-    """Return an entry whose stamp says when it was read: `idle` seconds ago."""
+def entry(
+    key: str, tier: TierName, *, idle: float, hits: int = 0, arrived: int = 0, size: int = 10
+) -> Entry:
+    """Return an entry that was read `idle` seconds ago; it came after `arrived` of its `hits`."""
     made = SharedEntry(
         key=key,
         version=1,
         payload=None,
         size=size,
         stored_at=0.0,
-        common=common_of(tier, lambda: 0, Terms()),
+        common=common_of(tier, lambda: 0, Terms(), arrived_hits=arrived),
         stamp=int((NOW - idle) * 1000),
     )
     made.hits = hits
@@ -70,9 +72,7 @@ def test_a_read_in_warm_promotes_where_there_is_room() -> None:
     """Only reads since the value came there count, and only since the last look."""
     assert [("a", "hot")] == plan(entry("a", TierName.WARM, idle=0.5, hits=1))
     assert [] == plan(entry("a", TierName.WARM, idle=2.0, hits=1))
-    arrived = entry("a", TierName.WARM, idle=0.5, hits=3)
-    arrived.arrived_hits = 3
-    assert [] == plan(arrived)
+    assert [] == plan(entry("a", TierName.WARM, idle=0.5, hits=3, arrived=3))
 
 
 def test_without_room_a_second_touch_exchanges_a_bounded_share() -> None:
@@ -91,7 +91,6 @@ def test_a_regretted_demotion_is_learnt_from() -> None:
     assert Move(value, TierName.WARM, Cause.IDLE) == move
     planner.record_demotion(value, NOW - 13.0)
     before = planner.limits.limit(1, "a")
-    demoted = entry("a", TierName.WARM, idle=0.5, hits=2)
-    demoted.arrived_hits = 1
+    demoted = entry("a", TierName.WARM, idle=0.5, hits=2, arrived=1)
     assert [("a", "hot")] == plan(demoted, planner=planner)
     assert planner.limits.limit(1, "a") > before
