@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -19,11 +21,14 @@ import pytest
 from memories import KeyNotFoundError, MemoryManager
 from memories.cli.telemetry_source import FileSource
 from memories.cli.top.keys import TopView
+from memories.cli.top.screen import STYLES, RecentBars, screen
 from memories.observe.analytics.telemetry_files import TELEMETRY_FILE
 
 from .conftest import Run
 
 pytest.importorskip("rich")
+from rich.color import Color
+from rich.console import Console
 
 KEYS = [
     {"key": "b", "tier": "hot", "size": 1, "hits": 9, "rate": 0.5},
@@ -118,6 +123,59 @@ def test_top_is_live_and_obeys_keys(live: Path) -> None:
     assert "\x1b[?1049l" in read_until(descriptor, "\x1b[?1049l")
     assert (child, 0) == os.waitpid(child, 0)
     os.close(descriptor)
+
+
+def drawn(document: dict[str, Any], recent: RecentBars, width: int) -> list[str]:
+    """Return the lines of the screen on a terminal of so many columns."""
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+    console.print(screen(document, recent, TopView(), rows=5, width=width))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [40, 58, 80, 100, 140, 200])
+def test_no_number_is_cut_on_a_narrow_terminal(live: Path, width: int) -> None:
+    """Half a number is a wrong number: columns are left out, and keys are shortened."""
+    document = dict(FileSource(live).document())
+    tiers = {**document["tiers"]["hot"], "hits": 123_456_789, "keys": 9_876_543}
+    document["tiers"] = dict.fromkeys(("hot", "warm", "cold", "glacier"), tiers)
+    key = {"key": "region/" * 20, "tier": "glacier", "size": 3, "hits": 123_456_789, "rate": 98.7}
+    document["hot_keys"] = [key]
+    lines = drawn(document, RecentBars(), width)
+    assert all(len(line) <= width for line in lines)
+    assert 5 == "\n".join(lines).count("123,456,789")
+    assert "98.7/s" in "\n".join(lines)
+    assert lines[0].startswith("s  open pid ")
+
+
+def test_top_shows_rates_between_two_states(live: Path) -> None:
+    """Counts since the program began say nothing of what it does now."""
+    before = FileSource(live).document()
+    tier = before["tiers"]["warm"]
+    after = {
+        **before, "at": before["at"] + 2, "reads": before["reads"] + 5000,
+        "stored": before["stored"] + 7,
+        "tiers": {**before["tiers"], "warm": {**tier, "hits": tier["hits"] + 4000}},
+    }  # fmt: skip
+    recent = RecentBars()
+    recent.add(before)
+    assert {} == recent.per_second
+    recent.add(after)
+    assert [2500.0, 3.5, 0.0] == [recent.per_second[name] for name in ("reads", "stored", "moved")]
+    text = "\n".join(drawn(dict(after), recent, 140))
+    assert "reads 2,500.0/s  stored 3.5/s  moved 0.0/s" in text
+    assert "2,000.0" in text
+    recent.add(after)  # The same file again: no second has passed in it.
+    assert 2500.0 == recent.per_second["reads"]
+
+
+def test_the_colours_of_tiers_are_readable_on_black() -> None:
+    """The plain blue of a terminal is nearly black. Contrast as WCAG 2 defines it."""
+    for style in STYLES.values():
+        red, green, blue = (
+            value / 12.92 if value <= 0.04 else ((value + 0.055) / 1.055) ** 2.4
+            for value in (part / 255 for part in Color.parse(style).get_truecolor())
+        )
+        assert (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) / 0.05 > 4.5, style
 
 
 def test_keys_choose_what_is_shown() -> None:
