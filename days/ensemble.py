@@ -185,9 +185,11 @@ def judge(scale: Scale, folder: Path) -> Judgement:
         assert np.isclose(ours.answer, elsewhere[name].answer, rtol=1e-12), name
     twins = [name for name in hours if name != "memories"]
     every = plan.members * plan.state_bytes
+    # States of the small day lie in the log, which also holds what was overwritten a moment ago.
+    most = 1.6 if scale is Scale.SMALL else 1.05
     bars = [
         Bar("bytes on the disk beside states and snapshots, uncompressed",
-            ours.disk / (every * (1 + plan.hours)), 1.05, counted=True),
+            ours.disk / (every * (1 + plan.hours)), most, counted=True),
         Bar("peak RAM beside hot and warm together", ours.peak_rss / sum(plan.ram), 1.3),
     ]  # fmt: skip
     if twins:

@@ -17,7 +17,7 @@ from memories.model.tiers import TierName
 from memories.options.choices import Durability, DurableText, MemoryText, OnFull, Prefetch
 
 DEFAULT_POLICY = "auto"
-DEFAULT_COMPRESSION = {TierName.COLD: "fast", TierName.GLACIER: "high"}
+DEFAULT_COMPRESSION = {TierName.COLD: "auto", TierName.GLACIER: "high"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +183,7 @@ def check_compression(value: Mapping[DurableText, str] | None) -> dict[TierName,
         name = check_tier(tier, "compression's tier")
         if not name.durable:
             raise InvalidOptionError(f"compression cannot be set for {name}: it holds live objects")
-        names[name] = compression
+        names[name] = DEFAULT_COMPRESSION[name] if compression == "auto" else compression
     return names
 
 
