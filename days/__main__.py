@@ -20,6 +20,7 @@ from days import tables
 from days.judging import Judgement, Scale
 
 DAYS: list[str] = [
+    "tile_server",
     "analysis",
     "notebook",
     "training",
