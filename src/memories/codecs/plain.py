@@ -109,39 +109,37 @@ def _packed(value: Any) -> bytes | None:
     What is refused: other types, subclasses included, containers that occur twice or contain
     themselves, texts that are cheaper to share than to copy, and deep nesting.
     """
-    level: list[Any] = [value]
-    seen = {id(value)}
-    for _ in range(_MAX_DEPTH):
-        below: list[Any] = []
-        for container in level:
-            if type(container) is dict:
-                for key in container:
-                    if type(key) is not str:
-                        return None
-                items: list[Any] = list(container.values())
-            else:
-                items = container
-            for item in items:
-                kind = type(item)
-                if kind is int or kind is float or item is None or kind is bool:
-                    continue
-                if kind is str or kind is bytes:
-                    if len(item) > _MAX_TEXT:
-                        return None
-                elif kind is dict or kind is list:
-                    identity = id(item)
-                    if identity in seen:
-                        return None
-                    seen.add(identity)
-                    below.append(item)
-                else:
-                    return None
-        if not below:
-            break
-        level = below
-    else:
-        return None
     try:
-        return _pack(value)
+        return _pack(value) if _can_pack(value, {id(value)}, _MAX_DEPTH) else None
     except (OverflowError, UnicodeEncodeError, RecursionError):
         return None  # An int of more than 64 bits, a lone surrogate, or hardly any stack is left.
+
+
+def _can_pack(container: Any, seen: set[int], levels: int) -> bool:
+    """Return whether MessagePack gives back a list or dict, of so many levels at most."""
+    if not levels:
+        return False
+    if type(container) is dict:
+        for key in container:
+            if type(key) is not str:
+                return False
+        items: Any = container.values()
+    else:
+        items = container
+    for item in items:
+        kind = type(item)
+        if kind is int or kind is float or item is None or kind is bool:
+            continue
+        if kind is str or kind is bytes:
+            if len(item) > _MAX_TEXT:
+                return False
+        elif kind is dict or kind is list:
+            identity = id(item)
+            if identity in seen:
+                return False
+            seen.add(identity)
+            if not _can_pack(item, seen, levels - 1):
+                return False
+        else:
+            return False
+    return True

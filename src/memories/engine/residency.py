@@ -25,7 +25,7 @@ from memories.engine.tier import Tiers, VolatileTier
 from memories.foundation.clock import Clock
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import holder_test
-from memories.model.entry import Common, Entry, SharedEntry
+from memories.model.entry import ArrayEntry, Common, Entry, PackedEntry, SharedEntry
 from memories.model.record import DEFAULT_TERMS, Record, Terms
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
@@ -161,6 +161,10 @@ class Residency:
                 common = slot.common
                 if kind is SharedEntry:  # Compiled, a known class is made without a call.
                     entry: Entry = SharedEntry(key, version, content, size, moment, common, stamp)
+                elif kind is PackedEntry:
+                    entry = PackedEntry(key, version, content, size, moment, common, stamp)
+                elif kind is ArrayEntry:
+                    entry = ArrayEntry(key, version, content, size, moment, common, stamp)
                 else:
                     entry = kind(key, version, content, size, moment, common, stamp)
                 if previous is not None:
