@@ -66,6 +66,8 @@ class DistributedMemoryManager(MemoryManager):
         UnavailableError: too few nodes answer.
     """
 
+    _can_share = False  # It has connections of its own.
+
     @configured
     def __init__(
         self,

@@ -59,6 +59,7 @@ class Lifecycle:
         self._ends_first: list[EndStep] = []
         self._steps: deque[EndStep] | None = None  # The steps that are left, once the end began.
         self._closing = threading.RLock()
+        self._owners: weakref.WeakSet[object] = weakref.WeakSet()
         settings = services.settings
         where = settings.storage_path
         _running.add(self)
@@ -93,8 +94,18 @@ class Lifecycle:
         """Call `end` at the end, before any service that it uses ends."""
         self._ends_first.append(EndStep(title, end))
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether the store can be written, and its end has not begun."""
+        return self._hierarchy.state is LifecycleState.OPEN and self._steps is None
+
+    def owners(self) -> list[object]:
+        """Return the managers that use the services, and have not been collected."""
+        return list(self._owners)
+
     def end_with(self, owner: object) -> None:
-        """End, in a thread, when `owner` has been garbage-collected."""
+        """End, in a thread, when `owner` and all other owners have been garbage-collected."""
+        self._owners.add(owner)
         weakref.finalize(owner, _owner_collected, self).atexit = False
 
     def start_recording(self, recorder: TraceRecorder) -> None:
@@ -235,6 +246,11 @@ class Lifecycle:
         )
 
 
+def running() -> list[Lifecycle]:
+    """Return those that have not ended."""
+    return list(_running)
+
+
 def _failures(*steps: Callable[[], object]) -> list[Exception]:
     """Take every step, and return the exceptions of those that failed."""
     failures = []
@@ -259,6 +275,8 @@ def _is_want_of_room(error: Exception) -> bool:
 
 def _owner_collected(lifecycle: Lifecycle) -> None:
     """End the services of a collected manager; this may run in any thread, within any call."""
+    if lifecycle.owners():
+        return
     if lifecycle._hierarchy.state in (LifecycleState.OPEN, LifecycleState.READ_ONLY):
         lifecycle._finalizer.ask()
         lifecycle._finalizer.warn()

@@ -30,6 +30,7 @@ from memories.core.explain import Explanation, describe, explain, usage_percent
 from memories.core.lifecycle import Lifecycle
 from memories.core.memoize import memoize
 from memories.core.oom import OomGuard
+from memories.core.open_stores import find_open_store, require_alone
 from memories.core.pickled_reader import open_reader
 from memories.core.reports import Reports
 from memories.core.result_store import TierResultStore
@@ -130,8 +131,12 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
     Raises:
         InvalidOptionError: An option is invalid.
         StorageError: The directory cannot be used.
-        StoreLockedError: Another manager is the writer of this store.
+        StoreLockedError: Another process is the writer of this store, or this process has opened it
+            with other options. With the same options both managers are one: they share all values,
+            and `cleanup()` of one closes both.
     """
+
+    _can_share = True  # A second manager of an open store shares what the first one has.
 
     @configured
     def __init__(
@@ -179,7 +184,8 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
             takeover=takeover,
             trusted_keys=trusted_keys,
         )
-        self._attach(assemble(settings, migration))
+        shared = find_open_store(settings, migration, type(self))
+        self._attach(assemble(settings, migration) if shared is None else shared.lifecycle)
         self._lifecycle.end_with(self)
 
     def _attach(self, lifecycle: Lifecycle) -> None:
@@ -635,6 +641,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
 
     def __enter__(self) -> Self:
         self._hierarchy.require_readable()
+        require_alone(self._lifecycle)
         return self
 
     def __exit__(

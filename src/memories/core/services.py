@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from memories import codecs
 from memories.backends.base import Backend
@@ -24,6 +24,7 @@ from memories.migration.prefetching import Prefetching
 from memories.model.tiers import TierName
 from memories.observe.move_log import MoveLog
 from memories.observe.telemetry_service import TelemetryService
+from memories.options.migration import MigrationSettings
 from memories.options.settings import Settings
 
 
@@ -37,6 +38,7 @@ class Services:
         hierarchy: The tiers.
         backends: The durable stores: the disk first, then the bucket if there is one.
         media: A description of the medium of each tier.
+        migration: The settings of migration; False where it is off.
         device: The GPU that holds the hot tier; None where the hot tier is host RAM.
         migrator: Moves values between tiers; None where migration is off.
         prefetching: Reads values ahead; None for a reader.
@@ -55,6 +57,7 @@ class Services:
     hierarchy: Hierarchy
     backends: list[Backend]
     media: dict[TierName, str]
+    migration: MigrationSettings | Literal[False]
     device: Device | None
     migrator: Migrator | None
     prefetching: Prefetching | None

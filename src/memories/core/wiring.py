@@ -203,6 +203,7 @@ class _Wiring:
             hierarchy=hierarchy,
             backends=self.backends,
             media=self.media,
+            migration=False if migration is False else migration or MigrationSettings(),
             device=self.device,
             migrator=migrator,
             prefetching=None if settings.read_only else self._prefetching(hierarchy),
