@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from memories.codecs import main_classes
+from memories.codecs import ALWAYS_SHARED, main_classes
 from memories.core.read_options import ReadOptions
 from memories.core.services import Services
 from memories.core.value_reader import MISSING, ValueReader
@@ -23,6 +23,7 @@ from memories.options.settings import check_tier
 from memories.options.store_terms import make_terms
 
 T = TypeVar("T")
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
 LARGE_RESULT = 1 << 16  # From this size on it is worth to ask what keeping a result costs.
 _PRIVATE_COPY = ReadOptions(copy=True)
 
@@ -214,14 +215,14 @@ class ValueWriter:
             tier = rule.tier or tier
         if tier != "cold":
             return None
-        payload = Payload.borrowed(data)
+        kind = type(data)
+        payload = Payload.of_object(data) if kind in ALWAYS_SHARED else Payload.borrowed(data)
         if payload.size > MAX_VALUE:
             return None
-        return NewValue(key, payload, self._rule_terms(rule))
+        terms = DEFAULT_TERMS if rule is None else self._rule_terms(rule)
+        return _new(NewValue, (key, payload, terms))
 
-    def _rule_terms(self, rule: Rule | None) -> Terms:
-        if rule is None:
-            return DEFAULT_TERMS
+    def _rule_terms(self, rule: Rule) -> Terms:
         return make_terms(
             ttl=None, metadata=None, pin=False, min_tier=None, max_tier=None,
             now=self._services.clock.wall, rule=rule,

@@ -23,9 +23,10 @@ from memories.errors import MemoriesError
 from memories.foundation.keys import INTERNAL
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Moved, Removed, Stored, Written
-from memories.model.record import Record, Terms, Version
+from memories.model.record import DEFAULT_TERMS, Record, Terms, Version
 from memories.model.tiers import Cause, Form, TierName
 
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
 BATCH_KEYS = 256  # More would save little, and other threads wait for the locks.
 BATCH_BYTES = 1 << 20
 MAX_VALUE = 64 << 10  # A larger value costs so much by itself that a batch saves nothing.
@@ -90,21 +91,27 @@ class BatchWriter:
         """Store new versions of different keys; return how many of the first ones are stored."""
         started = self._monotonic()
         with self._locks.try_lock_all([value.key for value in values]) as locked:
-            free = list(takewhile(lambda value: value.key in locked, values))
+            free = values
+            if len(locked) < len(values):
+                free = list(takewhile(lambda value: value.key in locked, values))
             numbers = self._catalog.next_versions(len(free))
             packed, replaced = list[Packed](), list[Entry | None]()
-            for value, number in zip(free, numbers, strict=True):
-                previous = self._catalog.lookup(value.key)
-                record = self._catalog.record_under(previous)
-                one = None
-                archived = record is not None and is_archived(record)
-                if not archived and value.terms.admits(target.name):
-                    version = Version(value.key, number, moment, value.terms)
-                    one = self._pack(value.payload, version, target)
+            lookup, record_under = self._catalog.lookup, self._catalog.record_under
+            name, pack = target.name, self._pack
+            for (key, payload, terms), number in zip(free, numbers, strict=True):
+                previous, entry = lookup(key), None
+                if previous is not None:
+                    record = record_under(previous)
+                    if record is not None and is_archived(record):
+                        break
+                    entry = previous if isinstance(previous, Entry) else None
+                if terms is not DEFAULT_TERMS and not terms.admits(name):
+                    break
+                one = pack(payload, _new(Version, (key, number, moment, terms)), target)
                 if one is None:
                     break
                 packed.append(one)
-                replaced.append(previous if isinstance(previous, Entry) else None)
+                replaced.append(entry)
             self._tiers.settle(
                 [entry for entry in replaced if entry is not None],
                 [record.key for record, _ in packed],

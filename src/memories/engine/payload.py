@@ -18,11 +18,12 @@ from memories.codecs.base import Sharing
 from memories.engine.host_limits import ENTRY_BYTES
 from memories.errors import InvalidOptionError
 from memories.frames.compression_history import CompressionHistory
+from memories.frames.fast_path import MAX_PACKED_BYTES
 from memories.frames.range_reader import Fetch, PartialFrame, open_partial
 from memories.frames.reader import OpenFrame, open_frame
 from memories.frames.recompress import recompress as recompress_frame
 from memories.frames.signing import Keyring
-from memories.frames.writer import pack, pack_plain
+from memories.frames.writer import pack
 from memories.model.entry import (
     ArrayEntry,
     Entry,
@@ -180,6 +181,10 @@ class Payload(ABC):
         """Return the value taken apart if that costs nothing; None for live objects and frames."""
         return None
 
+    def plain(self) -> tuple[str, bytes] | None:
+        """Return its codec and its only buffer if `PlainPacker` packs such values, else None."""
+        return None
+
     def unmoved_parts(self, trust: Keyring) -> codecs.Parts:
         """Return the value taken apart, with what lies on a caller's device still lying there."""
         return self.parts(trust)
@@ -265,36 +270,17 @@ class ObjectPayload(HostPayload):
         del trust, verify
         return codecs.codec_for(self._object).encode(self._object)  # Nothing lies on a device.
 
-    def to_frame(
-        self,
-        *,
-        key: str,
-        version: int,
-        compression: str,
-        trust: Keyring,
-        history: CompressionHistory,
-        recompress: bool = False,
-    ) -> PackedFrame:
-        """Return it as a frame bound to `key` and `version`; texts and bytes take a short way."""
-        name = codecs.codec_for(self._object).name
-        if name == "bytes":
-            data = self._object
-        elif name == "str":
-            data = self._object.encode("utf-8", "surrogatepass")
-        else:
-            data = None
-        if data is not None:
-            whole = pack_plain(
-                name, data, key=key, version=version, compression=compression, history=history
-            )
-            if whole is not None:
-                size = len(whole)
-                host_size = len(data) + ENTRY_BYTES
-                return _new(PackedFrame, (name, (memoryview(whole),), size, host_size))
-        return super().to_frame(
-            key=key, version=version, compression=compression, trust=trust, history=history,
-            recompress=recompress,
-        )  # fmt: skip
+    def plain(self) -> tuple[str, bytes] | None:
+        """Return the codec and the bytes of texts and bytes."""
+        content = self._object
+        kind = type(content)
+        if (kind is not bytes and kind is not str) or len(content) > MAX_PACKED_BYTES:
+            return None
+        if kind is bytes and codecs.codec_for(content).name == "bytes":
+            return "bytes", content
+        if kind is str and codecs.codec_for(content).name == "str":
+            return "str", content.encode("utf-8", "surrogatepass")
+        return None
 
 
 class ArrayPayload(HostPayload):

@@ -21,12 +21,14 @@ from memories.engine.budget import BackendBudget, Budget
 from memories.engine.device_payload import DevicePayload, size_on_device
 from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
+from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.newcomers import Arrived
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
 from memories.engine.small_frames import OwnedValue
 from memories.engine.victims import Arrival, PolicyVictims, Victims
 from memories.frames.compression_history import MEASURED_NBYTES, CompressionHistory
 from memories.frames.signing import Keyring
+from memories.frames.writer import PlainPacker
 from memories.model.entry import Entry, ExpiringEntry, PackedEntry, SharedEntry, common_of
 from memories.model.record import Record, Version
 from memories.model.tiers import TierName
@@ -42,6 +44,7 @@ SCARCE_SHARE = 0.5  # Of a tier filled beyond it the room is worth more than tim
 WHOLE_BYTES = 512 * 1024  # Up to here one request for all of it is as fast as two for a part.
 
 
+_new = tuple.__new__  # What a named tuple does, without its argument parsing.
 Packed = tuple[Record, Sequence[memoryview]]  # A record without its place, and its frame.
 
 
@@ -291,6 +294,7 @@ class DurableTier(Tier):
         self.backend = backend
         self.compression = compression
         self.compression_history = CompressionHistory(0.0 if archive else DISK_BANDWIDTH)
+        self._packer = PlainPacker(compression, self.compression_history)
         self._is_archive = archive
         self._trust = trust
         self._on_code = on_code
@@ -301,6 +305,13 @@ class DurableTier(Tier):
         An evicted frame is copied unchanged: recompressing it would delay the store that waits for
         the space.
         """
+        plain = payload.plain()
+        if plain is not None:
+            codec, data = plain
+            frame = self._packer.pack(codec, data, version.key, version.number)
+            if frame is not None:
+                size, host_size = len(frame), len(data) + ENTRY_BYTES
+                return _new(PackedFrame, (codec, (memoryview(frame),), size, host_size))
         if payload.size >= MEASURED_NBYTES:
             budget = self.budget
             self.compression_history.scarce = budget.used > SCARCE_SHARE * budget.effective

@@ -16,7 +16,7 @@ from memories.frames import head
 from memories.frames.compression_history import CompressionHistory
 from memories.frames.reader import open_frame
 from memories.frames.single_buffer import MOST_FORMS, open_single
-from memories.frames.writer import pack, pack_plain
+from memories.frames.writer import PlainPacker, pack
 
 TEXT = (b'{"name": "tile", "number": 12345}' * 40)[:1024]
 NOISE = os.urandom(1024)
@@ -46,13 +46,14 @@ def test_it_packs_what_the_long_way_packs(compression: str) -> None:
         parts = codecs.encode(value)
         data = bytes(parts.buffers[0])
         long, short = CompressionHistory(), CompressionHistory()
+        packer = PlainPacker(compression, short)
         for version in NUMBERS:
             for key in KEYS:
                 expected = pack(
                     parts, key=key, version=version, compression=compression, history=long
                 ).join()
                 options = {"key": key, "version": version, "compression": compression}
-                made = pack_plain(parts.codec, data, **options, history=short)
+                made = packer.pack(parts.codec, data, key, version)
                 if made is None:  # The long way tries several compressors now and then.
                     made = pack(parts, **options, history=short).join()
                 assert expected == made
@@ -148,12 +149,11 @@ def test_what_is_not_text_is_no_text() -> None:
 
 def test_many_sizes_do_not_fill_the_memory() -> None:
     """The forms that were seen are forgotten when there are too many; all frames still work."""
-    history = CompressionHistory()
+    packer = PlainPacker("none", CompressionHistory())
     for size in range(1, MOST_FORMS + 100, 3):
         for codec, value in (("bytes", bytes(size)), ("str", "a" * size)):
             data = value if isinstance(value, bytes) else value.encode()
-            options = {"key": "k", "version": 1, "compression": "none"}
-            made = pack_plain(codec, data, **options, history=history)
+            made = packer.pack(codec, data, "k", 1)
             if size <= 4096:
                 assert made is not None
                 assert value == open_single(made, "k")
@@ -161,7 +161,7 @@ def test_many_sizes_do_not_fill_the_memory() -> None:
 
 def test_a_key_that_is_none_is_refused() -> None:
     """As `pack` refuses it."""
-    options = {"version": 1, "compression": "none", "history": CompressionHistory()}
+    packer = PlainPacker("none", CompressionHistory())
     for key in ("", "k" * 4097, "\ud800"):
         with pytest.raises(InvalidKeyError):
-            pack_plain("bytes", b"x", key=key, **options)
+            packer.pack("bytes", b"x", key, 1)

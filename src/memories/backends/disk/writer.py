@@ -167,12 +167,12 @@ class Writer:
         """Store small frames of different keys with one append; see `DiskBackend.write_many`."""
         length = sum([buffer.nbytes for _, frame in items for buffer in frame])
         with self.lock:
-            self._mend()
+            self._mend_if_needed()
             self.space.require(length, granted)
             found, newer = list[tuple[Record, IndexRow | None, Frame]](), dict[str, Record]()
             for record, frame in items:
                 old = self.row(record.key)
-                late = _newer(old, record)
+                late = None if old is None else _newer(old, record)
                 if late is None:
                     found.append((record, old, frame))
                 else:
@@ -180,6 +180,8 @@ class Writer:
             entered = self.appender.inlines(found) if found else []
         if self._full:
             self._sync_or_undo(*entered)
+        if not newer:
+            return [row.record for _, row in entered]
         stored = newer | {row.record.key: row.record for _, row in entered}
         keys = [record.key for record, _ in items]
         return [stored[key] for key in takewhile(stored.__contains__, keys)]
