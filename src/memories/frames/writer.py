@@ -145,6 +145,7 @@ class PlainPacker:
         """Raise InvalidOptionError if the compression is unknown."""
         self._spec = parse_spec(compression)
         self._history = history
+        self._latest = ("", 0, history.size_class("", 0))
 
     def pack(self, codec: str, data: bytes, key: str, version: int) -> bytes | None:
         """Return the frame as one object; None where `pack` must make it.
@@ -159,7 +160,10 @@ class PlainPacker:
             return None
         if spec is None or nbytes < MIN_NBYTES:
             return pack_single(codec, key, version, data)
-        known = self._history.size_class(codec, nbytes)
+        latest, length, known = self._latest
+        if latest != codec or length != nbytes:
+            known = self._history.size_class(codec, nbytes)
+            self._latest = (codec, nbytes, known)
         method = known.method
         if known.left <= 0:
             return None
