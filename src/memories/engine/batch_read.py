@@ -12,6 +12,7 @@ from typing import Any
 from memories.engine.cold_reader import NOT_READ
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, StorageError, about_key
+from memories.frames.single_buffer import open_single
 from memories.model.events import Retrieved
 from memories.model.record import Record
 from memories.model.tiers import TierName
@@ -80,18 +81,30 @@ def _read_alone(hierarchy: Hierarchy, key: str) -> Any:
 def _read_local(hierarchy: Hierarchy, records: Sequence[Record], values: dict[str, Any]) -> None:
     """Read the values of small records on the disk, in the order in which they lie there."""
     started = hierarchy.clock.monotonic()
+    open_other, read = hierarchy.cold_reader.open, list[Record]()
+
+    def use(frame: bytes, record: Record) -> bool:
+        """Enter the value of a record, and return whether it could be read."""
+        value = open_single(frame, record.key)
+        if value is None:
+            value = open_other(frame, record)
+            if value is NOT_READ:
+                return False
+        values[record.key] = value
+        read.append(record)
+        return True
+
     try:
-        open_frame = hierarchy.cold_reader.open
-        found = hierarchy.catalog.journal.use_neighbours(records, open_frame, NOT_READ)
+        done = hierarchy.catalog.journal.use_neighbours(records, use, False)
     except OSError:
-        found = [NOT_READ] * len(records)
-    read: list[Record] = []
-    for record, value in zip(records, found, strict=True):
-        if value is NOT_READ:
-            values[record.key] = hierarchy.read(record.key)
-        else:
-            values[record.key] = value
-            read.append(record)
+        done = [False] * len(records)
+        read.clear()
+    if len(read) < len(records):
+        for record, entered in zip(records, done, strict=True):
+            if not entered:
+                values[record.key] = hierarchy.read(record.key)
+    if not read:
+        return
     now = hierarchy.clock.monotonic()
     each = (now - started) / len(records)
     hierarchy.events.emit_reads(

@@ -6,9 +6,12 @@ import os
 import random
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.files import Files
-from memories.testing.backends import record_for
+from memories.backends.disk.log_format import PLACE
+from memories.testing.backends import frame_for, record_for
 
 
 class CountedFiles(Files):
@@ -76,3 +79,17 @@ def test_what_was_adopted_is_counted_as_a_replay_counts_it(tmp_path: Path) -> No
         counted = dict(vars(writer.accounting))
         writer.rebuild()
         assert counted == dict(vars(writer.accounting)) | {"retired": counted["retired"]}
+
+
+def test_more_records_than_are_sorted_together(tmp_path: Path) -> None:
+    """In any order, repeated, and beside one whose place no file has."""
+    with DiskBackend(tmp_path / "s") as backend:
+        items = [(record_for(f"k{n}", n + 1), frame_for(b"%d" % n)) for n in range(9_000)]
+        records = backend.write_many(items)
+        chosen = random.Random(1).choices(records, k=20_000)
+        expected = [b"".join(items[record.version - 1][1]) for record in chosen]
+        assert expected == [bytes(frame) for frame in backend.read_many(chosen)]
+        kind, file, _, length = PLACE.unpack(records[0].place)
+        far = replace(records[0], place=PLACE.pack(kind, file, 1 << 40, length))
+        frames = backend.use_neighbours([*chosen, far], lambda frame, _: frame, b"")
+        assert [*expected, b""] == frames
