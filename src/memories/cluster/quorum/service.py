@@ -28,7 +28,7 @@ from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
 from memories.cluster.versions import new_client
-from memories.errors import InvalidOptionError, UnavailableError
+from memories.errors import ClosedError, InvalidOptionError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
 from memories.foundation.periodic import BackgroundThread
@@ -79,7 +79,7 @@ class QuorumService(NodeService):
         if self.clock.monotonic() >= self._checked_at + _CHECK_SECONDS:
             self._checked_at = self.clock.monotonic()
             self._check_incarnations()
-        for name in list(self._stale_nodes):
+        for name in self._stale_members():
             self._start_recovery(name)
 
     def nodes(self) -> Iterable[Node]:
@@ -106,7 +106,7 @@ class QuorumService(NodeService):
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
         """Repair all copies, remove garbage, and return what was done."""
-        for name in list(self._stale_nodes):
+        for name in self._stale_members():
             NodeRecovery(self.members, self.registers, self.members.nodes[name]).run(self.pause)
             self._stale_nodes.discard(name)
         return self._repair_walk(deep).run(progress)
@@ -145,6 +145,11 @@ class QuorumService(NodeService):
         if not self.forked:
             self._stale_nodes.add(node.name)
 
+    def _stale_members(self) -> list[str]:
+        """Return the members that must be brought up to date; forget nodes that were removed."""
+        self._stale_nodes &= set(self.members.current.all_names)
+        return list(self._stale_nodes)
+
     def _check_incarnations(self) -> None:
         nodes = [node for node in self.members.all_members() if node.usable]
         try:
@@ -174,6 +179,8 @@ class QuorumService(NodeService):
             done = NodeRecovery(self.members, self.registers, node).run(self.pause)
             if done:
                 self._repair_walk(False).run()  # For the chunks that it lost.
+        except ClosedError:
+            return  # The manager was closed meanwhile.
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             logger.info("%s is not up to date yet: %s", node.name, error)
