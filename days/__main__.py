@@ -29,6 +29,7 @@ DAYS: list[str] = [
     "nightly_etl",
     "ensemble",
     "month",
+    "team",
 ]
 
 
