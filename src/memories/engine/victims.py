@@ -19,8 +19,8 @@ from memories.model.record import Record
 from memories.policies.base import Policy
 from memories.policies.hashing import digests
 
-MOST_NEWCOMERS = 131_072  # Showing so many to a policy takes about a quarter of a second.
-SHOWN_FOR_EACH = 4  # Newcomers that are shown for each that comes, where they may not wait longer.
+MOST_NEWCOMERS = 65_536  # Showing so many to a policy takes about a quarter of a second.
+SHOWN_FOR_EACH = 2  # Newcomers that are shown for each that comes, where they may not wait longer.
 T = TypeVar("T")
 # Is called with entries that came, the digests of their keys, and those that the policy samples.
 Sample = Callable[[Sequence[Entry], Sequence[int], Sequence[Any]], None]
