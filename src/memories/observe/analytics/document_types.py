@@ -6,13 +6,12 @@ What shows a document relies on them: a text where a number belongs could be mar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import msgspec
 
 from memories.errors import CorruptDataError
-
-TierText = Literal["hot", "warm", "cold", "glacier"]
+from memories.model.tiers import TierText
 
 
 class _Tier(TypedDict):
@@ -109,10 +108,17 @@ class _Counters(TypedDict):
     latest_failure: str | None
 
 
+class _InRam(TypedDict):
+    values: int
+    unwritten: int
+    listed: list[tuple[str, TierText, int, bool]]  # Key, tier, size, and whether it is on the disk.
+
+
 class _Keys(TypedDict):
     hot_keys: list[_HotKey]
     pinned_keys: NotRequired[list[_PinnedKey]]
     latest_moves: list[_Move]
+    in_ram: NotRequired[_InRam]
 
 
 def check_document(document: Mapping[str, Any], where: str) -> None:
