@@ -264,7 +264,7 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         """
         if self._worker_results is None:
             self._worker_results = WorkerResults(
-                self._hierarchy, self._writer.put_result, self._lifecycle
+                self._hierarchy, partial(self._writer.put_result, of_worker=True), self._lifecycle
             )
         store = TierResultStore(self, self._writer, self._hierarchy, self._worker_results)
         decorate = partial(

@@ -146,8 +146,11 @@ class ValueWriter:
             return payload.open(self._hierarchy.trust)
         return self._reader.read(key, MISSING)
 
-    def put_result(self, result: NewResult, payload: Payload) -> None:
-        """Store the payload of a result, as `store_result` does."""
+    def put_result(self, result: NewResult, payload: Payload, *, of_worker: bool = False) -> None:
+        """Store the payload of a result, as `store_result` does.
+
+        One `of_worker` gets a copy in cold in any case: workers that were forked before find it.
+        """
         key, target = result.key, self._target(result.tier)
         terms = make_terms(
             ttl=result.ttl, metadata=None, pin=False, min_tier=None, max_tier=None,
@@ -157,7 +160,7 @@ class ValueWriter:
         max_tier = TierName.WARM if stays else None
         terms = msgspec.structs.replace(terms, evictable=True, max_tier=max_tier)
         self._hierarchy.put(key, payload, tier=target, terms=terms)
-        if target is None and not stays and self._services.saves_at_end:
+        if target is None and not stays and (of_worker or self._services.saves_at_end):
             self._services.write_behind.request(key)
 
     def clear(self, *, purge: bool) -> None:

@@ -100,6 +100,22 @@ def test_each_result_is_computed_once_by_all_workers_together(
     assert 40 == calls()
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_workers_that_stay_find_each_others_results(
+    cached: Callable[..., MemoryManager], calls: Callable[[], int], tmp_path: Path, named: bool
+) -> None:
+    """As with `persistent_workers=True`: they were forked before there was any result."""
+    cached(lambda number: [number] * 100, path=tmp_path / "store" if named else None)
+
+    def finds_all() -> bool:
+        before = calls()
+        assert [[n] * 100 for n in range(20)] == pool.map(call, range(20), chunksize=1)
+        return before == calls()
+
+    with workers() as pool:
+        until(finds_all, 20.0)
+
+
 def test_results_of_workers_are_durable_when_the_manager_ends(
     cached: Callable[..., MemoryManager],
     calls: Callable[[], int],
