@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,6 +130,30 @@ def test_many_keys_take_few_requests(
     values["large"] = bytes(3_000_000)
     manager.store_many_distributed(values)
     assert values == other.retrieve_many_distributed(values)
+
+
+def test_one_value_in_the_place_of_many_is_refused(manager: DistributedMemoryManager) -> None:
+    """The letters of a text are keys, and pairs are no mapping: neither was meant."""
+    call: Any = manager
+    for wrong, word in (
+        (lambda: call.retrieve_many_distributed("abc"), r"write \['abc'\]"),
+        (lambda: call.store_many_distributed([("a", 1)]), "must be a mapping"),
+        (lambda: call.delete_distributed(keys="a"), "delete_distributed.* unexpected option"),
+    ):
+        with pytest.raises(InvalidOptionError, match=word) as caught:
+            wrong()
+        assert isinstance(caught.value, TypeError)
+    assert [] == list(manager.scan_distributed())
+
+
+def test_many_values_of_which_one_cannot_be_read_say_so(
+    manager: DistributedMemoryManager, other: DistributedMemoryManager
+) -> None:
+    """The error is that of one key, and its note counts the others."""
+    manager.store_many_distributed({"a": 1, "b": 2})
+    with pytest.raises(KeyNotFoundError, match="absent") as caught:
+        other.retrieve_many_distributed(["a", "absent", "b"])
+    assert ["2 of 3 values were read, not 'absent'"] == caught.value.__notes__
 
 
 def test_concurrent_writes_of_one_key_have_one_order(

@@ -15,6 +15,7 @@ import click
 
 from memories.cli.exit_codes import FAILED, USAGE, CliFailure
 from memories.cli.get import check_describing, describing_option, write_value
+from memories.cli.live_writer import writer_of
 from memories.cli.output import escape, jsonable, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
 from memories.errors import KeyNotFoundError
@@ -80,6 +81,12 @@ def create(
         )
     with open_snapshot(file) as found:
         _print_summary(_summary(found), as_json)
+    writer = writer_of(store)
+    if writer is not None and writer.unwritten:
+        click.echo(
+            f"{writer.unwritten:,} values that are only in the RAM of pid {writer.pid} are not in "
+            "it: call flush() there, or create_snapshot()", err=True,
+        )  # fmt: skip
 
 
 @snapshot.command()

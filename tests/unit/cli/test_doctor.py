@@ -159,6 +159,7 @@ def test_a_node_says_its_version(version: str | None, level: Level) -> None:
 
 def test_a_node_that_is_not_there_is_bad() -> None:
     """Within a few seconds, and with its address."""
+    assert "99999 is not a port" in remote._node("localhost:99999").what
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     found = remote._node(f"127.0.0.1:{port}")

@@ -260,6 +260,15 @@ def test_stat_shows_the_tiers_in_ram_too(run: Run, in_ram: tuple[Path, MemoryMan
     assert 1 == ram["tiers"]["hot"]["keys"]
 
 
+def test_a_snapshot_says_what_it_lacks(
+    run: Run, in_ram: tuple[Path, MemoryManager], tmp_path: Path
+) -> None:
+    """It is made from the disk: a backup that lacks a value must not look complete."""
+    result = run("snapshot", "create", in_ram[0], tmp_path / "snapshot.bin")
+    assert 0 == result.exit_code, result.output
+    assert f"1 values that are only in the RAM of pid {os.getpid()} are not in it" in result.stderr
+
+
 def test_an_absent_key_is_absent_if_all_of_the_ram_is_listed(
     run: Run, in_ram: tuple[Path, MemoryManager]
 ) -> None:

@@ -21,6 +21,7 @@ CHAINS: Mapping[str, tuple[tuple[str, ...], str]] = {
 SAME = {"s3a": "s3", "gcs": "gs", "azure": "az", "abfs": "az", "abfss": "az", "adl": "az"}
 WAIT_SECONDS = 3.0
 OLDEST = (6, 0)
+MAX_PORT = 65_535
 MAX_REPLY_BYTES = 1 << 20
 
 
@@ -75,6 +76,10 @@ def _archive(url: str) -> DoctorResult:
 
 def _node(node: str) -> DoctorResult:
     host, _, port = node.rpartition(":")
+    if port.isdigit() and int(port) > MAX_PORT:
+        return DoctorResult(
+            "node", Level.BAD, f"{node}: {port} is not a port", f"give one from 1 to {MAX_PORT}"
+        )
     try:
         text = _info(host or node, int(port) if port.isdigit() else 6379)
     except OSError as error:
