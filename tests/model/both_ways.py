@@ -119,6 +119,9 @@ class Side:
         migrator.stop()  # Its thread would settle what waits; a step calls it.
         if not self.has_front:
             manager._hierarchy.catalog.hide_from_front(lambda key: True)
+        # Reads are shown to the migrator milliseconds later, many at once (decision 045). What is
+        # stored in between may take the room for them, and differs: each is shown at once here.
+        manager._hierarchy.events.reads_at_once = 1
         manager._hierarchy.events.subscribe(lambda event: self.events[event.key].append(event))
         return manager
 

@@ -74,6 +74,34 @@ DIFFERED: dict[str, tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
             ("store", {"key": "a", "kind": "none"}),
         ],
     ),
+    # The migrator asked for room when a value was read, and what had been removed still took it.
+    "a read of cold after a removal that waits": (
+        OPTIONS | {"sizes": "tiny"},
+        [
+            ("clear", {}),
+            ("store_into", {"key": "a", "kind": "1 KB array", "tier": "warm"}),
+            ("store_into", {"key": "b", "kind": "1 KB array", "tier": "warm"}),
+            ("store_into", {"key": "c/d", "kind": "1 KB", "tier": "cold"}),
+            ("compare", {}),
+            ("delete", {"key": "a"}),
+            ("retrieve", {"key": "c/d", "times": 1}),
+            ("tick", {"seconds": 1.0, "times": 1}),
+        ],
+    ),
+    # Reads were shown to the migrator before the next store, or after it.
+    "a store after reads of cold": (
+        OPTIONS | {"sizes": "tiny", "rules": True, "policy": "gdsf", "on_full": "evict"},
+        [
+            ("store", {"key": "brief/k", "kind": "1 KB array"}),
+            ("store", {"key": "b", "kind": "bytearray"}),
+            ("store", {"key": "c/d", "kind": "bytes"}),
+            ("delete", {"key": "b"}),
+            ("items", {}),
+            ("delete", {"key": "a"}),
+            ("store_into", {"key": "b", "kind": "array", "tier": "warm"}),
+            ("tick", {"seconds": 1.0, "times": 1}),
+        ],
+    ),
     # The order of eviction followed from hits of the front cache, which are estimates.
     "hits of the front cache": (
         OPTIONS | {"policy": "mq", "rules": True},

@@ -25,8 +25,8 @@ class NearCacheStore:
 
     def fits(self, size: int) -> bool:
         """Return whether a copy of `size` bytes fits into the free room of the tier."""
-        budget = self._hierarchy.tiers[TierName.WARM].budget
-        return size <= min(budget.headroom, SHARE * budget.configured)
+        budget = self._hierarchy.tiers.volatile[TierName.WARM].budget
+        return size <= min(budget.headroom + budget.leaving, SHARE * budget.configured)
 
     def could_fit(self, size: int) -> bool:
         """Return whether a copy of `size` bytes is small enough to be stored."""

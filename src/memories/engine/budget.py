@@ -83,6 +83,11 @@ class Budget:
             return self._apply_releases()
 
     @property
+    def leaving(self) -> int:
+        """Return the bytes of entries that have left, which are released when that is settled."""
+        return self.left - self.left_released
+
+    @property
     def effective(self) -> int:
         """Return the bytes that may be held: those configured, or fewer if the medium is tight."""
         with self._lock:
@@ -123,7 +128,7 @@ class Budget:
 
     def would_fit(self, size: int) -> bool:
         """Return whether `size` bytes would fit if what has left were released; with the lock."""
-        leaving = self.left - self.left_released
+        leaving = self.leaving
         return leaving > 0 and self._apply_releases() - leaving + size <= self.configured
 
     def release(self, size: int) -> None:

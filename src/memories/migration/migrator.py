@@ -16,6 +16,7 @@ from itertools import chain, islice
 
 from memories.engine import front_cache
 from memories.engine.access_sampler import AccessSampler
+from memories.engine.budget import Budget
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import SampledTick, unwrap_unwanted
 from memories.engine.payload import Payload
@@ -349,6 +350,8 @@ class Migrator:
         for above, records in shown.items():
             budget = hierarchy.tiers[above].budget
             room = int(self.settings.high_watermark * budget.effective) - budget.used
+            if isinstance(budget, Budget):
+                room += budget.leaving  # Settling it here would delay the reader.
             passed = self._recency.record_reads(records, room=room)
             self._queue(hierarchy, above, zip(records, passed, strict=True))
 
