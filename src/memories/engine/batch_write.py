@@ -378,7 +378,7 @@ class BatchWriter:
             raise
         stamps = [entry.stamp for entry in entries]  # A reader may mark one as soon as it is there.
         self._catalog.put_batch(entries)
-        target.victims.settle()
+        target.victims.settle_earlier()
         target.settle(list(zip(entries, stamps, strict=True)), [])
         return [(record, entry) for (record, _), entry in zip(values, entries, strict=True)]
 

@@ -110,6 +110,7 @@ class Hierarchy:
         tiers.settle = self.settlement.settle_before
         for tier in tiers.volatile.values():
             tier.victims.settle = self.settlement.settle
+            tier.victims.settle_earlier = self.settlement.settle_earlier
             tier.victims.departed = self.settlement.departed
         self.residency = Residency(catalog, self.settlement, self.operations, expiry, clock, tiers)
         self.residency.enabled = not write_through

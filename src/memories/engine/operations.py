@@ -37,7 +37,7 @@ P = ParamSpec("P")
 class Operation(CallOwner):
     """One call that changes the store."""
 
-    __slots__ = ("callers_error", "calling", "keys", "torn")
+    __slots__ = ("callers_error", "calling", "has_settled", "keys", "torn")
 
     def __init__(self) -> None:
         # As `CallOwner` does; a call costs more than these lines.
@@ -47,6 +47,7 @@ class Operation(CallOwner):
         self.callers_error: BaseException | None = None  # Raised by a function of the caller.
         self.calling = 0  # Depth of such functions, which may call the manager again.
         self.torn = False  # Whether it, or a call within it, ended in the middle.
+        self.has_settled = False  # Whether it had reported what the short way did before it.
 
     def record_error(self, error: BaseException) -> None:
         """Record that `error` ends the call; errors of this package end it in good order."""
@@ -138,6 +139,15 @@ class Operations:
             raise
         finally:
             operation.calling -= 1
+            operation.has_settled = False  # The function may have stored something.
+
+    def begins_to_settle(self) -> bool:
+        """Return True once in the call of this thread, and always where it makes none."""
+        operation = self._running.get(get_ident())
+        if operation is None:
+            return True
+        before, operation.has_settled = operation.has_settled, True
+        return not before
 
     def repair(self, key: str) -> None:
         """Repair what a change of `key` outside of any call left when an exception ended it."""

@@ -74,6 +74,15 @@ class Settlement:
         if self.changes or self._taken:
             self._settle(len(self.changes))
 
+    def settle_earlier(self) -> None:
+        """Report every change that was made before the present call of this thread began.
+
+        A call that moves thousands of values, one batch after another, would otherwise report in
+        each batch what other threads store meanwhile, and wait for the thread that does so too.
+        """
+        if self._operations.begins_to_settle():
+            self.settle()
+
     def settle_before(self, entries: Sequence[Entry], keys: Sequence[str] = ()) -> None:
         """Report how `entries` came, and what left from `keys`, before these keys change.
 
@@ -91,7 +100,7 @@ class Settlement:
     def _departures_wait(self) -> bool:
         for tier in self._tiers.volatile.values():
             budget = tier.budget
-            if budget.left != budget.left_released:
+            if budget.leaving:
                 return True
         return False
 
@@ -116,7 +125,7 @@ class Settlement:
             self.wake(waiting > 1)
             return
         budgets = [tier.budget for tier in self._tiers.volatile.values()]
-        left = max([budget.left - budget.left_released for budget in budgets])
+        left = max([budget.leaving for budget in budgets])
         if waiting >= MANY_CHANGES or left > MOST_LEFT_BYTES:
             self.settle_some(2 * EVERY, wait=waiting >= MOST_CHANGES)
 

@@ -48,9 +48,11 @@ def _nothing() -> None:
 class Victims(ABC, Generic[F]):
     """Offers values that may leave, one at a time."""
 
-    # Called before each decision and change: it reports what came and left by the short way, and
-    # gives back the bytes of what has left.
+    # Called before each decision: it reports what came and left by the short way, and gives back
+    # the bytes of what has left.
     settle: Callable[[], None] = staticmethod(_nothing)
+    # Called before each change: it reports what came and left before the present call.
+    settle_earlier: Callable[[], None] = staticmethod(_nothing)
 
     @abstractmethod
     def add(self, found: F, *, accessed: bool = True) -> None:
@@ -169,7 +171,7 @@ class PolicyVictims(Victims[Entry]):
             for key in keys:
                 policy.forget(key)
 
-        self.settle()
+        self.settle_earlier()
         self._changing(forget_each, after_notes=True)
 
     def drain_notes(self) -> None:
@@ -186,7 +188,7 @@ class PolicyVictims(Victims[Entry]):
 
     def add_batch(self, found: Sequence[Entry], *, accessed: bool = True) -> None:
         """Insert those of the entries into the policy that may leave."""
-        self.settle()
+        self.settle_earlier()
         free = [entry for entry in found if self._may_leave(entry)]
 
         def insert_each(policy: Policy) -> None:
@@ -209,7 +211,10 @@ class PolicyVictims(Victims[Entry]):
 
     def discard_batch(self, found: Sequence[Entry]) -> None:
         """Remove the entries from the policy that are there."""
-        self.settle()  # What came before is in its place, and the policy knows of all of these.
+        if any(entry.link is None for entry in found):
+            self.settle()  # The policy may not know yet that it has come.
+        else:
+            self.settle_earlier()
 
         def remove_each(policy: Policy) -> None:
             self._remove_all(policy, linked)

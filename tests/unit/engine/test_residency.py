@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from memories import BusyError, InvalidOptionError, MemoryManager, Rule
 from memories.engine.residency import MOST_BYTES
 from memories.engine.settlement import MANY_CHANGES, MOST_LEFT_BYTES
-from memories.model.events import Event, Removed, Stored
+from memories.model.events import Event, Moved, Removed, Stored, ValueEvent
 from memories.model.tiers import TierName
 
 
@@ -193,6 +193,45 @@ def test_a_long_store_is_reported_before_the_next_change(
     """The key stays locked until the observers were called, of one value and of many."""
     seen = events_of(manager, lambda: manager.delete("b"), store_b)
     assert ["Written", "Stored", "Removed"] == seen
+
+
+def test_a_long_call_settles_what_came_before_it(manager: MemoryManager, tmp_path: Path) -> None:
+    """Beside a thread that stores without a pause, each batch of a restore would settle thousands.
+
+    The restore would take ten times as long, most of it behind the thread that settles anyway.
+    """
+    manager.store_many({f"k{at}": at for at in range(1000)}, "hot")
+    manager.create_snapshot(tmp_path / "snapshot")
+    batches = 0
+
+    def store_other(events: Sequence[ValueEvent]) -> None:
+        nonlocal batches
+        if isinstance(events[0], Moved):
+            batches += 1
+            other = threading.Thread(target=manager.store, args=(f"other{batches}", 1))
+            other.start()
+            other.join()
+
+    manager._hierarchy.events.subscribe(lambda event: None, store_other)
+    manager.restore_snapshot(tmp_path / "snapshot", mode="merge", wait=True)
+    assert batches > 2
+    assert batches == waiting(manager)
+    manager.migrate("k0", "warm")
+    assert 0 == waiting(manager)
+
+
+def test_a_long_call_settles_what_its_function_stores(manager: MemoryManager) -> None:
+    """The function of `modify` may store other keys; those come before the modified one."""
+    manager.store("key", 1)
+
+    def change(value: int) -> int:
+        manager.store("other", value)
+        return value + 1
+
+    assert 2 == manager.modify("key", change)
+    names = [key for key in ("key", "other") if manager.exists(key)]
+    assert ["key", "other"] == names
+    assert 0 == waiting(manager)
 
 
 def test_questions_are_answered_after_settling(manager: MemoryManager) -> None:
