@@ -178,7 +178,9 @@ class BatchWriter:
         return BatchOutcome([entry for entry, _ in moved], left + named[len(records) :])
 
     def move(self, entries: Sequence[Entry], target: VolatileTier, cause: Cause) -> BatchOutcome:
-        """Move versions from one tier in RAM to a slower one there."""
+        """Move versions from one tier in RAM to another one there, except to a device."""
+        if target.device is not None:
+            return BatchOutcome([], entries)
         self._tiers.settle(entries)
         started = self._monotonic()
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
@@ -343,9 +345,9 @@ class BatchWriter:
             target.budget.release(size)
             raise
         self._catalog.put_batch([new for _, new in moved])
-        for old, new in moved:
-            target.victims.add(new, accessed=False)
-            self._tiers.release_moved(old, new)
+        rises = any(target.name.rank < old.tier.rank for old, _ in moved)
+        target.victims.add_batch([new for _, new in moved], accessed=rises)
+        self._tiers.release_moved(moved)
         return moved
 
     def _read(

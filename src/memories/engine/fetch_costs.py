@@ -7,7 +7,7 @@ when a medium has become slower or faster.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from memories.model.events import Event, Moved, Retrieved, ValueEvent
@@ -77,7 +77,11 @@ class FetchCosts:
             self._sources[TierName.WARM].add(event.size.bit_length(), event.seconds)
 
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
-        """Do nothing: values move up one by one."""
+        """Add the durations of a batch of moves from warm up to hot."""
+        first = events[0]
+        if isinstance(first, Moved) and (first.source, first.target) == _LIFT and first.seconds > 0:
+            for at, times in Counter([event.size.bit_length() for event in events]).items():
+                self._sources[TierName.WARM].add(at, first.seconds * times, times)
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Add the durations of reads that durable tiers answered."""

@@ -353,7 +353,7 @@ class Hierarchy:
     def try_move_batch(
         self, entries: Sequence[Entry], target: TierName, cause: Cause
     ) -> BatchOutcome:
-        """Move `entries` of one tier in RAM to a slower one together, as far as that is possible.
+        """Move `entries` of one tier in RAM to another one together, as far as that is possible.
 
         Those that are left can be moved by `try_move`.
         """

@@ -341,7 +341,7 @@ class Mover:
     def relocate_batch(
         self, entries: Sequence[Entry], target: AnyTier, cause: Cause
     ) -> BatchOutcome:
-        """Move versions of one tier in RAM to a slower tier; the caller does not hold their locks.
+        """Move versions of one tier in RAM to another tier; the caller does not hold their locks.
 
         Those that are left can be moved one by one.
         """
@@ -434,7 +434,7 @@ class Mover:
             may_evict=may_evict,
         )
         if isinstance(found, Entry):
-            self.tiers.release_moved(found, entry)
+            self.tiers.release_moved([(found, entry)])
         return entry
 
     def _move_to_durable(self, found: Entry | Record, target: DurableTier) -> Record:

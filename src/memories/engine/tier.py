@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import get_ident
@@ -475,15 +476,18 @@ class Tiers(dict[TierName, AnyTier]):
             self.volatile[name].victims.discard_batch(left)
             self.volatile[name].release_batch(left)
 
-    def release_moved(self, old: Entry, new: Entry) -> None:
-        """Release what an entry holds that has moved to another tier in RAM, as `new`."""
-        source = self.volatile[old.tier]
-        source.victims.discard(old)
-        if new.payload is old.payload:
-            # The memory stays and is charged to the other tier now.
-            source.budget.release(old.size)
-        else:
-            source.release(old)
+    def release_moved(self, moved: Sequence[tuple[Entry, Entry]]) -> None:
+        """Release what entries hold that have moved to another tier in RAM: each old, each new."""
+        for name, left in _by_tier([old for old, _ in moved]).items():
+            self.volatile[name].victims.discard_batch(left)
+        stayed: Counter[TierName] = Counter()
+        for old, new in moved:
+            if new.payload is old.payload:
+                stayed[old.tier] += old.size  # The memory is charged to the other tier now.
+            else:
+                self.volatile[old.tier].release(old)
+        for name, nbytes in stayed.items():
+            self.volatile[name].budget.release(nbytes)
 
     def load(self, found: Entry | Record) -> Payload:
         """Return the payload that an entry holds or a record names."""

@@ -26,7 +26,7 @@ from memories.engine.tier import VolatileTier
 from memories.errors import MemoriesError, TierFullError
 from memories.foundation.periodic import STOP_SECONDS, Periodic, idle_poll_seconds
 from memories.migration.key_cursor import KeyCursor
-from memories.migration.planner import Move, Planner, TierState
+from memories.migration.planner import Planner, TierState
 from memories.model.entry import Entry
 from memories.model.events import Event, Failed, Removed, Retrieved, ValueEvent
 from memories.model.record import Record
@@ -204,27 +204,34 @@ class Migrator:
         if self._cursor.rounds != rounds:
             self.planner.next_idle_at = math.inf
         entries = self._unexpired(hierarchy, keys)
-        idle = list[Entry]()
+        idle, read = list[Entry](), list[Entry]()
         for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
-            if move.cause is Cause.HIT:
-                self._promote_entry(hierarchy, move)
-                continue
-            idle.append(move.entry)
-            if len(idle) == MOVED_AT_ONCE:
-                self._demote_idle(hierarchy, idle, states[TierName.HOT])
-                idle.clear()  # Entries that are referred to here stay charged when they leave.
+            (read if move.cause is Cause.HIT else idle).append(move.entry)
+            if len(idle) + len(read) == MOVED_AT_ONCE:
+                self._move_planned(hierarchy, idle, read, states[TierName.HOT])
+                # Entries that are referred to here stay charged when they leave.
+                idle.clear()
+                read.clear()
                 self._pause()
-        if idle:
-            self._demote_idle(hierarchy, idle, states[TierName.HOT])
+        self._move_planned(hierarchy, idle, read, states[TierName.HOT])
 
-    def _promote_entry(self, hierarchy: Hierarchy, move: Move) -> None:
-        entry, target = move.entry, hierarchy.tiers[move.target]
-        if not target.admits(entry.key, entry.size, hits=entry.hits):
-            return
-        try:
-            hierarchy.try_move(entry, move.target, Cause.HIT)
-        except TierFullError:
-            return  # Another value took the room; this one stays until there is more.
+    def _move_planned(
+        self, hierarchy: Hierarchy, idle: Sequence[Entry], read: Sequence[Entry], hot: TierState
+    ) -> None:
+        if idle:
+            self._demote_idle(hierarchy, idle, hot)
+        if read:
+            self._promote_entries(hierarchy, read)
+
+    def _promote_entries(self, hierarchy: Hierarchy, entries: Sequence[Entry]) -> None:
+        """Move entries of warm to hot, together as far as that is possible."""
+        admits = hierarchy.tiers[TierName.HOT].admits
+        admitted = [one for one in entries if admits(one.key, one.size, hits=one.hits)]
+        for entry in hierarchy.try_move_batch(admitted, TierName.HOT, Cause.HIT).left:
+            try:
+                hierarchy.try_move(entry, TierName.HOT, Cause.HIT)
+            except TierFullError:
+                continue  # Another value took the room; this one stays until there is more.
 
     def _demote_idle(
         self, hierarchy: Hierarchy, entries: Sequence[Entry], source: TierState

@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ step = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([1.0, 30.0])),
     st.tuples(st.just("pin"), keys),
     st.tuples(st.just("drain"), st.sampled_from([TierName.HOT, TierName.WARM]), st.booleans()),
+    st.tuples(st.just("rise")),
     st.tuples(st.just("delete_prefix"), st.sampled_from(["a/", "b/", "", "c"])),
     st.tuples(st.just("flush")),
     st.tuples(st.just("clear")),
@@ -131,6 +132,8 @@ class World:
             elif name == "store":
                 key, value, tier, brief = rest
                 manager.store(key, value, tier, ttl=10.0 if brief else None)
+            elif name == "rise":
+                self.rise()
             elif name == "drain":
                 used = manager._hierarchy.tiers[rest[0]].budget.used
                 manager._hierarchy.drain(rest[0], used // 2 if rest[1] else 0)
@@ -139,6 +142,17 @@ class World:
         except (KeyError, TierFullError) as error:
             return type(error)
         return None
+
+    def rise(self) -> None:
+        """Move everything from warm to hot, as the migrator does, if there is room for all."""
+        hierarchy = self.manager._hierarchy
+        hierarchy.settlement.settle()
+        warm = [one for one in hierarchy.catalog.entries.values() if one.tier is TierName.WARM]
+        if sum(one.size for one in warm) > hierarchy.tiers[TierName.HOT].budget.headroom:
+            return
+        for entry in hierarchy.try_move_batch(warm, TierName.HOT, Cause.HIT).left:
+            with suppress(TierFullError):  # A quota is used up.
+                hierarchy.try_move(entry, TierName.HOT, Cause.HIT)
 
     def seen(self) -> dict[str, Any]:
         manager = self.manager
