@@ -19,7 +19,7 @@ from memories.engine.operations import Operations
 from memories.engine.tier import Tiers
 from memories.foundation.fork_lock import holder_test, new_lock
 from memories.model.entry import Entry
-from memories.model.events import EventBus, Missed, Removed, Stored
+from memories.model.events import EventBatch, EventBus, Missed, Removed, Stored
 from memories.model.tiers import Cause, TierName
 
 AT_ONCE: Final = 256  # Changes that are reported together, in one or two milliseconds.
@@ -182,7 +182,7 @@ class Settlement:
         waiting = Waiting(self._tiers)
         # Events in their order, those together that follow each other and are of one kind.
         groups: list[list[Any]] = []
-        group: list[Any] = []
+        group = EventBatch()
         latest: TierName | None = None  # The tier of all in the group.
         are_stores = False
         for change in changes:
@@ -197,7 +197,7 @@ class Settlement:
                     self._tell(waiting)
                 waiting.came[name].append((entry, stamp))
                 if name is not latest or not are_stores:
-                    group, latest, are_stores = [], name, True
+                    group, latest, are_stores = EventBatch(), name, True
                     groups.append(group)
                 group.append(Stored(entry.key, at + seconds, name, entry.size, seconds))
             if previous is not None:
@@ -207,7 +207,7 @@ class Settlement:
                     key, size = previous.key, previous.size
                     waiting.gone[key] = None
                     if name is not latest or are_stores:
-                        group, latest, are_stores = [], name, False
+                        group, latest, are_stores = EventBatch(), name, False
                         groups.append(group)
                     group.append(Removed(key, at + seconds, name, size, Cause.REMOVED))
         self._tell(waiting)

@@ -60,7 +60,7 @@ class StoredAtRest(NamedTuple):
     writing: float  # ... and the part of it that made the frame and wrote it.
 
 
-class Missed(Event, frozen=True):
+class Missed(Event, frozen=True, weakref=True):
     """A key was read that is in no tier."""
 
 
@@ -107,6 +107,14 @@ class Failed(Event, frozen=True):
 
 Soon = Retrieved | StoredAtRest
 ValueEvent = Stored | Moved | Written | Removed
+
+
+class EventBatch(list[ValueEvent]):
+    """Events that may be delivered again after an interrupt; an observer can refer to it weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
 Observer = Callable[[Event], None]
 BatchObserver = Callable[[Sequence[ValueEvent]], None]
 ReadObserver = Callable[[Sequence[Retrieved]], None]

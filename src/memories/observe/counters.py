@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from weakref import ref
 
 from memories.engine.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
@@ -21,6 +22,7 @@ from memories.foundation.units import format_seconds, format_size, limit_words
 from memories.frames.compression_history import SmallFrames
 from memories.model.events import (
     Event,
+    EventBatch,
     Failed,
     Missed,
     Moved,
@@ -213,6 +215,10 @@ class Tally(NamedTuple):
 NOTHING = Tally()
 
 
+def _nothing() -> None:
+    """Return None: nothing is delivered again."""
+
+
 @dataclass(slots=True)
 class EventCounters:
     """Counts events exactly: they are rare enough for a lock.
@@ -231,7 +237,8 @@ class EventCounters:
     latencies: defaultdict[Timed, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     prefetched: Counter[str] = field(default_factory=Counter)
     lock: threading.RLock = field(default_factory=new_lock)
-    _latest: object = None  # What a settlement delivered, and was counted.
+    # Returns what a settlement delivered last and was counted, for as long as it may come again.
+    _latest: Callable[[], object] = _nothing
 
     def observe(self, event: Event) -> None:
         """Count one event."""
@@ -244,8 +251,8 @@ class EventCounters:
                 case Written():
                     self._count_frames(event, 1, event.size, event.stored)
                 case Missed():
-                    if event is not self._latest:
-                        self.misses, self._latest = self.misses + 1, event
+                    if event is not self._latest():
+                        self.misses, self._latest = self.misses + 1, ref(event)
                 case Moved():
                     route = (event.source, event.target, event.cause)
                     self.moves[route] = self.moves.get(route, NOTHING).plus(event.size)
@@ -267,8 +274,9 @@ class EventCounters:
         first, times = events[0], len(events)
         nbytes = sum([event.size for event in events])
         with self.lock:
-            if events is self._latest:
+            if events is self._latest():
                 return
+            again = ref(events) if isinstance(events, EventBatch) else _nothing
             # Each is counted in one line: an interrupt leaves all of it or nothing.
             match first:
                 case Stored():
@@ -277,7 +285,7 @@ class EventCounters:
                         [event.seconds for event in events if isinstance(event, Stored)]
                     )
                     stored = self.stored.plus(nbytes, times)
-                    self.stored, self.latencies[of], self._latest = stored, timed, events
+                    self.stored, self.latencies[of], self._latest = stored, timed, again
                 case Moved():
                     route = (first.source, first.target, first.cause)
                     before = self.moves.get(route, NOTHING)
@@ -288,7 +296,7 @@ class EventCounters:
                     self._count_frames(first, times, nbytes, frames)
                 case Removed():
                     gone = self.removed.get(first.cause, NOTHING).plus(nbytes, times)
-                    self.removed[first.cause], self._latest = gone, events
+                    self.removed[first.cause], self._latest = gone, again
 
     def _count_frames(self, first: Written, times: int, nbytes: int, stored: int) -> None:
         frames, raw_bytes, stored_bytes = self.written.get(first.tier, (0, 0, 0))
