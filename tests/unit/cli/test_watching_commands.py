@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,29 @@ def test_top_once_shows_what_lives_in_the_other_processes_ram(run: Run, live: Pa
     assert "explicit" in result.stdout
     filtered = run("top", "--once", "--filter", "cold", live).stdout
     assert "warm/key" not in filtered
+
+
+@pytest.mark.parametrize("text", ["[/x]", "[red]", "[link=file:///etc/passwd]a[/link]", "\x1b[2J"])
+def test_no_field_is_markup_or_controls_the_terminal(
+    run: Run, live: Path, tmp_path: Path, text: str
+) -> None:
+    """A key in brackets ended `top`; other fields come from a file that others may write."""
+    document = json.loads((live / TELEMETRY_FILE).read_bytes())
+    for field in ("state", "store", "host", "latest_failure"):
+        document[field] = text
+    for one in document["hot_keys"] + document["latest_moves"]:
+        one["key"] = text
+    for one in document["latest_moves"]:
+        one["cause"] = text
+    for one in document["tiers"].values():
+        one["medium"] = text
+    (tmp_path / "other").mkdir()
+    shutil.copytree(live, tmp_path / "other", dirs_exist_ok=True)
+    (tmp_path / "other" / TELEMETRY_FILE).write_text(json.dumps(document))
+    result = run("top", "--once", tmp_path / "other")
+    assert 0 == result.exit_code, result.output
+    assert "\x1b" not in result.stdout
+    assert text.replace("\x1b", "\\x1b")[:4] in result.stdout
 
 
 def test_top_json_is_the_telemetry(run: Run, live: Path) -> None:

@@ -135,7 +135,9 @@ def screen(
 def head(document: Mapping[str, Any]) -> str:
     """Return the line that names the store: its name, its state and the time."""
     when = time.strftime("%H:%M:%S", time.localtime(document["at"]))
-    state = document["state"] + (f" pid {document['pid']}" if document["state"] == "open" else "")
+    state = escape(document["state"]) + (
+        f" pid {document['pid']}" if document["state"] == "open" else ""
+    )
     return f"{escape(document.get('store') or 'memories')}  {state}  {when}"
 
 
@@ -165,7 +167,7 @@ def tier_columns(document: Mapping[str, Any], recent: RecentBars) -> list[Column
         Column("keys", [f"{one['keys']:,}" for one in every], 1),
         Column("hits", [f"{one['hits']:,}" for one in every]),
         Column("hits/s", ["-" if one is None else f"{one:,.1f}" for one in rates], 1),
-        Column("medium", [one["medium"] for one in every], 5, right=False, shortens=True),
+        Column("medium", [escape(one["medium"]) for one in every], 5, right=False, shortens=True),
     ]
     past = ["".join(map(level, recent.usage.get(name, ()))) for name in tiers]
     if len(recent.rates) > 1:
@@ -196,7 +198,7 @@ def move_columns(document: Mapping[str, Any], view: TopView, rows: int) -> list[
         Column("key", [escape(one["key"]) for one in moves], right=False, shortens=True),
         Column("from", [one["source"] for one in moves], right=False),
         Column("to", [one["target"] for one in moves], right=False),
-        Column("cause", [one["cause"] for one in moves], 1, right=False),
+        Column("cause", [escape(one["cause"]) for one in moves], 1, right=False),
         Column("size", [format_size(one["size"]) for one in moves], 2),
     ]
 
@@ -218,6 +220,7 @@ def fitting(columns: Sequence[Column], width: int) -> list[Column]:
 
 
 def _table(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Any:
+    text = require("rich.text", extra="terminal").Text
     table = require("rich.table", extra="terminal").Table(
         box=None, pad_edge=False, expand=False, padding=(0, GAP, 0, 0)
     )
@@ -230,5 +233,6 @@ def _table(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) ->
             min_width=one.width, max_width=most,
         )  # fmt: skip
     for row, cells in enumerate(zip(*(one.cells for one in chosen), strict=True)):
-        table.add_row(*cells, style=styles[row] if styles else "")
+        # A str would be read as markup: the key "[/x]" would be an error, "[red]" a colour.
+        table.add_row(*map(text, cells), style=styles[row] if styles else "")
     return table
