@@ -91,7 +91,7 @@ class Settlement:
         caller has locked the keys, or looks again when it has.
         """
         if (
-            any(entry.link is None for entry in entries)
+            (entries and any(entry.link is None for entry in entries))
             or (keys and self._departures_wait())
             or (self._taken and self._is_reporting([*[entry.key for entry in entries], *keys]))
         ):

@@ -349,10 +349,10 @@ class DurableTier(Tier):
         coming = budget.announce(size)
         try:
             record = self._new_record(frame, version, b"")
-            backend = cast("DiskBackend", self.backend)
-            return backend.write_if_room(
-                record, frame.segments, size, coming + max(0, host_size - size)
-            )
+            if host_size > size:
+                coming += host_size - size
+            backend: DiskBackend = self.backend  # type: ignore[assignment]
+            return backend.write_if_room(record, frame.segments, size, coming)
         finally:
             budget.release(size)
 
