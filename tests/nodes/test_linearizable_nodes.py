@@ -6,8 +6,11 @@ import itertools
 import random
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from tests.nodes.test_members import done
 from tests.nodes.test_replicas import manager_of, up_to_date
 from tests.support.nodes.linearizability import Recorder
 from tests.support.waiting import until
@@ -18,8 +21,11 @@ from memories.cluster.local import LocalGroup
 pytestmark = pytest.mark.server
 
 
-def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
-    """Run clients that read and write one key while one node after the other fails."""
+Disturb = Callable[[DistributedMemoryManager, DistributedMemoryManager], None]
+
+
+def recorded(names: list[str], seed: int, disturb: Disturb) -> Recorder:
+    """Run clients that read and write one key while `disturb(one, two)` lasts."""
     recorder = Recorder((UnavailableError,))
     numbers = itertools.count(1)
     stop = threading.Event()
@@ -38,7 +44,7 @@ def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
         except BaseException as error:
             faults.append(error)
 
-    with manager_of(group.names) as one, manager_of(group.names) as two:
+    with manager_of(names) as one, manager_of(names) as two:
         clients = [
             threading.Thread(target=use, args=(manager, f"{name}{number}"))
             for name, manager in (("a", one), ("b", two))
@@ -46,6 +52,20 @@ def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
         ]
         for client in clients:
             client.start()
+        try:
+            disturb(one, two)
+        finally:
+            stop.set()
+            for client in clients:
+                client.join()
+    assert [] == faults
+    return recorder
+
+
+def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
+    """Let one node after the other fail, and come back."""
+
+    def disturb(one: DistributedMemoryManager, two: DistributedMemoryManager) -> None:
         draw, end = random.Random(seed), time.monotonic() + seconds
         while time.monotonic() < end:
             server = draw.choice(group.servers)
@@ -59,11 +79,30 @@ def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
             else:
                 server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             until(lambda: up_to_date(one) and up_to_date(two), 30)
-        stop.set()
-        for client in clients:
-            client.join()
-    assert [] == faults
-    return recorder
+
+    return recorded(group.names, seed, disturb)
+
+
+def replacements(folder: Path, rounds: int, seed: int) -> Recorder:
+    """Let one node after the other die for good, and replace it."""
+    draw = random.Random(seed)
+    with LocalGroup(folder, 3 + rounds) as group:
+        members, spare = group.servers[:3], group.servers[3:]
+
+        def disturb(one: DistributedMemoryManager, two: DistributedMemoryManager) -> None:
+            for new in spare:
+                dead = members.pop(draw.randrange(3))
+                members.append(new)
+                (dead.kill if draw.random() < 0.5 else dead.pause)()
+                time.sleep(draw.random())
+                adder = draw.choice((one, two))
+                until(lambda: done(adder.add_node, new.name))  # noqa: B023
+                time.sleep(draw.random())
+                remover = draw.choice((one, two))
+                until(lambda: done(remover.remove_node, dead.name))  # noqa: B023
+                dead.kill()
+
+        return recorded([server.name for server in members], seed, disturb)
 
 
 def test_the_history_of_a_key_under_faults_is_linearizable(plain_nodes: LocalGroup) -> None:
@@ -76,8 +115,24 @@ def test_the_history_of_a_key_under_faults_is_linearizable(plain_nodes: LocalGro
     assert recorder.longest_seconds < 2.0
 
 
+def test_the_history_of_a_key_while_dead_nodes_are_replaced_is_linearizable(tmp_path: Path) -> None:
+    """One is killed, and one hangs and comes to life no more; each change is begun anywhere."""
+    recorder = replacements(tmp_path, 2, 2)
+    recorder.check()
+    answered = len(recorder.history)
+    assert answered > 100
+    assert recorder.failed < answered / 10
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("seed", range(20))
 def test_histories_under_faults_are_linearizable(plain_nodes: LocalGroup, seed: int) -> None:
     """The same for minutes, with other faults each time."""
     campaign(plain_nodes, 30.0, seed).check()
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", range(20))
+def test_histories_under_replacements_are_linearizable(tmp_path: Path, seed: int) -> None:
+    """The same with other nodes each time, and eight of them."""
+    replacements(tmp_path, 8, seed).check()

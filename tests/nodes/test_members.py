@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.nodes.test_replicas import manager_of
+from tests.support.waiting import until
 
 from memories import InvalidOptionError, UnavailableError
 from memories.cluster.local import LocalGroup, LocalServer
+from memories.cluster.quorum.read import OutdatedMembersError
 
 pytestmark = pytest.mark.server
 KEYS = 600
+
+
+def done(change: Callable[[str], None], name: str) -> bool:
+    """Change the members; return whether that is finished, or must be called again."""
+    try:
+        change(name)
+    except UnavailableError:
+        return False
+    return True
 
 
 def registers_on(node: LocalServer) -> int:
@@ -119,6 +131,122 @@ def test_an_interrupted_change_is_finished_by_the_next_call(
         second.add_node(node.name)
         plain_nodes.servers[0].kill()
         assert values == second.retrieve_many_distributed(values)
+
+
+@pytest.mark.parametrize(("count", "copies"), [(3, 2), (4, 2), (5, 3)])
+def test_nodes_that_are_dead_for_good_are_replaced(tmp_path: Path, count: int, copies: int) -> None:
+    """No call removed or replaced them, and a second death then lost values."""
+    with LocalGroup(tmp_path, count + copies - 1) as group:
+        members, new = group.servers[:count], group.servers[count:]
+        names = [server.name for server in members]
+        options = {"replication_factor": copies}
+        with manager_of(names, **options) as manager, manager_of(names, **options) as other:
+            values = {f"key {number}": number for number in range(KEYS)}
+            manager.store_many_distributed(values)
+            large = np.arange(900_000)
+            manager.store_distributed("large", large)
+            dead = members[: copies - 1]
+            for server in dead:
+                server.kill()
+            other.store_many_distributed(values)
+            for server in new:
+                until(lambda: done(manager.add_node, server.name))  # noqa: B023
+            for server in dead:
+                until(lambda: done(manager.remove_node, server.name))  # noqa: B023
+            left = [server for server in (*members, *new) if server not in dead]
+            assert {server.name for server in left} == set(manager.get_node_status())
+            assert [] == manager.repair().unreadable
+            other.store_distributed("key 1", "meanwhile")
+            for server in left[: copies - 1]:
+                server.kill()  # As many again.
+            for one in (manager, other):
+                assert {**values, "key 1": "meanwhile"} == one.retrieve_many_distributed(values)
+                assert np.array_equal(large, one.retrieve_distributed("large"))
+
+
+def test_a_node_that_was_a_member_is_emptied_first(
+    plain_nodes: LocalGroup, node: LocalServer
+) -> None:
+    """It has values that were deleted since, and their tombstones are gone after an hour."""
+    with manager_of([*plain_nodes.names, node.name]) as manager:
+        manager.store_distributed("key", 1)
+        manager.remove_node(node.name)
+        with pytest.raises(InvalidOptionError, match="FLUSHALL"):
+            manager.add_node(node.name)
+        node.call("FLUSHALL")
+        manager.add_node(node.name)
+        assert 1 == manager.retrieve_distributed("key")
+
+
+def test_no_change_begins_while_values_may_be_missing(
+    plain_nodes: LocalGroup, node: LocalServer
+) -> None:
+    """One node hangs, and another one has restarted empty: the first must keep its vote."""
+    dead, restarted, _ = plain_nodes.servers
+    with manager_of(plain_nodes.names) as manager:
+        values = {f"key {number}": number for number in range(KEYS)}
+        manager.store_many_distributed(values)
+        dead.pause()
+        restarted.restart()
+        with pytest.raises(UnavailableError, match="cannot be changed now"):
+            manager.add_node(node.name)
+        dead.resume()
+        until(lambda: all(one["up_to_date"] for one in manager.get_node_status().values()))
+        manager.add_node(node.name)
+        assert values == manager.retrieve_many_distributed(values)
+
+
+def test_an_unfinished_change_is_taken_back_by_any_manager(
+    plain_nodes: LocalGroup, node: LocalServer
+) -> None:
+    """The new node was never used, or died: nothing else could be changed any more."""
+    names = plain_nodes.names
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with manager_of(names) as manager, manager_of(names) as second:
+        values = {f"key {number}": number for number in range(KEYS)}
+        manager.store_many_distributed(values)
+        with pytest.raises(KeyboardInterrupt):
+            manager.add_node(node.name, stop)
+        second.store_distributed("key 1", "meanwhile")
+        node.kill()
+        with pytest.raises(InvalidOptionError, match="take it back"):
+            second.remove_node(names[0])
+        second.remove_node(node.name)
+        until(lambda: set(names) == set(manager.get_node_status()))  # It looks every two seconds.
+        assert set(names) == set(second.get_node_status())
+        with pytest.raises(KeyboardInterrupt):
+            second.remove_node(names[0], stop)
+        manager.repair()
+        manager.add_node(names[0])
+        plain_nodes.servers[1].kill()
+        for one in (manager, second):
+            assert {**values, "key 1": "meanwhile"} == one.retrieve_many_distributed(values)
+
+
+def test_a_write_that_is_repeated_is_one_write(
+    plain_nodes: LocalGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The members change during a write, others replace its value: it must not come back."""
+    with manager_of(plain_nodes.names) as manager, manager_of(plain_nodes.names) as other:
+        writer = manager._service.registers._writer  # type: ignore[attr-defined]
+        store, attempts = writer.store, []
+
+        def changing(jobs: Any) -> None:
+            store(jobs)
+            attempts.append(1)
+            if len(attempts) == 1:
+                assert "older" == other.retrieve_distributed("key")
+                other.store_distributed("key", "newer")
+                raise OutdatedMembersError("the members have changed")
+
+        monkeypatch.setattr(writer, "store", changing)
+        manager.store_distributed("key", "older")
+        assert 2 == len(attempts)
+        for one in (manager, other):
+            assert "newer" == one.retrieve_distributed("key")
 
 
 def test_old_garbage_is_removed_but_not_new(plain_nodes: LocalGroup, tmp_path: Path) -> None:

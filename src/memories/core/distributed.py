@@ -245,21 +245,25 @@ class DistributedMemoryManager(MemoryManager):
         """Add a node, and return when it holds its share of the keys.
 
         With n nodes, about one n-th of the keys moves; all keys can be read and written meanwhile.
+        Of a node whose removal was interrupted, the removal is taken back.
 
         Raises:
-            InvalidOptionError: another change is in progress, or the nodes are a Cluster.
-            UnavailableError: a node does not answer; call again to finish.
+            InvalidOptionError: another change is in progress, the node is not empty, or the nodes
+                are a Cluster.
+            UnavailableError: too many nodes do not answer; call again to finish.
         """
         self._service.require_open(writing=True)
         (address,) = check_nodes([node], self._node_options)
         self._service.add_node(address, progress)
 
     def remove_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
-        """Remove a node, after its keys were copied to the others.
+        """Remove a node, after its keys were copied to the others; it may be dead.
+
+        If adding it was interrupted, that is taken back. Empty it before it is added again.
 
         Raises:
             InvalidOptionError: it is not a member, too few are left, or the nodes are a Cluster.
-            UnavailableError: a node does not answer; call again to finish.
+            UnavailableError: too many nodes do not answer; call again to finish.
         """
         self._service.require_open(writing=True)
         (address,) = check_nodes([node], self._node_options)

@@ -94,8 +94,9 @@ class QuorumRegisters(Registers):
                 "other, so none of them can decide between two writers; store without it, or use "
                 "a Cluster"
             )
+        given: dict[bytes, NewestVersion] = {}
         return self._in_batches(
-            list(bodies), lambda batch: self._write({name: bodies[name] for name in batch})
+            list(bodies), lambda batch: self._write({name: bodies[name] for name in batch}, given)
         )
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
@@ -149,10 +150,9 @@ class QuorumRegisters(Registers):
         for query in queries:
             due = [
                 n
-                for n in _nodes_lacking_newest(query)
+                for n in self._nodes_lacking_newest(query)
                 if to in (None, n) or query.missing_copies > 0
             ]
-            due = [n for n in due if self._members.nodes[n].usable]
             if due:
                 jobs.append(WriteJob(query, query.version, (), only=due))
         self.fetch_missing([job.query for job in jobs])
@@ -167,6 +167,19 @@ class QuorumRegisters(Registers):
             for node in job.only:
                 job.query.replies[node] = job.query.newest
         return len(jobs)
+
+    def _nodes_lacking_newest(self, query: RegisterQuery) -> list[str]:
+        """Return the nodes that should have the newest version and do not.
+
+        Where a preferred node does not answer, the next one in the list takes its place.
+        """
+        if query.version == ABSENT:
+            return []
+        due: set[str] = set()
+        for one in query.lists:
+            living = [node for node in one.nodes if self._members.nodes[node].usable]
+            due.update(living[: one.copies])
+        return [node for node in query.outdated_nodes if node in due]
 
     def repair_damaged(self, queries: Iterable[RegisterQuery]) -> int:
         """Replace damaged copies by sound ones of other nodes; return how many were replaced."""
@@ -286,8 +299,14 @@ class QuorumRegisters(Registers):
         return failed
 
     def _write(
-        self, bodies: Mapping[bytes, RegisterBody]
+        self, bodies: Mapping[bytes, RegisterBody], given: dict[bytes, NewestVersion]
     ) -> dict[bytes, WrittenRegister | Exception]:
+        """Do both phases; `given` has the versions of an earlier attempt, and what they replaced.
+
+        A write that is repeated because the members changed keeps its version. Thread 1 stores
+        version 5 on one node; thread 2 reads it, and stores version 6. If thread 1 repeated its
+        write as version 7, its value would come back after the one that replaced it.
+        """
         queries = {
             name: RegisterQuery(name, self._members.preference_lists(name)) for name in bodies
         }
@@ -305,12 +324,15 @@ class QuorumRegisters(Registers):
         wall = self._clock.wall()
         jobs: list[WriteJob] = []
         for name, newest in known.items():
-            version = successor(newest.version, self._client, wall)
+            if name not in given:
+                version = successor(newest.version, self._client, wall)
+                given[name] = NewestVersion(version, newest.upload)
+            version = given[name].version
             register = pack_register(name, version, *bodies[name])
             jobs.append(WriteJob(queries[name], version, register))
         self._writer.store(jobs)
         for job in jobs:
-            results[job.name] = _write_result(job, known[job.name].upload)
+            results[job.name] = _write_result(job, given[job.name].upload)
         return results
 
     def _replace_damaged(self, name: str, query: RegisterQuery) -> bool:
@@ -355,14 +377,6 @@ def _is_sound(name: bytes, data: bytes | None) -> bool:
     except CorruptDataError:
         return False
     return True
-
-
-def _nodes_lacking_newest(query: RegisterQuery) -> list[str]:
-    """Return the preferred nodes that do not have the newest version."""
-    if query.version == ABSENT:
-        return []
-    preferred = {node for one in query.lists for node in one.nodes[: one.copies]}
-    return [node for node in query.outdated_nodes if node in preferred]
 
 
 def _write_back_job(query: RegisterQuery) -> WriteJob:

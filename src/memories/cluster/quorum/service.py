@@ -18,7 +18,7 @@ from memories.cluster.near_cache.invalidation import ListenerQuorum
 from memories.cluster.node_service import NodeService
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.chunks import QuorumChunks
-from memories.cluster.quorum.members import Members
+from memories.cluster.quorum.members import MEMBERS_KEY, Members
 from memories.cluster.quorum.node_recovery import NodeRecovery
 from memories.cluster.quorum.rebalance import change_members
 from memories.cluster.quorum.registers import QuorumRegisters
@@ -113,14 +113,20 @@ class QuorumService(NodeService):
 
     def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
         """Add a node to the members, and copy its share to it."""
+        discovery.refresh(self.members)  # Another manager may have changed them a moment ago.
         member_list = self.members.current
         node = self.members.node_for(address)
-        node.call("PING")
+        if node.call("EXISTS", MEMBERS_KEY) and node.name not in member_list.all_names:
+            raise InvalidOptionError(
+                f"{node.name} was a member of a cluster, and has values of that time: empty it by "
+                "FLUSHALL, then add it"
+            )
         names = {*(member_list.target or member_list.nodes), node.name}
         change_members(self.members, sorted(names), lambda: self._repair_walk(False), progress)
 
     def remove_node(self, name: str, progress: Progress | None) -> None:
         """Remove a node from the members, after its share was copied to others."""
+        discovery.refresh(self.members)
         member_list = self.members.current
         if name not in member_list.all_names:
             raise InvalidOptionError(
