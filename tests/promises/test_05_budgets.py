@@ -98,7 +98,7 @@ def test_clear_gives_back_a_value_with_a_backing_copy_once(make: Make) -> None:
 
 def test_effective_capacity_is_what_the_machine_has() -> None:
     """A configured size beyond the machine's memory is no promise to kill the process."""
-    with MemoryManager(10**6, 10**6) as manager:
+    with MemoryManager("1 PB", "1 PB") as manager:
         tiers = manager.stats().tiers
         assert tiers["hot"].effective_bytes < 10**15  # type: ignore[index]
         assert tiers["hot"].configured_bytes == 10**15  # type: ignore[index]

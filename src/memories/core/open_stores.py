@@ -64,7 +64,7 @@ def find_open_store(
 
 def differing(one: Settings, two: Settings) -> list[str]:
     """Return the names of the options that differ; their values may be secret."""
-    names = [field.name for field in fields(Settings)]
+    names = [field.name for field in fields(Settings) if field.compare]
     return [_OPTIONS.get(name, name) for name in names if getattr(one, name) != getattr(two, name)]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from memories.foundation.units import GB, format_size
 from memories.foundation.warn_caller import warn_caller
 from memories.model.tiers import TierName
+from memories.options.settings import Settings
 
 # Larger by this factor than what the machine has is a unit by mistake: MB written as GB.
 RAM_FACTOR = 4
@@ -16,23 +17,25 @@ DISK_FACTOR = 64
 DEFAULTS = {TierName.HOT: 8 * GB, TierName.WARM: 32 * GB, TierName.COLD: 500 * GB}
 
 
-def warn_of_sizes(capacities: Mapping[TierName, int], path: Path | None, *, device: bool) -> None:
+def warn_of_sizes(settings: Settings, *, device: bool) -> None:
     """Warn of each size that looks like a mistake.
 
-    Args:
-        capacities: The sizes of hot, warm and cold, in bytes.
-        path: The directory of the store, None for a temporary one.
-        device: Whether hot is the memory of a GPU, whose size is not known here.
+    `device` says that hot is the memory of a GPU, whose size is not known here.
     """
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for doubt in doubts(capacities, ram, _disk_bytes(path), device=device):
+    sure = settings.with_units | ({TierName.HOT} if device else set())
+    disk = _disk_bytes(settings.storage_path)
+    for doubt in doubts(settings.capacities, ram, disk, sure):
         warn_caller(doubt)
 
 
 def doubts(
-    capacities: Mapping[TierName, int], ram: int, disk: int | None, *, device: bool
+    capacities: Mapping[TierName, int], ram: int, disk: int | None, sure: Collection[TierName] = ()
 ) -> Iterator[str]:
-    """Yield what is doubtful about sizes on a machine with so many bytes of RAM and of disk."""
+    """Yield what is doubtful about sizes on a machine with so many bytes of RAM and of disk.
+
+    The unit of the sizes in `sure` was given, or there is nothing to compare them with.
+    """
     hot, warm, cold = (capacities[name] for name in (TierName.HOT, TierName.WARM, TierName.COLD))
     if hot > warm > cold:
         yield (
@@ -41,7 +44,7 @@ def doubts(
             "cold: are they swapped?"
         )
     for name, size in capacities.items():
-        if size == DEFAULTS[name] or (name is TierName.HOT and device):
+        if size == DEFAULTS[name] or name in sure:
             continue
         has, factor, what = (
             (disk, DISK_FACTOR, "disk") if name.durable else (ram, RAM_FACTOR, "RAM")

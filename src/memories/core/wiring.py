@@ -81,7 +81,7 @@ def assemble(
         check_migration(migration)
     device = find_device(settings.hot_device)
     if not settings.read_only:
-        warn_of_sizes(settings.capacities, settings.storage_path, device=device is not None)
+        warn_of_sizes(settings, device=device is not None)
     wiring = _Wiring(settings, clock or SystemClock(), device)
     return wiring.start(migration)
 

@@ -25,6 +25,7 @@ class Settings:
     """Every option of a manager, in bytes and names."""
 
     capacities: dict[TierName, int]
+    with_units: frozenset[TierName] = field(compare=False)  # Sizes that were given as a text.
     glacier_enabled: bool
     storage_path: Path | None
     glacier_url: str | None
@@ -219,12 +220,16 @@ def make_settings(
     Raises:
         InvalidOptionError: an option is invalid; the message names it.
     """
+    sizes = {
+        TierName.HOT: hot_memory_size,
+        TierName.WARM: warm_memory_size,
+        TierName.COLD: cold_memory_size,
+    }
     return Settings(
         capacities={
-            TierName.HOT: parse_size(hot_memory_size, name="hot_memory_size"),
-            TierName.WARM: parse_size(warm_memory_size, name="warm_memory_size"),
-            TierName.COLD: parse_size(cold_memory_size, name="cold_memory_size"),
+            tier: parse_size(size, name=f"{tier}_memory_size") for tier, size in sizes.items()
         },
+        with_units=frozenset(tier for tier, size in sizes.items() if isinstance(size, str)),
         glacier_enabled=check_flag("glacier_memory_enabled", glacier_memory_enabled)
         or _is_archive_reader(read_only, storage_path, glacier_url),
         storage_path=check_path(storage_path),

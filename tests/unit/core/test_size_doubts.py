@@ -13,12 +13,12 @@ from memories.foundation.units import GB, parse_size
 from memories.model.tiers import TierName
 
 
-def found(hot: float, warm: float, cold: float, *, device: bool = False) -> list[str]:
+def found(hot: float, warm: float, cold: float, *sure: TierName) -> list[str]:
     """Return the doubts about sizes in GB, on a machine with 16 GB of RAM and a disk of 500 GB."""
     capacities = {
         TierName.HOT: int(hot * GB), TierName.WARM: int(warm * GB), TierName.COLD: int(cold * GB)
     }  # fmt: skip
-    return list(doubts(capacities, 16 * GB, 500 * GB, device=device))
+    return list(doubts(capacities, 16 * GB, 500 * GB, sure))
 
 
 @pytest.mark.parametrize("sizes", [(8, 32, 500), (4, 4, 4), (1, 2, 0.5), (0, 0, 1), (0, 64, 9000)])
@@ -36,10 +36,12 @@ def test_megabytes_written_as_gigabytes_are_doubted() -> None:
     assert "cold_memory_size is 50.0 TB, and this machine has 500.0 GB of disk" in cold
 
 
-def test_a_gpu_has_memory_of_its_own() -> None:
-    """Its size does not depend on that of the machine."""
-    assert [] == found(141, 8, 600, device=True)
+def test_a_size_with_a_unit_is_meant() -> None:
+    """No user writes TB for MB; and the memory of a GPU does not depend on that of the machine."""
+    assert [] == found(141, 8, 600, TierName.HOT)
     assert 1 == len(found(141, 8, 600))
+    with MemoryManager("900 TB", "900 TB", "900 TB") as manager:
+        manager.store("a", 1)
 
 
 def test_swapped_sizes_are_doubted() -> None:
@@ -53,11 +55,11 @@ def test_a_manager_warns_where_it_is_made(tmp_path: Path) -> None:
     """The warning points at the line of the caller, and the manager works."""
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with pytest.warns(UserWarning, match="warm_memory_size is") as warned:
-        manager = MemoryManager(1, f"{10 * ram} B", "10 MB", storage_path=tmp_path)
+        manager = MemoryManager(1, 10 * ram / GB, "10 MB", storage_path=tmp_path)
     assert [__file__] == [one.filename for one in warned]
     with manager:
         manager.store("a", 1)
-    with MemoryManager(1, f"{10 * ram} B", "10 MB", storage_path=tmp_path, read_only=True):
+    with MemoryManager(1, 10 * ram / GB, "10 MB", storage_path=tmp_path, read_only=True):
         pass  # A reader was not given the sizes by a user.
 
 
