@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from memories.engine.hit_clock import SampledTick
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry, ExpiringEntry
-from memories.model.events import Event, Retrieved, Stored, ValueEvent
+from memories.model.events import Event, ReadBatch, Retrieved, Stored, ValueEvent
 from memories.policies.hashing import EVERY_DIGEST, digest, digests
 from memories.policies.miss_ratio_curve import MissRatioCurve, ReuseDistanceSampler
 
@@ -80,7 +80,8 @@ class AccessSampler:
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Record reads that durable tiers answered."""
-        self._record_all([(read.key, read.size) for read in reads], read=True)
+        read = reads.records if isinstance(reads, ReadBatch) else reads
+        self._record_all([(one.key, one.size) for one in read], read=True)
 
     def set_listener(self, listener: Listener | None, entries: Iterable[Entry]) -> None:
         """Report every access to `listener` from now on; None ends that."""

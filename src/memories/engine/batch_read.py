@@ -13,14 +13,13 @@ from memories.engine.cold_reader import NOT_READ
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, StorageError, about_key
 from memories.frames.single_buffer import open_single
-from memories.model.events import Retrieved
+from memories.model.events import ReadBatch, Retrieved
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
 LOCAL_RECORDS = 4096  # Read together from the disk ...
 MAX_LOCAL = 64 << 10  # ... if each takes less than this; larger ones gain nothing.
 _COLD = TierName.COLD  # To look a member up in its class takes longer.
-_new = tuple.__new__  # What a named tuple does, without its argument parsing.
 
 
 def read_together(hierarchy: Hierarchy, keys: Iterable[str]) -> dict[str, Any]:
@@ -106,10 +105,7 @@ def _read_local(hierarchy: Hierarchy, records: Sequence[Record], values: dict[st
     if not read:
         return
     now = hierarchy.clock.monotonic()
-    each = (now - started) / len(records)
-    hierarchy.events.emit_reads(
-        [_new(Retrieved, (one.key, now, _COLD, one.size, each, one)) for one in read]
-    )
+    hierarchy.events.emit_reads(ReadBatch(read, now, _COLD, (now - started) / len(records)))
 
 
 def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -> dict[str, Any]:

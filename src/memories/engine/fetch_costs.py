@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from memories.model.events import Event, Moved, Retrieved, ValueEvent
+from memories.model.events import Event, Moved, ReadBatch, Retrieved, ValueEvent
 from memories.model.tiers import TierName
 
 CLASSES = 65  # One for each number of bits that a size may have.
@@ -85,6 +85,12 @@ class FetchCosts:
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Add the durations of reads that durable tiers answered."""
+        if isinstance(reads, ReadBatch):
+            sizes = Counter([record.size.bit_length() for record in reads.records])
+            for at, count in sizes.items():
+                if reads.seconds > 0:
+                    self._sources[reads.tier].add(at, count * reads.seconds, count)
+            return
         taken: defaultdict[tuple[TierName, int], list[float]] = defaultdict(list)
         for read in reads:
             if read.seconds > 0:  # A clock that has not moved has measured nothing.

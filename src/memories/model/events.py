@@ -10,8 +10,8 @@ batch of values are delivered together, too, and so are those of stores into RAM
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar, overload
 
 import msgspec
 
@@ -49,6 +49,40 @@ class Retrieved(NamedTuple):
     size: int
     seconds: float
     record: Record  # For observers that would otherwise look it up.
+
+
+class ReadBatch(Sequence[Retrieved]):
+    """Small values that were read together from one tier; each took the same share of the time.
+
+    The single events are made when an observer looks at them.
+    """
+
+    def __init__(self, records: Sequence[Record], at: float, tier: TierName, seconds: float):
+        self.records, self.at, self.tier, self.seconds = records, at, tier, seconds
+        self._made: list[Retrieved] | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Retrieved]:
+        return iter(self._events())
+
+    @overload
+    def __getitem__(self, index: int) -> Retrieved: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Retrieved]: ...
+
+    def __getitem__(self, index: int | slice) -> Retrieved | Sequence[Retrieved]:
+        return self._events()[index]
+
+    def _events(self) -> list[Retrieved]:
+        if self._made is None:
+            at, tier, seconds = self.at, self.tier, self.seconds
+            self._made = [
+                Retrieved(one.key, at, tier, one.size, seconds, one) for one in self.records
+            ]
+        return self._made
 
 
 class StoredAtRest(NamedTuple):
@@ -105,7 +139,7 @@ class Failed(Event, frozen=True):
     error: BaseException
 
 
-Soon = Retrieved | StoredAtRest
+Soon = Retrieved | ReadBatch | StoredAtRest
 ValueEvent = Stored | Moved | Written | Removed
 
 
@@ -209,9 +243,9 @@ class EventBus:
             self._due = event.at + READS_SECONDS
             self.flush()
 
-    def emit_reads(self, reads: Sequence[Retrieved]) -> None:
+    def emit_reads(self, reads: ReadBatch) -> None:
         """Deliver many reads at once."""
-        self._waiting.extend(reads)
+        self._waiting.append(reads)
         self.emitted += len(reads)
         self.flush()
 
@@ -232,6 +266,11 @@ class EventBus:
     def _deliver_taken(self) -> None:
         taken = self._taken
         while taken:
+            first = taken[0]
+            if isinstance(first, ReadBatch):
+                self._deliver_reads(first)
+                del taken[0]
+                continue
             reads: list[Retrieved] = []
             for event in taken:
                 if type(event) is not Retrieved:

@@ -27,6 +27,7 @@ from memories.model.events import (
     Missed,
     Moved,
     Prefetched,
+    ReadBatch,
     Removed,
     Retrieved,
     Stored,
@@ -306,6 +307,10 @@ class EventCounters:
     def count_reads(self, reads: Sequence[Retrieved]) -> None:
         """Count reads that durable tiers answered."""
         with self.lock:
+            if isinstance(reads, ReadBatch):
+                self.hits[reads.tier] += len(reads)
+                self.latencies["retrieve", reads.tier].add(reads.seconds, len(reads))
+                return
             for tier in {read.tier for read in reads}:
                 taken = [read.seconds for read in reads if read.tier is tier]
                 self.hits[tier] += len(taken)

@@ -16,6 +16,7 @@ from memories.model.events import (
     Event,
     EventBus,
     Missed,
+    ReadBatch,
     Retrieved,
     Stored,
     StoredAtRest,
@@ -163,6 +164,19 @@ def test_an_observer_may_ask_what_waits(bus: EventBus) -> None:
     bus.subscribe(observe)
     bus.emit_soon(stored(0, 1.0))
     assert ["Written", "Stored"] == seen
+
+
+def test_reads_that_were_made_together_are_events_like_others(bus: EventBus) -> None:
+    """An observer may look at each of them; one that counts needs only their number."""
+    seen: list[Sequence[Retrieved]] = []
+    bus.subscribe_reads(seen.append)
+    singly = [read(number, 2.0) for number in range(3)]
+    bus.emit_soon(read(7, 1.0))
+    bus.emit_soon(read(8, 1.0))
+    bus.emit_reads(ReadBatch([one.record for one in singly], 2.0, TierName.COLD, 1e-5))
+    assert [["k7"], ["k8"], ["k0", "k1", "k2"]] == [[one.key for one in reads] for reads in seen]
+    assert singly == list(seen[2])
+    assert (singly[1], singly[1:]) == (seen[2][1], seen[2][1:])
 
 
 def test_a_batch_of_stores_reaches_those_who_take_batches(bus: EventBus) -> None:

@@ -17,7 +17,6 @@ from memories.backends.disk.run import Run
 from memories.foundation.deadlines import Deadlines
 
 Table = dict[str, IndexRow]
-MOST_ABSENT = 512  # More than a batch has keys.
 _key_of = attrgetter("record.key")  # Strings are ordered as their UTF-8 bytes are.
 
 
@@ -27,9 +26,6 @@ class Index:
     def __init__(self, runs: tuple[Run, ...] = ()) -> None:
         # All of the state, newest first, so that every change of it is one assignment.
         self._parts: tuple[tuple[Table, ...], tuple[Run, ...]] = (({},), runs)
-        # What was found last in the runs, and keys that are not in them: a store looks twice.
-        self._latest: tuple[str, tuple[Run, ...], IndexRow | None] = ("", runs, None)
-        self._absent: tuple[tuple[Run, ...], set[str]] = (runs, set())
         self._deadlines = Deadlines(self._ends)  # Of the rows in RAM ...
         self._dated: tuple[Table, ...] = self._parts[0]  # ... which were those of these tables.
         self._handled: dict[int, int] = {}  # Per run: how many rows have expired and are replaced.
@@ -56,25 +52,10 @@ class Index:
             row = table.get(key)
             if row is not None:
                 return row
-        if not runs:
-            return None
-        latest, searched, row = self._latest
-        if latest is key and searched is runs:
-            return row
-        searched, absent = self._absent
-        if searched is not runs:
-            absent = set()
-            self._absent = (runs, absent)
-        if key in absent:
-            return None
         for run in runs:
             row = run.row(key)
             if row is not None:
-                self._latest = (key, runs, row)
                 return row
-        if len(absent) >= MOST_ABSENT:
-            absent.clear()
-        absent.add(key)
         return None
 
     def put(self, row: IndexRow) -> None:
@@ -186,7 +167,7 @@ class Index:
 
     def close(self) -> None:
         """Drop every row; each run is unmapped when its last reader ends."""
-        self._parts, self._latest, self._absent = (({},), ()), ("", (), None), ((), set())
+        self._parts = (({},), ())
 
 
 def merged(

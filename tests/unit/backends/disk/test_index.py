@@ -18,7 +18,7 @@ def row(key: str, version: int) -> IndexRow:
 
 
 def test_it_returns_the_newest_row_after_any_change(tmp_path: Path) -> None:
-    """A key is looked up twice for a store; in between its row may have gone to a run."""
+    """A row goes from a table to a run, and from there to another one."""
     chance = random.Random(2)
     index, expected = Index(), dict[str, IndexRow]()
     keys = [f"k{number}" for number in range(12)]
