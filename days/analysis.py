@@ -142,13 +142,16 @@ def judge(scale: Scale, folder: Path) -> Judgement:
     runs: dict[str, Run] = {"nothing, first": right[0], "nothing, again": right[1]}
     again: dict[str, float] = {}
     for name in [twin for twin in OPENINGS if twin != "nothing" and twin not in absent]:
-        found = _session(name, sizes, folder / name)
-        runs |= {f"{name}, first": found[0], f"{name}, again": found[1]}
+        # diskcache keeps arguments as they are, in SQLite: minutes with the largest array.
+        given = sizes[:2] if name == "diskcache" else sizes
+        title = name if given == sizes else f"{name}, without the largest"
+        found = _session(name, given, folder / name)
+        runs |= {f"{title}, first": found[0], f"{title}, again": found[1]}
         again[name] = found[1].seconds
         needless, stale = 0, 0
         for step, one, expected in zip(STEPS, found, right, strict=True):
             computed, answers = _read(one)
-            must = {f"{function} {size}" for function in step.must for size in sizes}
+            must = {f"{function} {size}" for function in step.must for size in given}
             needless += len(computed - must)
             wrong = [line for line in answers if line not in _read(expected)[1]]
             stale += len(wrong)

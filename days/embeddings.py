@@ -219,7 +219,7 @@ def work(folder: Path, twin: str, count: int, lookups: int, again: bool) -> dict
 
 def judge(scale: Scale, folder: Path) -> Judgement:
     """Let each twin do the work, in two processes, and compare what they find."""
-    count, lookups = (20_000, 5_120) if scale is Scale.SMALL else (1_000_000, 512_000)
+    count, lookups = (20_000, 5_120) if scale is Scale.SMALL else (1_000_000, 256_000)
     judgement = Judgement(f"Embeddings: {count:,} vectors of {WIDTH} float32", {}, [])
     runs: dict[str, Run] = {}
     for name, (_, share, needs) in TWINS.items():
