@@ -202,13 +202,19 @@ def checkpoint(folder: Path, width: int) -> dict[str, float]:
                 parameter.zero_()
 
     path = folder / "checkpoint.pt"
+
+    def save() -> None:
+        """Keep the earlier checkpoint until the new one is whole, as the manager does."""
+        torch.save(model.state_dict(), folder / "checkpoint.new")
+        (folder / "checkpoint.new").replace(path)
+
     with MemoryManager("1GB", "2GB", 10, storage_path=folder / "store") as manager:
         for _ in range(3):
             timed(
                 "memories, store",
                 lambda: manager.store("checkpoint", model.state_dict(), tier="cold"),
             )
-            timed("torch, save", lambda: torch.save(model.state_dict(), path))
+            timed("torch, save", save)
             check()
             timed(
                 "memories, restore",
