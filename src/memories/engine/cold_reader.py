@@ -23,6 +23,13 @@ _COLD: Final = TierName.COLD  # To look a member up in its class takes longer.
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
 
 
+SLOW_BYTES = 1 << 14  # To promote a smaller value would take longer than to read it.
+
+
+def _leave(record: Record, value: Any) -> None:
+    """Leave a value where it is."""
+
+
 class _NotRead:
     def __repr__(self) -> str:
         return "<not read by the short way>"
@@ -38,6 +45,8 @@ class ColdReader:
         self, journal: DiskBackend, events: EventBus, trust: Keyring, monotonic: Callable[[], float]
     ) -> None:
         self.is_open = True  # Whether the manager may be read.
+        # Promotes what was read: its record, and the value that the reader gets.
+        self.promote: Callable[[Record, Any], None] = _leave
         self._small: SmallReads = journal.small_reads
         self._emit: Callable[[Retrieved], None] = events.emit_soon
         self._trust = trust
@@ -62,6 +71,8 @@ class ColdReader:
             now = self._monotonic()
             read = (key, now, _COLD, record.size, now - started, record)
             self._emit(_new(Retrieved, read))
+            if record.size >= SLOW_BYTES:
+                self.promote(record, value)
         return value
 
     def open(self, frame: bytes, record: Record) -> Any:

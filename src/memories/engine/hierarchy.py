@@ -286,6 +286,8 @@ class Hierarchy:
                 now = self.clock.monotonic()
                 read = (key, now, found.tier, found.size, now - started, found)
                 self.events.emit_soon(_new(Retrieved, read))
+                if use is None and found.tier is TierName.COLD:
+                    self.cold_reader.promote(found, value)
                 return value
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
@@ -333,10 +335,12 @@ class Hierarchy:
         cause: Cause,
         *,
         may_evict: MayEvict | None = None,
+        payload: Payload | None = None,
     ) -> bool:
         """Move `found` if it is still current and no thread works on its key.
 
         With `may_evict`, only victims for which it is true make room, and no thread is waited for.
+        `payload` is what a read has made of it, for a tier in RAM.
         """
         with self.locks.try_lock(found.key) as free:
             if not free or self.state is not LifecycleState.OPEN:
@@ -346,7 +350,9 @@ class Hierarchy:
                 return False
             if current.terms.pinned or not current.terms.admits(target):
                 return False
-            self.mover.relocate(current, self.tier(target), cause, may_evict=may_evict)
+            self.mover.relocate(
+                current, self.tier(target), cause, may_evict=may_evict, payload=payload
+            )
             return True
 
     @operation

@@ -86,8 +86,11 @@ class Mover:
         cause: Cause,
         *,
         may_evict: MayEvict | None = None,
+        payload: Payload | None = None,
     ) -> Entry | Record:
         """Move a version into `target` and return its entry or record there.
+
+        `payload` is what a read has made of it, for a tier in RAM.
 
         Raises:
             TierFullError: `target` cannot make room for it; it stays where it was.
@@ -99,7 +102,7 @@ class Mover:
         if isinstance(target, DurableTier):
             moved: Entry | Record = self._move_to_durable(found, target)
         else:
-            moved = self._move_to_volatile(found, target, may_evict)
+            moved = self._move_to_volatile(found, target, may_evict, payload)
         now = self._clock.monotonic()
         event = Moved(found.key, now, source, target.name, moved.size, cause, now - started)
         self._events.emit(event)
@@ -418,9 +421,13 @@ class Mover:
         return isinstance(found, Record) and found.key in self.catalog.entries
 
     def _move_to_volatile(
-        self, found: Entry | Record, target: VolatileTier, may_evict: MayEvict | None
+        self,
+        found: Entry | Record,
+        target: VolatileTier,
+        may_evict: MayEvict | None,
+        payload: Payload | None,
     ) -> Entry:
-        payload = self.tiers.load(found)
+        payload = payload or self.tiers.load(found)
         backed = found.backed if isinstance(found, Entry) else found.tier
         hits = found.hits if isinstance(found, Entry) else 0
         rises = target.name.rank < found.tier.rank

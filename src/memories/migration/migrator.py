@@ -27,6 +27,7 @@ from memories.errors import MemoriesError, TierFullError
 from memories.foundation.periodic import STOP_SECONDS, Periodic, idle_poll_seconds
 from memories.migration.key_cursor import KeyCursor
 from memories.migration.planner import Planner, TierState
+from memories.migration.read_promotion import ReadPromotion
 from memories.model.entry import Entry
 from memories.model.events import Event, Failed, Removed, Retrieved, ValueEvent
 from memories.model.record import Record
@@ -83,6 +84,7 @@ class Migrator:
         hierarchy.settlement.wake = self._wake_to_settle
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe_reads)
+            hierarchy.cold_reader.promote = ReadPromotion(hierarchy, recency).promote
 
     def start(self) -> None:
         """Start the thread."""
@@ -344,13 +346,13 @@ class Migrator:
             return
         self._wake()
         rules, wall = hierarchy.catalog.rules, self._clock.wall()
-        aging = bool(rules.aging)
+        aging, entries = bool(rules.aging), hierarchy.catalog.entries
         shown: dict[TierName, list[Record]] = {}
         for read in reads:
             record = read.record
             above = record.terms.next_faster(record.tier)
-            if above is None or record.terms.pinned:
-                continue
+            if above is None or record.terms.pinned or record.key in entries:
+                continue  # If there is an entry, the read itself has promoted the value.
             due = rules.due(record, wall) if aging else None
             if due is None or above.rank >= due.rank:
                 shown.setdefault(above, []).append(record)
