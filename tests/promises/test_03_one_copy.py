@@ -14,10 +14,11 @@ from memories.model.record import Record
 def break_writes(manager: MemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the disk refuse everything, as a full or failing one does."""
 
-    def refuse(record: Record, frame: Sequence[memoryview]) -> Record:
+    def refuse(record: Record, frame: Sequence[memoryview], *sizes: int) -> Record:
         raise StorageError(f"{record.key!r} cannot be written: no space left on device")
 
-    monkeypatch.setattr(manager._hierarchy.catalog.journal, "write", refuse)
+    for way in ("write", "write_if_room"):
+        monkeypatch.setattr(manager._hierarchy.catalog.journal, way, refuse)
 
 
 def test_a_failed_move_leaves_the_value_where_it_was(
