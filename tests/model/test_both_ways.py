@@ -88,6 +88,18 @@ DIFFERED: dict[str, tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
             ("tick", {"seconds": 1.0, "times": 1}),
         ],
     ),
+    # A value that the policy had not been shown was replaced, and the ghost of its key was left.
+    "a store over a value that came back and was flushed": (
+        OPTIONS | {"sizes": "tiny"},
+        [
+            ("promote", {"key": "pinned/k"}),
+            ("departures", {"tier": "hot"}),
+            ("store_into", {"key": "pinned/k", "kind": "large int", "tier": "hot"}),
+            ("flush", {}),
+            ("store", {"key": "pinned/k", "kind": "bytearray"}),
+            ("store", {"key": "low/k", "kind": "bytes"}),
+        ],
+    ),
     # Reads were shown to the migrator before the next store, or after it.
     "a store after reads of cold": (
         OPTIONS | {"sizes": "tiny", "rules": True, "policy": "gdsf", "on_full": "evict"},

@@ -198,7 +198,10 @@ class Mover:
         except BaseException:
             target.budget.release(converted.size)
             raise
+        previous = self.catalog.entries.get(entry.key)
         self.catalog.put(entry)
+        if previous is not None and previous.tier is target.name:
+            target.victims.discard_newcomer(previous)
         target.victims.add(entry, accessed=accessed)
         return entry
 

@@ -226,6 +226,15 @@ class PolicyVictims(Victims[Entry]):
             if linked:
                 self._change(remove_each, after_notes=False)
 
+    def discard_newcomer(self, found: Entry) -> None:
+        """Remove an entry that the policy was not shown, before the one that replaces it is added.
+
+        Its arrival took the ghost of the key, which the new one must not find.
+        """
+        with self._lock:
+            if not self._unlinked(found) and found.link is self._newcomers:
+                self._change(lambda policy: self._remove_all(policy, [found]), after_notes=False)
+
     def offer(self) -> Entry | None:
         """Remove the policy's next victim and return it."""
         self.settle()
