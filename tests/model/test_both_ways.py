@@ -100,6 +100,19 @@ DIFFERED: dict[str, tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
             ("store", {"key": "low/k", "kind": "bytes"}),
         ],
     ),
+    # The policy was shown all that had come, and then what had left in between.
+    "a store after others were replaced": (
+        OPTIONS | {"sizes": "small", "policy": "s3fifo", "on_full": "evict"},
+        [
+            ("pin", {"key": "brief/k", "pinned": True}),
+            ("departures", {"tier": "hot"}),
+            ("store", {"key": "full/k", "kind": "large array"}),
+            ("store", {"key": "b", "kind": "nested"}),
+            ("store", {"key": "x" * 200, "kind": "nested"}),
+            ("store_into", {"key": "x" * 200, "kind": "bytes", "tier": "warm"}),
+            ("store_into", {"key": "a", "kind": "nested", "tier": "warm"}),
+        ],
+    ),
     # Reads were shown to the migrator before the next store, or after it.
     "a store after reads of cold": (
         OPTIONS | {"sizes": "tiny", "rules": True, "policy": "gdsf", "on_full": "evict"},

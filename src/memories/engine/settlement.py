@@ -185,6 +185,8 @@ class Settlement:
         group = EventBatch()
         latest: TierName | None = None  # The tier of all in the group.
         are_stores = False
+        volatile = self._tiers.volatile
+        in_order = {name for name, tier in volatile.items() if not tier.victims.is_patient}
         for change in changes:
             if not isinstance(change, tuple):
                 groups.append([change])
@@ -193,8 +195,8 @@ class Settlement:
             previous, entry, stamp, at, seconds = change
             if entry is not None:
                 name = entry.common.tier
-                if entry.key in waiting.gone:  # Its removal comes before it.
-                    self._tell(waiting)
+                if entry.key in waiting.gone or (waiting.left[name] and name in in_order):
+                    self._tell(waiting)  # What left comes before it.
                 waiting.came[name].append((entry, stamp))
                 if name is not latest or not are_stores:
                     group, latest, are_stores = EventBatch(), name, True

@@ -133,7 +133,7 @@ class PolicyVictims(Victims[Entry]):
         self._policy = make()
         self._make = make
         self._newcomers = Newcomers(find)
-        self._is_patient = bool(vars(type(self._policy)).get("patient"))
+        self.is_patient = bool(vars(type(self._policy)).get("patient"))
         self.is_roomy: Callable[[], bool] = bool  # Whether nothing has to leave soon.
         self._entries = entries
         self._may_leave = may_leave
@@ -267,7 +267,7 @@ class PolicyVictims(Victims[Entry]):
             bits = digests([entry.key for entry in added])
             sampled = policy.expect(added, bits, len(policy) + newcomers.count)
             sample(added, bits, sampled)
-        if not self._is_patient:
+        if not self.is_patient:
             newcomers.clear()
             stamps = dict(came)
             for entry in added:
