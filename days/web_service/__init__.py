@@ -46,7 +46,7 @@ class Plan:
     session_seconds: float
 
 
-PLANS = {Scale.SMALL: Plan(3, 60, 60, 0.5), Scale.FULL: Plan(6, 1500, 500, 2.0)}
+PLANS = {Scale.SMALL: Plan(3, 60, 60, 0.5), Scale.FULL: Plan(6, 1000, 300, 2.0)}
 
 
 class Service:
