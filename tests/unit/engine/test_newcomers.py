@@ -120,7 +120,7 @@ def test_nothing_stays_of_what_has_left() -> None:
             manager.store(f"k{number}", np.full(20, number))
         gone = weakref.ref(manager._hierarchy.catalog.entries["k7"].payload)
         manager.store("k7", 7)
-        for number in range(COUNT // 2, COUNT):
+        for number in range(COUNT // 4, COUNT):
             manager.delete(f"k{number}")
         found = waiting(manager)
         gc.collect()
@@ -128,7 +128,7 @@ def test_nothing_stays_of_what_has_left() -> None:
         assert len(found._keys) <= 2 * found.count + newcomers.SPARE
         of_hot(manager).drain_notes()
         of_hot(manager).drain_notes()
-        assert found.count == len(found._keys) == COUNT // 2
+        assert found.count == len(found._keys) == COUNT // 4
 
 
 def test_a_policy_of_the_user_gets_each_store(watched: str) -> None:
