@@ -60,7 +60,7 @@ TWICE = (CACHED, BY_HAND, BY_REGION, DISKCACHE, JOBLIB)  # The others keep nothi
 ONCE_A_DAY = (BY_REGION, JOBLIB, GDAL)  # No bar needs a second round of them.
 SERVED = {
     "cut": tuple(PROGRAMS),
-    "drawn": (CACHED, BY_HAND, BY_REGION, NO_CACHE, LRU, DISKCACHE),
+    "drawn": (CACHED, BY_HAND, NO_CACHE, LRU, DISKCACHE),
     "remote": (CACHED, BY_HAND, LRU),
 }
 SMALL = {
@@ -68,7 +68,7 @@ SMALL = {
     "drawn": (CACHED, LRU),
     "remote": (CACHED, BY_HAND, LRU),
 }
-ROUNDS = {"cut": 3, "drawn": 2, "remote": 1}
+ROUNDS = {"cut": 3, "drawn": 1, "remote": 1}
 Runs = dict[str, Run]
 
 
