@@ -41,7 +41,7 @@ _decode_fields = msgspec.msgpack.Decoder(head.Fields).decode
 _decode_content = msgspec.msgpack.Decoder(head.Content).decode
 
 
-class Form(NamedTuple):
+class FormFields(NamedTuple):
     """What the form of a frame says."""
 
     codec: str
@@ -50,7 +50,7 @@ class Form(NamedTuple):
     code: int  # The compressor.
 
 
-_forms: dict[bytes, Form] = {}
+_forms: dict[bytes, FormFields] = {}
 _forms_of: dict[tuple[str, int, int], bytes] = {}
 
 
@@ -148,12 +148,12 @@ def _new_form(codec: str, stored: int, raw: int, code: int) -> bytes:
     if len(_forms) >= MOST_FORMS:
         _forms.clear()
         _forms_of.clear()
-    _forms[form] = Form(codec, stored, raw, code)
+    _forms[form] = FormFields(codec, stored, raw, code)
     _forms_of[codec, stored, -1 if code == _RAW else raw] = form
     return form
 
 
-def _learn(fields: bytes, at: int) -> Form | None:
+def _learn(fields: bytes, at: int) -> FormFields | None:
     """Return the form of a frame with these packed fields; None if it is another kind of frame.
 
     It begins at `at`, if this is such a frame.
