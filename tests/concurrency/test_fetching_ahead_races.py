@@ -13,6 +13,7 @@ from tests.support.waiting import until
 from memories import MemoryManager
 from memories.migration import prefetching
 from memories.migration.prefetching import Prefetching
+from memories.model.events import READS_SECONDS
 from memories.policies.predictors import Prefetcher, StridePredictor, SuccessorPredictor
 
 KEYS = [f"frame/{number}" for number in range(200)]
@@ -53,8 +54,10 @@ def test_a_note_left_while_the_watch_ends_is_read(
     flag = WatchedFlag(service)
     monkeypatch.setattr(Prefetching, "_watched", flag, raising=False)
     try:
+        time.sleep(2 * READS_SECONDS)  # A read just after another event is delivered with the next.
         manager[KEYS[0]]
         assert flag.reached.wait(10), "the watch ends once nothing is left to learn"
+        time.sleep(2 * READS_SECONDS)
         manager[KEYS[1]]
         assert service._notes, "no thread has seen them yet"
         flag.go_on.set()
