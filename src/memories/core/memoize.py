@@ -200,7 +200,12 @@ class Memo:
 
     def _lookup_again(self, key: str) -> Any:
         """Do what `lookup` does, for a key that was most probably absent a moment ago."""
-        return self.lookup(key) if self.results.exists(key) else _NOTHING
+        try:
+            if not self.results.exists(key):
+                return _NOTHING
+        except UnavailableError:  # An archive that does not answer may have it.
+            return _NOTHING
+        return self.lookup(key)
 
     def start(self, computation: Computation) -> None:
         """Record that the function is called in `computation`."""
