@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,12 @@ class Config:
         self.size = size
 
 
-def workers(count: int = 2) -> Pool:
-    return multiprocessing.get_context("fork").Pool(count)
+@contextmanager
+def workers(count: int = 2) -> Iterator[Pool]:
+    with multiprocessing.get_context("fork").Pool(count) as pool:
+        yield pool
+        pool.close()  # They end by themselves: the end of `with` kills them.
+        pool.join()
 
 
 @pytest.fixture
