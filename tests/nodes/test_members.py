@@ -249,6 +249,25 @@ def test_a_write_that_is_repeated_is_one_write(
             assert "newer" == one.retrieve_distributed("key")
 
 
+def test_a_change_of_members_ends_a_copy_with_an_error_of_ours(
+    plain_nodes: LocalGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the thread of a recovery with a traceback, and `repair` with a foreign error."""
+    with manager_of(plain_nodes.names) as manager:
+        manager.store_distributed("key", "value")
+        registers = manager._service.registers  # type: ignore[attr-defined]
+
+        def changed(jobs: Any) -> None:
+            raise OutdatedMembersError("the members have changed")
+
+        monkeypatch.setattr(registers._writer, "store", changed)
+        (name,) = plain_nodes.names[:1]
+        with pytest.raises(UnavailableError, match="members of the cluster change"):
+            registers.copy_to([b"m:r:key"], to=name)
+        monkeypatch.undo()
+        assert "value" == manager.retrieve_distributed("key")
+
+
 def test_old_garbage_is_removed_but_not_new(plain_nodes: LocalGroup, tmp_path: Path) -> None:
     """A writer that dies leaves chunks that nothing names."""
     from memories.cluster.manifest import new_upload

@@ -160,7 +160,12 @@ class QuorumRegisters(Registers):
             if job.query.newest.data is None:
                 raise UnavailableError(f"{key_text(job.name)} cannot be read for copying")
             job.set_register((memoryview(job.query.newest.data),))
-        self._writer.store(jobs)
+        try:
+            self._writer.store(jobs)
+        except OutdatedMembersError as error:  # The queries are of the former members.
+            raise _ChangingMembersError(
+                f"the members of the cluster change while registers are copied: {error}"
+            ) from error
         for job in jobs:
             if job.missing_copies > 0:
                 raise UnavailableError(f"{key_text(job.name)} was not copied: {job.reasons()}")
