@@ -44,7 +44,7 @@ def text(judgement: Judgement) -> str:
 
 
 def keep(judged: Mapping[str, Judgement], folder: Path) -> None:
-    """Write `days.json` and `days.png`: a row of bars per day, each program's seconds in it."""
+    """Write `days.json` and `days.png`: a panel per day with the seconds of each program."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -65,20 +65,21 @@ def keep(judged: Mapping[str, Judgement], folder: Path) -> None:
         for day, one in judged.items()
     }
     (folder / "days.json").write_text(json.dumps(plain, indent=1))
-    columns = 2
-    rows = -(-len(judged) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(12, 2.6 * rows), squeeze=False)
-    for axis in axes.flat[len(judged) :]:
-        axis.set_axis_off()
-    for axis, one in zip(axes.flat, judged.values(), strict=False):
+    ran = [one for one in judged.values() if one.runs]
+    heights = [len(one.runs) + 2 for one in ran]  # Every bar is as thick as the others.
+    figure, axes = plt.subplots(
+        len(ran), 1, figsize=(9, 0.24 * sum(heights)), squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    for axis, one in zip(axes.flat, ran, strict=True):
         names = list(one.runs)
         colours = ["#1f6f8b" if name.startswith("memories") else "#b8bfc6" for name in names]
         bars = axis.barh(names, [run.seconds for run in one.runs.values()], color=colours)
-        axis.bar_label(bars, fmt=" %.2f s", fontsize=8)
-        axis.set_title(one.title, loc="left", fontsize=10)
+        axis.bar_label(bars, fmt=" %.2f s", fontsize=7)
+        axis.set_title(one.title, loc="left", fontsize=9)
         axis.invert_yaxis()
-        axis.margins(x=0.15)
-        axis.tick_params(labelsize=8)
+        axis.margins(x=0.12, y=0.01)
+        axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(folder / "days.png", dpi=110)
