@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from memories.cli.live_writer import not_found, ram_facts, writer_of
+from memories.cli.live_writer import locate, not_found, ram_facts
 from memories.cli.ls import facts
 from memories.cli.output import print_json, unescape
-from memories.cli.store import json_option, opened, store_argument
-from memories.errors import KeyNotFoundError
+from memories.cli.store import json_option, store_argument
 
 
 @click.command()
@@ -27,15 +26,9 @@ def explain(store: Path, glacier: str | None, key: str, escaped: bool, as_json: 
     from memories.observe.analytics.telemetry_files import read_document
 
     key = unescape(key) if escaped else key
-    writer = writer_of(store)
-    in_ram = writer.find(key) if writer else None
-    found = None
-    try:
-        with opened(store, glacier) as manager:
-            found = manager.explain(key)
-    except KeyNotFoundError:
-        if in_ram is None:
-            raise not_found(key, writer) from None
+    found, writer, in_ram = locate(store, glacier, key)
+    if found is None and in_ram is None:
+        raise not_found(key, writer)
     document = read_document(store) or {}
     moves = [move for move in document.get("latest_moves", ()) if move["key"] == key]
     if as_json:

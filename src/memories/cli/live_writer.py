@@ -9,10 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from memories.cli.exit_codes import NOT_FOUND, UNAVAILABLE, CliFailure
+from memories.cli.store import opened
+from memories.errors import KeyNotFoundError
 from memories.foundation.units import format_size
+
+if TYPE_CHECKING:
+    from memories.core.explain import Explanation
 
 
 class ValueInRam(NamedTuple):
@@ -83,6 +88,25 @@ def writer_of(store: Path) -> LiveWriter | None:
 
     document = read_document(store)
     return LiveWriter(document) if document and writer_lives(document) else None
+
+
+class Located(NamedTuple):
+    """Where a key is: what the disk says, and what the file of the writer says."""
+
+    at_rest: Explanation | None  # None if no durable tier has the key.
+    writer: LiveWriter | None
+    in_ram: ValueInRam | None
+
+
+def locate(store: Path, glacier: str | None, key: str) -> Located:
+    """Look for a key in the RAM of the writer, as far as that is known, and at rest."""
+    writer = writer_of(store)
+    in_ram = writer.find(key) if writer else None
+    try:
+        with opened(store, glacier) as manager:
+            return Located(manager.explain(key), writer, in_ram)
+    except KeyNotFoundError:
+        return Located(None, writer, in_ram)
 
 
 def ram_facts(writer: LiveWriter | None, found: ValueInRam | None) -> dict[str, Any]:

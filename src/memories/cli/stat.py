@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from memories.cli.live_writer import LiveWriter, not_found, ram_facts, writer_of
+from memories.cli.live_writer import LiveWriter, locate, not_found, ram_facts, writer_of
 from memories.cli.ls import facts
 from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, opened, store_argument
-from memories.errors import KeyNotFoundError
 from memories.foundation.units import format_size
 from memories.model.tiers import TierName
 
@@ -67,15 +66,9 @@ def _ram_of(writer: LiveWriter) -> dict[str, Any]:
 
 
 def _stat_key(store: Path, glacier: str | None, key: str, as_json: bool) -> None:
-    writer = writer_of(store)
-    in_ram = writer.find(key) if writer else None
-    found = None
-    try:
-        with opened(store, glacier) as manager:
-            found = manager.explain(key)
-    except KeyNotFoundError:
-        if in_ram is None:
-            raise not_found(key, writer) from None
+    found, writer, in_ram = locate(store, glacier, key)
+    if found is None and in_ram is None:
+        raise not_found(key, writer)
     if as_json:
         print_json({**(facts(found) if found else {"key": key}), **ram_facts(writer, in_ram)})
         return

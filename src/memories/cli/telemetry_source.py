@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memories.cli.live_writer import writer_of
+from memories.cli.live_writer import locate
 from memories.cli.store import opened, require_store
 from memories.errors import InvalidOptionError, KeyNotFoundError
 
@@ -52,16 +52,13 @@ class FileSource:
         """
         from memories.core.explain import explanation_document
 
-        writer = writer_of(self._store)
-        in_ram = writer.find(key) if writer else None
-        try:
-            with opened(self._store, self._glacier) as manager:
-                found = explanation_document(manager.explain(key))
-        except KeyNotFoundError:
+        at_rest, writer, in_ram = locate(self._store, self._glacier, key)
+        if at_rest is None:
             words = writer.about_absent(key) if writer else ""
             if in_ram is None:
-                raise KeyNotFoundError(words or f"{key!r} is in no tier") from None
+                raise KeyNotFoundError(words or f"{key!r} is in no tier")
             return {**in_ram._asdict(), "text": words}
+        found = explanation_document(at_rest)
         if writer is not None and in_ram is not None:
             found["text"] = f"It is {writer.where(in_ram)}. {found['text']}"
         return found
