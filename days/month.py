@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
-import os
 import random
 import statistics
 import threading
@@ -29,6 +28,7 @@ from days.judging import Bar, Judgement, Run, Scale
 from days.running import missing, run
 from memories import MemoryManager, Rule
 from memories.core import wiring
+from memories.foundation.resident import resident_bytes
 from memories.testing.clock import ManualClock
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
@@ -181,9 +181,8 @@ class Service:
         self.took = []
         gc.collect()
         LIBC.malloc_trim(0)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
         return Held(
-            rss=pages * os.sysconf("SC_PAGE_SIZE"),
+            rss=resident_bytes() or 0,
             blocks=len(gc.get_objects()),
             disk=sum(one.stat().st_size for one in self.folder.rglob("*") if one.is_file()),
             descriptors=len(list(Path("/proc/self/fd").iterdir())),

@@ -72,7 +72,7 @@ def script(command: Sequence[object], folder: Path, *, cwd: Path, name: str = ""
     reader.start()
     peak = 0
     while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-        peak = max(peak, _peak_rss(process.pid))
+        peak = max(peak, peak_rss(process.pid))
         time.sleep(0.005)
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(ended[1])
@@ -110,18 +110,18 @@ def _child(connection: Connection, program: Program, folder: Path, arguments: tu
     """Run the program, and send what it took, or its error."""
     try:
         gc.collect()
-        before = _peak_rss()
+        before = peak_rss()
         started, cpu_started = time.perf_counter(), time.process_time()
         answer = program(folder, *arguments)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-        connection.send((answer, seconds, cpu_seconds, _peak_rss() - before))
+        connection.send((answer, seconds, cpu_seconds, peak_rss() - before))
     except BaseException as error:  # Raised again by the judge.
         connection.send(error)
     finally:
         connection.close()
 
 
-def _peak_rss(pid: int | str = "self") -> int:
+def peak_rss(pid: int | str = "self") -> int:
     """Return the most bytes a process has held; `ru_maxrss` would include its parent's."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()

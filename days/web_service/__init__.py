@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from days.judging import Bar, Judgement, Run, Scale
-from days.running import missing
+from days.running import missing, peak_rss
 from days.web_service.load import PAGES, Seen, User, use
 from days.web_service.pages import render
 from memories.cluster.local import LocalServer
@@ -95,9 +95,7 @@ class Service:
         for pid in self.workers():
             counts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             seconds += (int(counts[11]) + int(counts[12])) / TICK
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM"):
-                    rss += int(line.split()[1]) << 10
+            rss += peak_rss(pid)
         return seconds, rss
 
     def _answers(self) -> bool:
