@@ -66,7 +66,7 @@ def run(plan: DemoPlan, raster_path: Path, picture: Path | None) -> DemoResult:
         _play(plan, raster, viewer, watch, scenes)
         session_seconds = perf_counter() - started
         if picture is not None:
-            draw(manager.get_analytics(), scenes.began, watch.glacier, picture)
+            draw(manager.get_analytics(), scenes.began, picture)
         return _measure(manager, raster, viewer, watch, started, session_seconds, picture)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from memories.model.events import Event, Moved
@@ -29,8 +28,6 @@ class DemoWatch:
         self.moves: Counter[Pair] = Counter()
         self.moved_keys: defaultdict[Pair, set[str]] = defaultdict(set)
         self.peak_bytes: Counter[TierName] = Counter()
-        self.glacier: list[tuple[float, int]] = []  # Times in seconds, with the bytes in glacier.
-        self._started_at = perf_counter()
         manager._services.hierarchy.events.subscribe(self._observe, kinds=(Moved,))
 
     def read(self) -> Stats:
@@ -38,8 +35,6 @@ class DemoWatch:
         stats = self._manager.stats()
         for name, tier in stats.tiers.items():
             self.peak_bytes[name] = max(self.peak_bytes[name], tier.used_bytes)
-        at = perf_counter() - self._started_at
-        self.glacier.append((at, stats.tiers[TierName.GLACIER].used_bytes))
         return stats
 
     def _observe(self, event: Event) -> None:
