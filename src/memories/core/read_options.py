@@ -16,13 +16,15 @@ from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError
 from memories.frames.signing import Keyring
 
+_OWN = bytes | bytearray | int  # What every reader of a region of bytes owns.
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """How a value is returned.
 
     Attributes:
-        region: An index of an array: only this part is read.
+        region: An index of an array, bytes or a bytearray: only this part is read.
         copy: True for a private copy, False for the stored memory itself, None for the default.
         device: `"cpu"` or `"cuda:0"`: where the value lies.
         like: The array library, or its name.
@@ -54,10 +56,13 @@ class ReadOptions:
         """Return whether the whole value is read, and therefore verified."""
         return self.region is None
 
-    def apply(self, payload: Payload, verify: bool, trust: Keyring, device: Device | None) -> Any:
-        """Return the value of `payload` as these options ask for it."""
+    def apply(
+        self, key: str, payload: Payload, verify: bool, trust: Keyring, device: Device | None
+    ) -> Any:
+        """Return the value of `payload` as these options ask for it; `key` is for messages."""
         if self.region is not None:
-            return _region(payload, self.region, trust, copy=bool(self.copy))
+            part = payload.region(self.region, trust, key=key)
+            return np.array(part) if self.copy and not isinstance(part, _OWN) else part
         if self.device is not None or self.like is not None:
             return self._converted(payload, verify, trust, device)
         if self.copy:
@@ -75,9 +80,3 @@ class ReadOptions:
         if like is None and self.device != "cpu" and isinstance(value, np.ndarray):
             like = library_of(device)
         return value if like is None else convert_array(value, like, self.device)
-
-
-def _region(payload: Payload, region: Any, trust: Keyring, *, copy: bool) -> Any:
-    """Return a part of an array; of a frame only the chunks of that part are read."""
-    part = payload.region(region, trust)
-    return np.array(part) if copy else part

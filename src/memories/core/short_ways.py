@@ -127,7 +127,8 @@ class ShortWays:
         Args:
             key: The key it was stored under.
             default: Returned when the key is absent, instead of raising.
-            region: An index (`np.s_[a:b, ...]`) of an array; only the chunks in it are read.
+            region: An index (`np.s_[a:b, ...]`) of an array, or a slice or an int for bytes and
+                bytearrays: `value[region]` is returned, and only the chunks in it are read.
             copy: True for a private, writable copy; False for the stored memory itself where the
                 default is a private clone (tensors on a device): do not write to it.
             device: `"cpu"` or `"cuda:0"`: where the value, or the tensors in it, are placed.
@@ -136,7 +137,8 @@ class ShortWays:
                 is started. Without it such a value raises at once.
 
         Raises:
-            InvalidOptionError: the options contradict each other, or the value is not an array.
+            InvalidOptionError: the options contradict each other, or the value has no regions.
+            IndexError: `region` is out of bounds.
             KeyNotFoundError: `key` is in no tier and no default was given.
             ArchivedError: it is in an archive class; the message says how to restore it, and
                 how long that takes.

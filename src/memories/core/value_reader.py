@@ -118,7 +118,7 @@ class ValueReader:
         trust, device = self._hierarchy.trust, self._device
         return self._hierarchy.read(
             key,
-            lambda payload, verify: options.apply(payload, verify, trust, device),
+            lambda payload, verify: options.apply(key, payload, verify, trust, device),
             whole=options.whole,
         )
 

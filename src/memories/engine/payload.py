@@ -14,9 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from memories import codecs
+from memories.codecs.arrays import ArrayCodec
 from memories.codecs.base import Sharing
 from memories.engine.host_limits import ENTRY_BYTES
-from memories.errors import InvalidOptionError
+from memories.frames.array_region import check_cut, check_steps, no_region
 from memories.frames.compression_history import CompressionHistory
 from memories.frames.fast_path import MAX_PACKED_BYTES
 from memories.frames.range_reader import Fetch, PartialFrame, open_partial
@@ -36,6 +37,8 @@ from memories.model.entry import (
 from memories.model.tiers import Form
 
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
+# Codecs whose buffers are the content of a value, and nothing else.
+SIZED = frozenset({"bytes", "bytearray", "memoryview", "str", ArrayCodec.name})
 
 
 class PackedFrame(NamedTuple):
@@ -163,15 +166,24 @@ class Payload(ABC):
         parts = codecs.move_home(self.parts(trust, verify=verify), device)
         return codecs.decode(codecs.thaw(parts), writable=True)
 
-    def region(self, index: Any, trust: Keyring) -> Any:
-        """Return `array[index]` of a value that is a NumPy array.
+    def region(self, index: Any, trust: Keyring, *, key: str) -> Any:
+        """Return `value[index]` of an array, bytes or bytearray; only what it touches is read.
+
+        `key` is for the message of an error.
 
         Raises:
-            InvalidOptionError: it is something else.
+            InvalidOptionError: the value has no regions, or the index does not fit.
+            IndexError: it is out of bounds.
         """
-        if self.sharing is not Sharing.VIEW:
-            raise InvalidOptionError("region= needs a value that is a NumPy array")
-        return self.open(trust)[index]
+        if self.codec != ArrayCodec.name:
+            raise no_region(key, self.codec)
+        return self.open(trust)[check_steps(index)]
+
+    @property
+    def content_bytes(self) -> int | None:
+        """Return the length of an array, bytes or a text in UTF-8; None for other values."""
+        parts = self.description()
+        return parts.nbytes if parts is not None and parts.codec in SIZED else None
 
     def owners(self) -> Iterable[Any]:
         """Return the objects whose death frees the memory of the payload."""
@@ -270,6 +282,20 @@ class ObjectPayload(HostPayload):
         del trust, verify
         return codecs.codec_for(self._object).encode(self._object)  # Nothing lies on a device.
 
+    def region(self, index: Any, trust: Keyring, *, key: str) -> Any:
+        """Return a part of bytes."""
+        if self.codec != "bytes":
+            return super().region(index, trust, key=key)
+        return self._object[check_cut(index)]
+
+    @property
+    def content_bytes(self) -> int | None:
+        """Return the length of bytes, or of a text in UTF-8."""
+        codec, content = self.codec, self._object
+        if codec == "str" and not content.isascii():
+            return len(content.encode("utf-8", "surrogatepass"))
+        return len(content) if codec in ("bytes", "str") else None
+
     def plain(self) -> tuple[str, bytes] | None:
         """Return the codec and the bytes of texts and bytes."""
         content = self._object
@@ -324,6 +350,11 @@ class ArrayPayload(HostPayload):
         del trust, verify
         return codecs.encode(self._array)
 
+    @property
+    def content_bytes(self) -> int | None:
+        """Return the bytes of the array."""
+        return int(self._array.nbytes) if self.codec == ArrayCodec.name else None
+
     def owners(self) -> Iterable[Any]:
         """Return the object that owns the memory of the array."""
         return (codecs.memory_owner(self._array),) if isinstance(self._array, np.ndarray) else ()
@@ -364,6 +395,13 @@ class HeldPayload(HostPayload):
         """Return a new object over the held memory itself."""
         del trust, verify
         return self._held.open_shared()
+
+    def region(self, index: Any, trust: Keyring, *, key: str) -> Any:
+        """Return a part of a bytearray."""
+        if self.codec != "bytearray":
+            return super().region(index, trust, key=key)
+        part = self._held.parts.buffers[0][check_cut(index)]
+        return bytearray(part) if isinstance(part, memoryview) else part
 
     def parts(self, trust: Keyring, *, verify: bool = True) -> codecs.Parts:
         """Return the held parts, or those of a new object."""
@@ -489,9 +527,9 @@ class FramePayload(Payload):
         """Return the parts; raw buffers lie where the frame does."""
         return self.whole.parts(verify=verify, verifier=trust)
 
-    def region(self, index: Any, trust: Keyring) -> Any:
-        """Return `array[index]`, read from the chunks that it touches."""
-        del trust
+    def region(self, index: Any, trust: Keyring, *, key: str) -> Any:
+        """Return `value[index]`, read from the chunks that it touches."""
+        del trust, key
         return self.frame.region(index)
 
     def to_frame(

@@ -1,7 +1,8 @@
-"""Find the bytes of a stored array that a region touches, and build the region from them.
+"""Find the bytes of a stored value that a region touches, and build the region from them.
 
-A region is indexed by ints, slices, `...` and `None`. NumPy computes the offset and the strides of
-the view, on an array that has the shape and strides of the stored one but no memory.
+A region of an array is indexed by ints, slices, `...` and `None`. NumPy computes the offset and the
+strides of the view, on an array that has the shape and strides of the stored one but no memory.
+Bytes are an array of one axis, of which a region is what `value[index]` would be.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from memories.codecs.arrays import Array
 from memories.codecs.buffers import allocate
 from memories.errors import InvalidOptionError
 from memories.foundation import parallel
+
+# Codecs whose only buffer is the content of a value that can be cut, and what a part of it is.
+CUT: dict[str, type[bytes | bytearray]] = {"bytes": bytes, "bytearray": bytearray}
 
 
 class Window(NamedTuple):
@@ -43,17 +47,49 @@ def locate(shape: tuple[int, ...], dtype: np.dtype[Any], order: str, index: Any)
         InvalidOptionError: the index is not made of ints, slices, `...` and `None`.
         IndexError: it is out of bounds.
     """
-    steps = index if isinstance(index, tuple) else (index,)
-    if not all(_is_basic(step) for step in steps):
-        raise InvalidOptionError(
-            f"region={index!r} must be made of ints, slices, ... and None, like numpy.s_[a:b, ...]"
-        )
+    steps = check_steps(index)
     strides = _strides(shape, dtype.itemsize, order)
     anchor = np.empty(1, np.uint8)
     whole = np.lib.stride_tricks.as_strided(anchor, shape, strides)
-    # With a trailing `...` even an index of ints only returns a view, and no memory is read.
-    view = whole[steps if ... in steps else (*steps, ...)]
+    view = whole[steps]  # No memory is read.
     return Window(view.ctypes.data - anchor.ctypes.data, view.shape, view.strides, dtype.itemsize)
+
+
+def check_steps(index: Any) -> tuple[Any, ...]:
+    """Return the index of a region of an array as a tuple that never gives a scalar.
+
+    Raises:
+        InvalidOptionError: it is not made of ints, slices, `...` and `None`.
+    """
+    steps = index if isinstance(index, tuple) else (index,)
+    if not all(_is_basic(step) for step in steps):
+        raise InvalidOptionError(
+            f"region={index!r:.200} must be made of ints, slices, ... and None, like "
+            "numpy.s_[a:b, ...]"
+        )
+    # With a trailing `...` even an index of ints only returns a view.
+    return steps if ... in steps else (*steps, ...)
+
+
+def check_cut(index: Any) -> Any:
+    """Return the index of a region of bytes.
+
+    Raises:
+        InvalidOptionError: it is neither an int nor a slice.
+    """
+    if not isinstance(index, slice | int | np.integer) or isinstance(index, bool):
+        raise InvalidOptionError(
+            f"region={index!r:.200} of bytes must be a slice or an int, like slice(0, 1024)"
+        )
+    return index
+
+
+def no_region(key: str, codec: str) -> InvalidOptionError:
+    """Return the error for a value that has no regions."""
+    return InvalidOptionError(
+        f"region= needs a plain NumPy array, bytes or a bytearray, and {key[:200]!r} holds "
+        f"{_kind_of(codec)}: read it without region="
+    )
 
 
 def touched(window: Window, grain: int) -> list[tuple[int, int]]:
@@ -132,6 +168,15 @@ def _is_basic(step: Any) -> bool:
     if isinstance(step, bool | np.bool_):
         return False
     return step is None or step is ... or isinstance(step, int | np.integer | slice)
+
+
+def _kind_of(codec: str) -> str:
+    """Return in words what a codec stores: only the codec says it before a value is decoded."""
+    if codec == "tree":
+        return "a dict, a list or another structure"
+    library, _, kind = codec.partition(".")
+    names = {"frame": "DataFrame", "series": "Series", "objects": "array of objects"}
+    return f"a value of {library} ({names.get(kind, kind)})" if kind else f"a value ({codec})"
 
 
 def _strides(shape: tuple[int, ...], itemsize: int, order: str) -> tuple[int, ...]:

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 
 from memories.codecs.arrays import Array, ArrayCodec, read_meta
 from memories.codecs.base import Parts, carries_code
 from memories.codecs.buffers import ByteArray, align, allocate, as_array, view_bytes
-from memories.errors import CorruptDataError, UnsupportedTypeError
+from memories.errors import CorruptDataError
 from memories.foundation import parallel
 from memories.frames import array_region, signing
 from memories.frames.compression import RAW, check_chunk, decompress
@@ -134,23 +135,32 @@ class DescribedFrame(ABC):
         name = type(self).__name__
         return f"<{name} {self.key!r} v{self.version} {self.codec} {self.nbytes} B>"
 
-    def region(self, index: Any) -> Array:
-        """Return `array[index]` of a stored array, reading only the chunks that it needs.
+    def region(self, index: Any) -> Any:
+        """Return `value[index]` of a stored array, bytes or bytearray, reading only some chunks.
 
-        Each of these chunks is verified, unless that was done before. The result is read-only: a
-        view of a raw frame in memory, or a new array.
+        Each of the chunks that it touches is verified, unless that was done before. A part of an
+        array is read-only: a view of a raw frame in memory, or a new array.
 
         Raises:
             CorruptDataError: one of these chunks is damaged.
-            InvalidOptionError: the index is not made of ints, slices, `...` and `None`.
-            UnsupportedTypeError: the value is not a plain array.
+            InvalidOptionError: the value has no regions, or the index does not fit: made of ints,
+                slices, `...` and `None` for an array, an int or a slice for bytes.
+            IndexError: it is out of bounds.
         """
+        kind = array_region.CUT.get(self.codec)
+        if kind is not None:
+            step = array_region.check_cut(index)
+            part = self._array_region(step, np.dtype(np.uint8), (self.raw_nbytes,), "C")
+            return kind(part) if part.ndim else int(part)
         if self.codec != ArrayCodec.name:
-            raise UnsupportedTypeError(
-                f"only a region of a plain NumPy array can be read; {self.key!r} holds "
-                f"{_kind_of_value(self.codec)}"
-            )
+            raise array_region.no_region(self.key, self.codec)
         dtype, shape, order = read_meta(Parts(self.codec, self.description()))
+        return self._array_region(index, dtype, shape, order)
+
+    def _array_region(
+        self, index: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: str
+    ) -> Array:
+        """Return a region of the only buffer, which is an array of this dtype, shape and order."""
         piece = self._only_piece(dtype.itemsize * math.prod(shape))
         window = array_region.locate(shape, dtype, order, index)
         chunk = chunk_size(piece.raw)
@@ -405,12 +415,3 @@ def load_chunk(chunk: memoryview, target: Any, compressor: int) -> None:
         target[:] = as_array(chunk)
     else:
         decompress(chunk, target, compressor)
-
-
-def _kind_of_value(codec: str) -> str:
-    """Return in words what a codec stores: only the codec says it before a value is decoded."""
-    if codec == "tree":
-        return "a dict, a list or another structure"
-    library, _, kind = codec.partition(".")
-    names = {"frame": "DataFrame", "series": "Series", "objects": "array of objects"}
-    return f"a value of {library} ({names.get(kind, kind)})" if kind else f"a value ({codec})"

@@ -80,13 +80,51 @@ def test_only_a_copy_may_be_written_to(trust: Keyring) -> None:
     assert 0 == payload.open(trust).sum()
 
 
-def test_a_region_is_read_of_arrays_only(trust: Keyring) -> None:
-    """The same region in RAM and in a frame; an error for anything else."""
+CUTS = [slice(2, 5), slice(None), slice(-3, None), slice(None, None, -2), slice(9, 4), 0, -1]
+
+
+def test_a_region_is_the_same_in_ram_and_in_a_frame(trust: Keyring) -> None:
+    """Arrays, bytes and bytearrays are cut where they lie, with the result that Python gives."""
+    for whole in (bytes(range(10)), bytearray(range(10)), bytes(2**21 + 3)):
+        payload = Payload.of(whole)
+        for one in (payload, read_back(payload, trust)):
+            for cut in CUTS:
+                part = one.region(cut, trust, key="k")
+                assert (whole[cut], type(whole[cut])) == (part, type(part))
     payload = Payload.of(np.arange(10))
     for one in (payload, read_back(payload, trust)):
-        assert [2, 3] == one.region(np.s_[2:4], trust).tolist()
-    with pytest.raises(InvalidOptionError, match="NumPy array"):
-        Payload.of({"a": 1}).region(np.s_[0], trust)
+        assert [2, 3] == one.region(np.s_[2:4], trust, key="k").tolist()
+        assert (4, ()) == (one.region(4, trust, key="k"), one.region(4, trust, key="k").shape)
+
+
+@pytest.mark.parametrize(
+    ("value", "index"),
+    [
+        ({"a": 1}, 0), ("text", slice(0, 2)), (np.float32(1), 0), (7, 0),
+        (memoryview(b"abc"), slice(0, 1)), (b"abc", (slice(0, 1),)), (b"abc", [0]),
+        (bytearray(b"abc"), None), (np.zeros(3), [0]), (np.zeros(3), np.array([True] * 3)),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_cut_is_refused_alike(trust: Keyring, value: Any, index: Any) -> None:
+    """One error whatever the tier: a host catches it without knowing where a value lies."""
+    payload = Payload.of(value)
+    messages = set()
+    for one in (payload, read_back(payload, trust)):
+        with pytest.raises(InvalidOptionError, match="region=") as caught:
+            one.region(index, trust, key="k")
+        messages.add(str(caught.value))
+    assert 1 == len(messages)
+
+
+def test_the_length_of_a_value_is_known_without_its_bytes(trust: Keyring) -> None:
+    """A host asks for the size of an object before it reads a part of it."""
+    sized = {"aé\ud800": 6, "ascii": 5}
+    for value, length in [(b"abc", 3), (bytearray(7), 7), (np.zeros((3, 2), "i2"), 12)]:
+        assert length == Payload.of(value).content_bytes
+    for text, length in sized.items():
+        assert length == Payload.of(text).content_bytes
+    assert 4 == Payload.of(memoryview(b"abcd")).content_bytes
+    assert Payload.of({"a": b"x"}).content_bytes is Payload.of(3).content_bytes is None
 
 
 def test_a_frame_moves_as_it_is(trust: Keyring) -> None:

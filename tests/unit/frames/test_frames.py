@@ -331,11 +331,11 @@ def test_a_fancy_index_is_refused(index: Any) -> None:
         open_frame(packed(np.zeros(3))).region(index)
 
 
-def test_only_arrays_have_regions() -> None:
+def test_other_values_have_no_regions() -> None:
     """The message names what the key holds instead."""
-    with pytest.raises(UnsupportedTypeError, match="'key' holds a dict, a list or another str"):
+    with pytest.raises(InvalidOptionError, match="'key' holds a dict, a list or another str"):
         open_frame(packed([1])).region(0)
-    with pytest.raises(UnsupportedTypeError, match="holds a value of numpy \\(scalar\\)"):
+    with pytest.raises(InvalidOptionError, match="holds a value of numpy \\(scalar\\)"):
         open_frame(packed(np.float32(1))).region(0)
     with pytest.raises(IndexError):
         open_frame(packed(np.zeros(3))).region(3)
