@@ -14,9 +14,9 @@ from memories import MemoryManager, compiled, errors
 
 NAMES = {
     "CacheInfo", "CachedFunction", "Cause", "Codec", "Dashboard", "DistributedMemoryManager",
-    "Explanation", "Latency", "MemoryManager", "MigrationSettings", "Parts", "Policy", "Rule",
-    "Series", "Stats", "StoreTier", "TierChoice", "TierName", "TierStats", "Volume", "__version__",
-    "instrument", "prometheus_text", "register_codec", "register_policy",
+    "Explanation", "KeyInfo", "Latency", "MemoryManager", "MigrationSettings", "Parts", "Policy",
+    "Rule", "Series", "Stats", "StoreTier", "TierChoice", "TierName", "TierStats", "Volume",
+    "__version__", "instrument", "prometheus_text", "register_codec", "register_policy",
 }  # fmt: skip
 
 CONSTRUCTOR = {
@@ -49,6 +49,7 @@ METHODS = {
     "delete": "key",
     "exists": "key",
     "get_tier": "key",
+    "info": "key",
     "scan": "prefix",
     "find": "metadata",
     "delete_prefix": "prefix",

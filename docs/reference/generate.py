@@ -22,7 +22,7 @@ TOPICS = {
         "What a manager shows",
         [
             "memories:Stats", "memories:TierStats", "memories:Volume", "memories:Latency",
-            "memories:Series", "memories:Explanation", "memories:Dashboard",
+            "memories:Series", "memories:Explanation", "memories:KeyInfo", "memories:Dashboard",
             "memories:prometheus_text", "memories:instrument", "memories.progress:bar",
         ],
     ),

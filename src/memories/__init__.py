@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from memories.core.cached_function import CachedFunction, CacheInfo
     from memories.core.distributed import DistributedMemoryManager
     from memories.core.explain import Explanation
+    from memories.core.key_info import KeyInfo
     from memories.core.manager import MemoryManager
     from memories.devices import DeviceFullError, DeviceLostError
     from memories.foundation.histogram import Latency
@@ -77,6 +78,7 @@ __all__ = [
     "InvalidKeyTypeError",
     "InvalidOptionError",
     "InvalidOptionTypeError",
+    "KeyInfo",
     "KeyNotFoundError",
     "Latency",
     "MemoriesError",
@@ -121,6 +123,7 @@ _LAZY = {
     "DistributedMemoryManager": "memories.core.distributed",
     "EvictingNodeError": "memories.cluster.client.node",
     "Explanation": "memories.core.explain",
+    "KeyInfo": "memories.core.key_info",
     "Latency": "memories.foundation.histogram",
     "MemoryManager": "memories.core.manager",
     "MigrationSettings": "memories.options.migration",

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overlo
 from memories.backends.base import Problem
 from memories.core.advise import Advice, advise
 from memories.core.cached_function import CacheDecorator, CachedFunction
-from memories.core.explain import Explanation, describe, explain, usage_percent
+from memories.core.explain import describe, usage_percent
+from memories.core.key_calls import KeyCalls
 from memories.core.lifecycle import Lifecycle
 from memories.core.memoize import memoize
 from memories.core.oom import OomGuard
@@ -48,7 +49,7 @@ from memories.foundation.keys import check_key
 from memories.foundation.units import parse_size
 from memories.foundation.wrong_calls import explain_calls
 from memories.model.rules import Rule
-from memories.model.tiers import Cause, StoreTier, TierChoice, TierName, TierText
+from memories.model.tiers import StoreTier, TierChoice, TierName
 from memories.observe.analytics import Series
 from memories.observe.analytics.state_document import Document
 from memories.observe.counters import Stats
@@ -61,14 +62,12 @@ from memories.options.choices import (
     Prefetch,
 )
 from memories.options.configured_constructor import configured
-from memories.options.metadata import matcher
 from memories.options.migration import MigrationSettings
 from memories.options.settings import (
     check_flag,
     check_items,
     check_seconds,
     check_several,
-    check_tier,
     make_settings,
 )
 from memories.policies import PolicyChoice
@@ -84,7 +83,7 @@ MOST_COMPLETIONS = 1000
 
 
 @explain_calls(hide_base=True)
-class MemoryManager(ShortWays, MutableMapping[str, Any]):
+class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
     It is also a `MutableMapping[str, Any]` and a context manager, and may be used from any number
@@ -287,38 +286,12 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         wanted = [check_key(key) for key in check_several("keys", keys)]
         return self._reader.read_many(wanted, check_seconds("timeout", timeout))
 
-    def delete_prefix(self, prefix: str) -> int:
-        """Remove every key that starts with `prefix`, and return how many there were.
-
-        Their space on the disk is free then, except where it lies between other values.
-        """
-        return self._hierarchy.remove_prefix(prefix)
-
-    def get_tier(self, key: str) -> TierText:
-        """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""
-        return self._hierarchy.lookup(check_key(key)).tier.text
-
     def modify(self, key: str, fn: Callable[[Any], T]) -> T:
         """Replace the value of `key` by `fn(value)`, atomically for this key, and return it.
 
         `fn` gets a private writable copy. The new version stays in the tier of the old one.
         """
         return self._writer.modify(check_key(key), fn)
-
-    def scan(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes."""
-        self._hierarchy.require_readable()
-        for key in self._hierarchy.catalog.keys(prefix):
-            if self.exists(key):
-                yield key
-
-    def find(self, **metadata: Any) -> Iterator[str]:
-        """Yield the keys whose metadata has every one of these items, in key order.
-
-        Raises:
-            InvalidOptionError: an item is of a type that metadata cannot hold.
-        """
-        return self._reader.find(self.scan(), matcher(metadata))
 
     def __setitem__(self, key: str, data: Any) -> None:
         self.store(key, data)
@@ -378,24 +351,6 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    def migrate(self, key: str, tier: TierChoice) -> None:
-        """Move `key` to `tier`.
-
-        Raises:
-            KeyNotFoundError: it is in no tier.
-            InvalidOptionError: the tier is unknown or disabled, or the key's options forbid it.
-            TierFullError: the tier cannot make room; the value stays where it was.
-        """
-        self._hierarchy.move(check_key(key), check_tier(tier), Cause.EXPLICIT)
-
-    def promote(self, key: str) -> TierText:
-        """Move `key` one tier up, if there is one, and return its tier."""
-        return self._writer.move_by(check_key(key), -1).text
-
-    def demote(self, key: str) -> TierText:
-        """Move `key` one tier down, if there is one, and return its tier."""
-        return self._writer.move_by(check_key(key), 1).text
-
     def prefetch(self, keys: Iterable[str]) -> int:
         """Move `keys` to warm in the background, and return how many will be moved.
 
@@ -407,14 +362,6 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
         prefetching = self._services.prefetching
         return 0 if prefetching is None else prefetching.request(wanted)
 
-    def pin(self, key: str) -> None:
-        """Forbid moving and evicting `key`."""
-        self._writer.set_pinned(check_key(key), True)
-
-    def unpin(self, key: str) -> None:
-        """Allow moving and evicting `key` again."""
-        self._writer.set_pinned(check_key(key), False)
-
     def get_memory_usage(self) -> dict[str, float]:
         """Return how full each tier is, in percent of its configured size (0 when disabled)."""
         self._hierarchy.require_readable()
@@ -423,10 +370,6 @@ class MemoryManager(ShortWays, MutableMapping[str, Any]):
     def stats(self) -> Stats:
         """Return counters and sizes of every tier, as of now."""
         return self._services.telemetry.stats()
-
-    def explain(self, key: str) -> Explanation:
-        """Return where `key` is, why, and its latest moves."""
-        return explain(self._services, check_key(key))
 
     def advise(self, more: float | str = 1) -> Advice:
         """Return the estimated gain, in hit rate and time, of `more` room (in GB) in each tier."""

@@ -21,15 +21,19 @@ def explain_calls(
 
     Args:
         but: Methods that stay as they are, because each further call would make them slower.
-        hide_base: The first base class is not public. Its methods stay as they are, for the same
-            reason; where they are not compiled, Python's own error names the decorated class.
+        hide_base: The base classes of this package are not public. The methods of the first one
+            stay as they are, for the same reason; where they are not compiled, Python's own error
+            names the decorated class. Those of the others explain wrong calls, too.
     """
 
     def decorate(made: Class) -> Class:
         for name, method in vars(made.__bases__[0]).items() if hide_base else ():
             if isinstance(method, FunctionType) and not name.startswith("_"):
                 method.__qualname__ = f"{made.__name__}.{name}"
-        for name, method in list(vars(made).items()):
+        others = made.__bases__[1:] if hide_base else ()
+        ours = [base for base in others if base.__module__.startswith("memories.")]
+        named = {name: one for base in (*ours, made) for name, one in vars(base).items()}
+        for name, method in named.items():
             if isinstance(method, FunctionType) and not name.startswith("_") and name not in but:
                 setattr(made, name, _explaining(method, f"{made.__name__}.{name}"))
         return made
