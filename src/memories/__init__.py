@@ -145,11 +145,15 @@ _LAZY = {
     "register_policy": "memories.policies",
 }
 
+_HOSTS = {"zarr"}  # Modules that need packages of their own.
+
 
 def __getattr__(name: str) -> Any:
     """Import a name at its first use, so that `import memories` stays fast."""
     import importlib
 
+    if name in _HOSTS:
+        return importlib.import_module(f"memories.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'memories' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

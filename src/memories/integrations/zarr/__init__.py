@@ -1,0 +1,11 @@
+"""Stores of zarr, version 3, over the tiers."""
+
+from __future__ import annotations
+
+from memories.foundation.optional_imports import require
+
+require("zarr.abc.store", extra="zarr")
+
+from memories.integrations.zarr.store import MemoriesStore  # noqa: E402
+
+__all__ = ["MemoriesStore"]

@@ -1,0 +1,5 @@
+"""Cubes in the tiers: stores of zarr, version 3 (the extra `zarr`)."""
+
+from memories.integrations.zarr import MemoriesStore
+
+__all__ = ["MemoriesStore"]
