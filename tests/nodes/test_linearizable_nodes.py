@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.server
 Disturb = Callable[[DistributedMemoryManager, DistributedMemoryManager], None]
 
 
-def recorded(names: list[str], seed: int, disturb: Disturb) -> Recorder:
+def recorded(names: list[str], seed: int, disturb: Disturb, copies: int = 2) -> Recorder:
     """Run clients that read and write one key while `disturb(one, two)` lasts."""
     recorder = Recorder((UnavailableError,))
     numbers = itertools.count(1)
@@ -44,7 +45,8 @@ def recorded(names: list[str], seed: int, disturb: Disturb) -> Recorder:
         except BaseException as error:
             faults.append(error)
 
-    with manager_of(names) as one, manager_of(names) as two:
+    options = {"replication_factor": copies}
+    with manager_of(names, **options) as one, manager_of(names, **options) as two:
         clients = [
             threading.Thread(target=use, args=(manager, f"{name}{number}"))
             for name, manager in (("a", one), ("b", two))
@@ -83,26 +85,47 @@ def campaign(group: LocalGroup, seconds: float, seed: int) -> Recorder:
     return recorded(group.names, seed, disturb)
 
 
-def replacements(folder: Path, rounds: int, seed: int) -> Recorder:
-    """Let one node after the other die for good, and replace it."""
-    draw = random.Random(seed)
-    with LocalGroup(folder, 3 + rounds) as group:
-        members, spare = group.servers[:3], group.servers[3:]
+def replacements(folder: Path, rounds: int, seed: int, count: int = 3, copies: int = 2) -> Recorder:
+    """Let nodes die for good, as many as may at a time, and replace them in one of two ways."""
+    draw, deaths = random.Random(seed), copies - 1
+    with LocalGroup(folder, count + rounds * deaths) as group:
+        members, spare = group.servers[:count], group.servers[count:]
 
         def disturb(one: DistributedMemoryManager, two: DistributedMemoryManager) -> None:
-            for new in spare:
-                dead = members.pop(draw.randrange(3))
-                members.append(new)
-                (dead.kill if draw.random() < 0.5 else dead.pause)()
+            while spare:
+                new = [spare.pop() for _ in range(deaths)]
+                dead = [members.pop(draw.randrange(len(members))) for _ in range(deaths)]
+                members.extend(new)
+                for server in dead:
+                    (server.kill if draw.random() < 0.5 else server.pause)()
                 time.sleep(draw.random())
-                adder = draw.choice((one, two))
-                until(lambda: done(adder.add_node, new.name))  # noqa: B023
-                time.sleep(draw.random())
-                remover = draw.choice((one, two))
-                until(lambda: done(remover.remove_node, dead.name))  # noqa: B023
-                dead.kill()
+                changes = [partial(add, server.name) for server in new]
+                changes += [partial(remove, server.name) for server in dead]
+                if draw.random() < 0.5:
+                    old, names = ([server.name for server in some] for some in (dead, new))
+                    changes = [partial(replace, old, names)]
+                for change in changes:
+                    manager = draw.choice((one, two))
+                    until(lambda: done(change, manager))  # noqa: B023
+                for server in dead:
+                    server.kill()
 
-        return recorded([server.name for server in members], seed, disturb)
+        return recorded([server.name for server in members], seed, disturb, copies)
+
+
+def add(name: str, manager: DistributedMemoryManager) -> None:
+    """Add a node."""
+    manager.add_node(name)
+
+
+def remove(name: str, manager: DistributedMemoryManager) -> None:
+    """Remove a node."""
+    manager.remove_node(name)
+
+
+def replace(old: list[str], new: list[str], manager: DistributedMemoryManager) -> None:
+    """Replace nodes by others."""
+    manager.replace_node(old, new)
 
 
 def test_the_history_of_a_key_under_faults_is_linearizable(plain_nodes: LocalGroup) -> None:
@@ -115,9 +138,12 @@ def test_the_history_of_a_key_under_faults_is_linearizable(plain_nodes: LocalGro
     assert recorder.longest_seconds < 2.0
 
 
-def test_the_history_of_a_key_while_dead_nodes_are_replaced_is_linearizable(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "copies", "rounds"), [(3, 2, 2), (4, 2, 1), (5, 3, 1)])
+def test_the_history_of_a_key_while_dead_nodes_are_replaced_is_linearizable(
+    tmp_path: Path, count: int, copies: int, rounds: int
+) -> None:
     """One is killed, and one hangs and comes to life no more; each change is begun anywhere."""
-    recorder = replacements(tmp_path, 2, 2)
+    recorder = replacements(tmp_path, rounds, 2, count, copies)
     recorder.check()
     answered = len(recorder.history)
     assert answered > 100
@@ -132,7 +158,10 @@ def test_histories_under_faults_are_linearizable(plain_nodes: LocalGroup, seed: 
 
 
 @pytest.mark.torture
+@pytest.mark.parametrize(("count", "copies"), [(3, 2), (4, 2), (5, 3)])
 @pytest.mark.parametrize("seed", range(20))
-def test_histories_under_replacements_are_linearizable(tmp_path: Path, seed: int) -> None:
+def test_histories_under_replacements_are_linearizable(
+    tmp_path: Path, seed: int, count: int, copies: int
+) -> None:
     """The same with other nodes each time, and eight of them."""
-    replacements(tmp_path, 8, seed).check()
+    replacements(tmp_path, 8, seed, count, copies).check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.nodes.test_replicas import manager_of
 from tests.support.waiting import until
 
-from memories import InvalidOptionError, UnavailableError
+from memories import DistributedMemoryManager, InvalidOptionError, UnavailableError
 from memories.cluster.local import LocalGroup, LocalServer
 from memories.cluster.quorum.read import OutdatedMembersError
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.server
 KEYS = 600
 
 
-def done(change: Callable[[str], None], name: str) -> bool:
+def done(change: Callable[[Any], None], name: Any) -> bool:
     """Change the members; return whether that is finished, or must be called again."""
     try:
         change(name)
@@ -32,6 +33,11 @@ def done(change: Callable[[str], None], name: str) -> bool:
 def registers_on(node: LocalServer) -> int:
     """Return how many registers a node has."""
     return len(node.call("KEYS", "m:r:*"))  # type: ignore[arg-type]
+
+
+def memberships(manager: DistributedMemoryManager) -> dict[str, str]:
+    """Return what each node is: a member, joining or leaving."""
+    return {name: state["membership"] for name, state in manager.get_node_status().items()}
 
 
 def test_an_added_node_gets_its_share_while_reads_and_writes_go_on(
@@ -126,15 +132,18 @@ def test_an_interrupted_change_is_finished_by_the_next_call(
         values["key 1"] = "meanwhile"  # type: ignore[assignment]
     with manager_of(names) as second:
         assert values == second.retrieve_many_distributed(values)
-        with pytest.raises(InvalidOptionError, match="finish that change first"):
+        with pytest.raises(InvalidOptionError, match="finish that change by repair"):
             second.remove_node(names[0])
         second.add_node(node.name)
         plain_nodes.servers[0].kill()
         assert values == second.retrieve_many_distributed(values)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize(("count", "copies"), [(3, 2), (4, 2), (5, 3)])
-def test_nodes_that_are_dead_for_good_are_replaced(tmp_path: Path, count: int, copies: int) -> None:
+def test_nodes_that_are_dead_for_good_are_replaced(
+    tmp_path: Path, count: int, copies: int, at_once: bool
+) -> None:
     """No call removed or replaced them, and a second death then lost values."""
     with LocalGroup(tmp_path, count + copies - 1) as group:
         members, new = group.servers[:count], group.servers[count:]
@@ -149,10 +158,15 @@ def test_nodes_that_are_dead_for_good_are_replaced(tmp_path: Path, count: int, c
             for server in dead:
                 server.kill()
             other.store_many_distributed(values)
-            for server in new:
-                until(lambda: done(manager.add_node, server.name))  # noqa: B023
-            for server in dead:
-                until(lambda: done(manager.remove_node, server.name))  # noqa: B023
+            if at_once:
+                lost = [server.name for server in dead]
+                added = [server.name for server in new]
+                until(lambda: done(partial(manager.replace_node, lost), added))
+            else:
+                for server in new:
+                    until(lambda: done(manager.add_node, server.name))  # noqa: B023
+                for server in dead:
+                    until(lambda: done(manager.remove_node, server.name))  # noqa: B023
             left = [server for server in (*members, *new) if server not in dead]
             assert {server.name for server in left} == set(manager.get_node_status())
             assert [] == manager.repair().unreadable
@@ -162,6 +176,56 @@ def test_nodes_that_are_dead_for_good_are_replaced(tmp_path: Path, count: int, c
             for one in (manager, other):
                 assert {**values, "key 1": "meanwhile"} == one.retrieve_many_distributed(values)
                 assert np.array_equal(large, one.retrieve_distributed("large"))
+
+
+def test_repair_finishes_an_unfinished_change(plain_nodes: LocalGroup, node: LocalServer) -> None:
+    """The program that repairs need not know what was being changed, or by which one."""
+    names = plain_nodes.names
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with manager_of(names) as manager, manager_of(names) as second:
+        values = {f"key {number}": number for number in range(KEYS)}
+        manager.store_many_distributed(values)
+        with pytest.raises(KeyboardInterrupt):
+            manager.replace_node(names[0], node.name, stop)
+        second.repair()
+        assert {*names[1:], node.name} == set(second.get_node_status())
+        plain_nodes.servers[0].kill()
+        plain_nodes.servers[1].kill()
+        for one in (manager, second):
+            assert values == one.retrieve_many_distributed(values)
+
+
+def test_nodes_are_given_up_when_too_many_are_dead(tmp_path: Path) -> None:
+    """As many died as there are copies: without `lost` nothing could be changed, for ever."""
+    with LocalGroup(tmp_path, 6) as group:
+        members, new = group.servers[:4], group.servers[4:]
+        names, spare = [one.name for one in members], [one.name for one in new]
+        with manager_of(names) as manager, manager_of(names) as other:
+            values = {f"key {number}": number for number in range(KEYS)}
+            manager.store_many_distributed(values)
+            large = np.arange(900_000)
+            manager.store_distributed("large", large)
+            for server in members[:3]:
+                server.kill()
+            # What the last one has can be known for sure once the others are given up.
+            with pytest.raises(UnavailableError, match="lost=True"):
+                manager.replace_node(names[:2], spare)
+            with pytest.raises(UnavailableError, match="name them in the same call"):
+                manager.replace_node(names[:2], spare, lost=True)
+            with pytest.raises(InvalidOptionError, match="without lost=True"):
+                manager.replace_node(names, spare, lost=True)
+            manager.replace_node(names[:3], spare, lost=True)
+            assert {names[3], *spare} == set(manager.get_node_status())
+            kept = [key for key in values if manager.retrieve_distributed(key, None) is not None]
+            assert KEYS / 4 < len(kept) < 3 * KEYS / 4  # Half of all keys were on the last one.
+            assert [] == [key for key in kept if values[key] != other.retrieve_distributed(key)]
+            other.store_many_distributed(values)
+            members[3].kill()  # Any one may fail again.
+            for one in (manager, other):
+                assert values == one.retrieve_many_distributed(values)
 
 
 def test_a_node_that_was_a_member_is_emptied_first(
@@ -219,8 +283,23 @@ def test_an_unfinished_change_is_taken_back_by_any_manager(
         assert set(names) == set(second.get_node_status())
         with pytest.raises(KeyboardInterrupt):
             second.remove_node(names[0], stop)
-        manager.repair()
         manager.add_node(names[0])
+        with pytest.raises(KeyboardInterrupt):
+            second.remove_node(names[0], stop)
+        until(
+            lambda: (
+                memberships(manager)
+                == {
+                    names[0]: "leaving",
+                    names[1]: "member",
+                    names[2]: "member",
+                }
+            )
+        )
+        manager.abandon_change()
+        with pytest.raises(InvalidOptionError, match="no change"):
+            manager.abandon_change()
+        assert {"member"} == set(memberships(manager).values())
         plain_nodes.servers[1].kill()
         for one in (manager, second):
             assert {**values, "key 1": "meanwhile"} == one.retrieve_many_distributed(values)

@@ -95,6 +95,7 @@ def status(nodes: tuple[str, ...], name: str, as_json: bool) -> None:
         print_json(states)
     else:
         _print_table(states)
+        _print_change(states)
     if not all(state["online"] for state in states.values()):
         raise CliFailure("not every node is online", exit_code=UNAVAILABLE)
 
@@ -102,13 +103,15 @@ def status(nodes: tuple[str, ...], name: str, as_json: bool) -> None:
 @cluster.command()
 @nodes_argument
 @click.option("--shallow", is_flag=True, help="Do not read every copy of large values.")
+@click.option("--abandon", is_flag=True, help="Take an unfinished change of members back first.")
 @name_option
 @json_option
-def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> None:
+def repair(nodes: tuple[str, ...], shallow: bool, abandon: bool, name: str, as_json: bool) -> None:
     """Restore missing and damaged copies on each NODE, and remove garbage.
 
-    Name all nodes, or one node of a Valkey Cluster, or none for the local servers. No value
-    changes, and other clients may read and write meanwhile.
+    A change of members that was interrupted is finished first. Name all nodes, or one node of a
+    Valkey Cluster, or none for the local servers. No value changes, and other clients may read and
+    write meanwhile.
     """
     from memories import DistributedMemoryManager
 
@@ -124,6 +127,8 @@ def repair(nodes: tuple[str, ...], shallow: bool, name: str, as_json: bool) -> N
         ) as manager,
         bar("repaired", written="{:,.0f}".format) as show,
     ):
+        if abandon:
+            manager.abandon_change()
         found = manager.repair(show, deep=not shallow)
     report = msgspec.to_builtins(found)
     if as_json:
@@ -156,6 +161,16 @@ def _print_table(states: Mapping[str, Mapping[str, Any]]) -> None:
             f"{node:<{width}}  {word:<7}  {escape(state['role'][:6]):<6}  "
             f"{escape(state['version'][:7]):<7}  {state['keys']:>8,}  {used:>10}  "
             f"{state['memory_usage']:>4.0f}%  {state['latency_seconds'] * 1000:>5.1f} ms"
+        )
+
+
+def _print_change(states: Mapping[str, Mapping[str, Any]]) -> None:
+    moving = {node: state["membership"] for node, state in sorted(states.items())}
+    changes = [f"{node} is {what}" for node, what in moving.items() if what != "member"]
+    if changes:
+        click.echo(
+            f"a change of members is unfinished ({', '.join(changes)}): memories cluster repair "
+            "finishes it, memories cluster repair --abandon takes it back"
         )
 
 

@@ -44,7 +44,9 @@ def _survey_plain(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
         if member_list is not None:
             members.apply(member_list)
         states = {
-            node.name: node_status(node, clock.monotonic, members.epoch)
+            node.name: node_status(
+                node, clock.monotonic, members.epoch, members.current.membership(node.name)
+            )
             for node in members.all_members()
         }
     finally:

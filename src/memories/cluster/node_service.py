@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from memories.cluster.client.address import NodeAddress
@@ -104,12 +104,22 @@ class NodeService(ABC):
         """Repair all copies, remove garbage, and return what was done."""
 
     @abstractmethod
-    def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
-        """Add a node to the members, and copy its share to it."""
+    def change_members(
+        self,
+        add: Sequence[NodeAddress],
+        remove: Collection[str],
+        *,
+        lost: bool,
+        progress: Progress | None,
+    ) -> None:
+        """Add and remove members, and copy to each what it should have.
+
+        With `lost` the removed ones are dead for good, and what only they had is given up.
+        """
 
     @abstractmethod
-    def remove_node(self, name: str, progress: Progress | None) -> None:
-        """Remove a node from the members, after its share was copied to others."""
+    def abandon_change(self) -> None:
+        """Take back a change of members that was interrupted."""
 
     def close(self) -> None:
         """End threads and connections. Idempotent."""

@@ -7,7 +7,7 @@ functions are pure, and do not know which nodes are alive.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import xxhash
@@ -23,6 +23,11 @@ class Preference(NamedTuple):
     nodes: tuple[str, ...]
     copies: int
     answers: int
+
+    def without(self, lost: Collection[str]) -> Preference:
+        """Return the list without nodes that are lost: of the others all that are needed answer."""
+        nodes = tuple(node for node in self.nodes if node not in lost)
+        return Preference(nodes, min(self.copies, len(nodes)), min(self.answers, len(nodes)))
 
 
 def rank(name: bytes, nodes: Sequence[str]) -> list[str]:

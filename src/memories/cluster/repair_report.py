@@ -17,6 +17,7 @@ class RepairReport(msgspec.Struct, kw_only=True):
     strays: int = 0  # Copies removed from nodes where they do not belong any more.
     orphans: int = 0  # Chunks removed that no manifest names.
     tombstones: int = 0
+    short: int = 0  # Values that are on too few nodes, because the others are full or away.
     unreadable: list[str] = []  # The first keys that could not be repaired.
     silent: dict[str, str] = {}  # Nodes that did not answer and keys that failed, with reasons.
 

@@ -7,7 +7,7 @@ answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from memories.cluster.client.node import Node
@@ -35,6 +35,7 @@ class ChunkRepairCounts(NamedTuple):
     copied: int = 0
     mended: int = 0
     strays: int = 0
+    refusals: Mapping[str, str] = {}  # Why a chunk is on too few nodes, by node.
 
 
 class ReplicaRepair(Protocol):
@@ -56,7 +57,7 @@ class ReplicaRepair(Protocol):
         """Repair the copies of the chunks of one value.
 
         Raises:
-            UnavailableError: a node that should have a copy cannot store it.
+            UnavailableError: no node that answers has a sound copy of a chunk.
             CorruptDataError: no node has a sound copy of a chunk.
         """
 
@@ -144,10 +145,14 @@ class RepairWalk:
                 raise CorruptDataError("its manifest cannot be read")
             manifest = read_manifest(memoryview(copy.data)[HEADER_BYTES:])
             done = self._replicas.repair_chunks(manifest, deep=self._deep)
-        except MemoriesError as error:
+        except (MemoriesError, ReplyError) as error:
             self.report.add_unreadable(key_of(name))
+            self.report.short += not isinstance(error, CorruptDataError)
             self.report.silent.setdefault(key_of(name), str(error))
             return
+        if done.refusals:
+            self.report.short += 1
+            self.report.silent.update(done.refusals)
         self.report.chunks_copied += done.copied
         self.report.mended += done.mended
         self.report.strays += done.strays

@@ -13,14 +13,16 @@ from memories.errors import UnavailableError
 _SECONDS = 0.9
 
 
-def node_status(node: Node, monotonic: Callable[[], float], epoch: int) -> dict[str, Any]:
+def node_status(
+    node: Node, monotonic: Callable[[], float], epoch: int, membership: str
+) -> dict[str, Any]:
     """Return the state of one plain server; `online` is false if it does not answer."""
     state, info, incarnation = _asked(node, monotonic, ("GET", INCARNATION_KEY))
     if state["online"]:
         state["up_to_date"] = read_incarnation(incarnation) == Incarnation(
             UP, info.get("run_id", ""), epoch
         )
-    return state
+    return {**state, "membership": membership}
 
 
 def cluster_node_status(node: Node, monotonic: Callable[[], float]) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def cluster_node_status(node: Node, monotonic: Callable[[], float]) -> dict[str,
     if state["online"]:
         linked = info.get("master_link_status", "up") == "up"
         state["up_to_date"] = linked and info.get("loading", "0") == "0"
-    return state
+    return {**state, "membership": "member"}
 
 
 def _asked(

@@ -232,7 +232,8 @@ class DistributedMemoryManager(MemoryManager):
     ) -> RepairReport:
         """Repair every copy on the nodes, remove garbage, and return what was done.
 
-        Reads and writes continue meanwhile. No stored value changes.
+        Reads and writes continue meanwhile. No stored value changes. A change of members that was
+        interrupted is finished first.
 
         Args:
             progress: Called with the number of registers checked so far, and the approximate total.
@@ -252,22 +253,77 @@ class DistributedMemoryManager(MemoryManager):
                 are a Cluster.
             UnavailableError: too many nodes do not answer; call again to finish.
         """
-        self._service.require_open(writing=True)
-        (address,) = check_nodes([node], self._node_options)
-        self._service.add_node(address, progress)
+        self._change_members(add=node, progress=progress)
 
-    def remove_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
-        """Remove a node, after its keys were copied to the others; it may be dead.
+    def remove_node(
+        self,
+        node: str | Sequence[str],
+        progress: Callable[[int, int], object] | None = None,
+        *,
+        lost: bool = False,
+    ) -> None:
+        """Remove one node or several, after their keys were copied to the others; they may be dead.
 
-        If adding it was interrupted, that is taken back. Empty it before it is added again.
+        If adding one was interrupted, that is taken back. Empty it before it is added again.
+
+        Args:
+            node: The node, or a list of them.
+            progress: Called with the number of registers copied so far, and the approximate total.
+            lost: They are dead for good, and what only they had is given up: needed if
+                `replication_factor` nodes or more are dead. Keys may then be absent or old.
 
         Raises:
-            InvalidOptionError: it is not a member, too few are left, or the nodes are a Cluster.
+            InvalidOptionError: one is not a member, too few are left, another change is in
+                progress, one named as lost has its values, or the nodes are a Cluster.
             UnavailableError: too many nodes do not answer; call again to finish.
         """
+        self._change_members(remove=node, lost=lost, progress=progress)
+
+    def replace_node(
+        self,
+        old: str | Sequence[str],
+        new: str | Sequence[str],
+        progress: Callable[[int, int], object] | None = None,
+        *,
+        lost: bool = False,
+    ) -> None:
+        """Put one node, or several, in the place of others, which may be dead.
+
+        This moves half as many keys as adding and removing one after the other. Arguments and
+        errors are those of `add_node` and `remove_node`.
+        """
+        self._change_members(add=new, remove=old, lost=lost, progress=progress)
+
+    def abandon_change(self) -> None:
+        """Take back a change of members that was interrupted, here or in any other process.
+
+        `get_node_status` shows such a change, and `repair` finishes it.
+
+        Raises:
+            InvalidOptionError: there is none, or it gives nodes up as lost.
+            UnavailableError: too few nodes answer; call again.
+        """
         self._service.require_open(writing=True)
-        (address,) = check_nodes([node], self._node_options)
-        self._service.remove_node(address.name, progress)
+        self._service.abandon_change()
+
+    def _change_members(
+        self,
+        *,
+        add: str | Sequence[str] = (),
+        remove: str | Sequence[str] = (),
+        lost: bool = False,
+        progress: Callable[[int, int], object] | None,
+    ) -> None:
+        self._service.require_open(writing=True)
+        added, removed = (
+            check_nodes([names] if isinstance(names, str) else names, self._node_options)
+            if names
+            else []
+            for names in (add, remove)
+        )
+        self._service.change_members(
+            added, [address.name for address in removed], lost=lost, progress=progress
+        )
 
     def cleanup(self, *, flush: bool = True) -> None:
         """Close the manager and its connections. Idempotent; values on the nodes stay there."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from memories import DistributedMemoryManager
+from memories.cluster.client.address import NodeAddress
+from memories.cluster.client.connection import Connection
 from memories.cluster.local.persistent import find_group, runtime_folder
 
 from .conftest import Run
@@ -53,6 +55,28 @@ def test_looking_at_nodes_makes_no_cluster_of_them(run: Run) -> None:
     assert (1, True) == (refused.exit_code, "nothing has been stored" in refused.stderr)
     with DistributedMemoryManager(*TIERS, nodes=nodes, replication_factor=3) as manager:
         manager.store_distributed("k", 1)
+
+
+def test_an_unfinished_change_is_shown_and_finished_or_taken_back(run: Run) -> None:
+    """The program that began it is gone, and an operator has only this command."""
+    *names, spare = run("cluster", "up", "--nodes", 4).stdout.split()
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for options, members in ((("--abandon",), names), ((), [*names, spare])):
+        with DistributedMemoryManager(*TIERS, nodes=names) as manager:
+            manager.store_distributed("k", 1)
+            with pytest.raises(KeyboardInterrupt):
+                manager.add_node(spare, stop)
+        shown = run("cluster", "status", *names).stdout
+        assert f"unfinished ({spare} is joining)" in shown and "--abandon" in shown
+        assert 0 == run("cluster", "repair", *options, *names).exit_code
+        states = json.loads(run("cluster", "status", "--json", *names).stdout)
+        assert dict.fromkeys(members, "member") == {n: s["membership"] for n, s in states.items()}
+        if spare not in members:
+            with Connection(NodeAddress.parse(spare)) as connection:
+                connection.call("FLUSHALL")
 
 
 def test_a_name_is_up_once(run: Run) -> None:

@@ -163,9 +163,10 @@ def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict
 
 
 def _require_enough(member_list: MemberList, reasons: dict[str, str]) -> None:
+    lost = member_list.lost_names
     for nodes in member_list.lists:
         missing = sorted(reasons.keys() & set(nodes))
-        if len(missing) >= max(1, member_list.copies):
+        if missing and len({*missing, *lost.intersection(nodes)}) >= member_list.copies:
             listed = join_reasons({name: reasons[name] for name in missing})
             verb = "does" if len(missing) == 1 else "do"
             most = member_list.copies - 1

@@ -6,7 +6,7 @@ writes only from clients with the same epoch, so two clients never write by diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
@@ -28,6 +28,8 @@ class MemberList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nodes: tuple[str, ...]
     # All members once the change that is in progress is done; stored under its older name.
     target: tuple[str, ...] = msgspec.field(default=(), name="coming")
+    # Nodes of `nodes` that are given up with all they had; not stored if there are none.
+    lost: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def lists(self) -> tuple[tuple[str, ...], ...]:
@@ -36,8 +38,28 @@ class MemberList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """Return the members of both lists."""
-        return tuple(dict.fromkeys((*self.nodes, *self.target)))
+        """Return the members of both lists, except lost ones."""
+        lost = self.lost_names
+        return tuple(dict.fromkeys(n for n in (*self.nodes, *self.target) if n not in lost))
+
+    @property
+    def lost_names(self) -> frozenset[str]:
+        """Return the nodes that are given up with all they had."""
+        return frozenset() if self.lost is msgspec.UNSET else frozenset(self.lost)
+
+    def membership(self, name: str) -> str:
+        """Return what a node is: `member`, `joining` or `leaving`; the last two during a change."""
+        if name not in self.nodes:
+            return "joining"
+        return "leaving" if self.target and name not in self.target else "member"
+
+    def needs(self, missing: Collection[str]) -> bool:
+        """Return whether values may be only on the `missing` nodes, and on those that are lost."""
+        for nodes in self.lists:
+            away = {node for node in nodes if node in missing}
+            if away and len(away.union(self.lost_names.intersection(nodes))) >= self.copies:
+                return True
+        return False
 
 
 class Members:
@@ -95,16 +117,17 @@ class Members:
     def preference_lists(self, name: bytes) -> list[Preference]:
         """Return the preference lists of a register; two during a change of members."""
         member_list = self.current
-        return [prefer(name, nodes, member_list.copies) for nodes in member_list.lists]
+        found = [prefer(name, nodes, member_list.copies) for nodes in member_list.lists]
+        if member_list.lost is msgspec.UNSET:
+            return found
+        return [one.without(member_list.lost_names) for one in found]
 
     def rank(self, name: bytes) -> list[str]:
         """Return all members in the order in which a chunk prefers them."""
         member_list = self.current
-        return list(
-            dict.fromkeys(
-                node for nodes in reversed(member_list.lists) for node in rank(name, nodes)
-            )
-        )
+        ranked = (node for nodes in reversed(member_list.lists) for node in rank(name, nodes))
+        lost = member_list.lost_names
+        return list(dict.fromkeys(node for node in ranked if node not in lost))
 
     def all_members(self) -> Iterator[Node]:
         """Yield the nodes of all members."""

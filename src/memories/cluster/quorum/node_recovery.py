@@ -80,7 +80,7 @@ class NodeRecovery:
                 yield from scan_node(node, PREFIX)
             except (UnavailableError, ReplyError) as error:
                 silent[node.name] = str(error)
-        if len(silent) + 1 >= max(2, self._members.current.copies):
+        if silent and self._members.current.needs({*silent, self._node.name}):
             raise UnavailableError(
                 f"{self._node.name} cannot be brought up to date, because its values may be only "
                 f"on nodes that do not answer: {join_reasons(silent)}"

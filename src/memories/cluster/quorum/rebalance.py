@@ -4,18 +4,24 @@ During the move there are two member lists, and every read and write needs a quo
 does not matter which keys have been moved already, and a move can be taken back at any time. Nodes
 that fail meanwhile, or are dead for good, do not stop it while each list has fewer of them than
 there are copies: every key is then on a node that answers, and is copied to enough others.
+
+If that many are dead for good, some values are lost with them. The change names those nodes as
+lost: of the older list every other node of a key must answer then, because any may be the only one
+that is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
+import msgspec
 from msgspec.structs import replace
 
 from memories.cluster.incarnation import UP
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.members import MemberList, Members
 from memories.cluster.reasons import join_reasons
+from memories.cluster.repair_report import RepairReport
 from memories.cluster.repair_walk import RepairWalk
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.progress import Progress
@@ -25,17 +31,21 @@ NONE_SILENT: Mapping[str, str] = {}
 
 def change_members(
     members: Members,
-    names: Sequence[str],
+    names: Collection[str],
     repair: Callable[[], RepairWalk],
     progress: Progress | None,
+    *,
+    lost: Collection[str] = (),
 ) -> None:
     """Make `names` the members, and return once they have all of their registers and chunks.
 
     If an earlier change was interrupted, it must have been to the same members: it is finished; or
-    `names` must be the members before it: it is taken back.
+    `names` must be the members before it: it is taken back. Nodes that are `lost` are not waited
+    for, and what only they had is given up; this replaces an interrupted change.
 
     Raises:
-        InvalidOptionError: another change is in progress, or too few members would be left.
+        InvalidOptionError: another change is in progress, too few members would be left, or a node
+            that is named as lost has its values.
         UnavailableError: too many nodes do not answer. The change stays in progress: call again to
             finish it.
     """
@@ -44,24 +54,76 @@ def change_members(
         raise InvalidOptionError(
             f"{len(target)} nodes cannot hold {member_list.copies} copies; add another node first"
         )
-    if member_list.target and set(target) == set(member_list.nodes):
-        _publish(members, MemberList(member_list.epoch + 1, member_list.copies, target))
-        repair().run()
+    if member_list.target and not lost and set(target) == set(member_list.nodes):
+        abandon_change(members, repair)
         return
-    if member_list.target and member_list.target != target:
+    given_up = frozenset(lost).intersection(member_list.nodes)
+    continued = member_list.target == target and given_up <= member_list.lost_names
+    if member_list.target and not continued and not lost:
         raise InvalidOptionError(
             f"the members are being changed to {', '.join(member_list.target)}; finish that "
-            "change first, or take it back: remove what is being added, add what is being removed"
+            "change by repair(), or take it back by abandon_change()"
         )
+    if not continued:
+        _begin(members, target, given_up | member_list.lost_names)
+    _finish(members, repair, progress)
+
+
+def finish_change(
+    members: Members, repair: Callable[[], RepairWalk], progress: Progress | None
+) -> None:
+    """Finish a change that was interrupted, if there is one; raises like `change_members`."""
+    if members.current.target:
+        _finish(members, repair, progress)
+
+
+def abandon_change(members: Members, repair: Callable[[], RepairWalk]) -> None:
+    """Take back a change that was interrupted: the members are those before it.
+
+    Raises:
+        InvalidOptionError: no change is in progress, or it gives nodes up as lost.
+        UnavailableError: too few nodes answer.
+    """
+    member_list = members.current
     if not member_list.target:
-        if missing := _missing(members):
-            raise UnavailableError(
-                f"the members cannot be changed now: {join_reasons(missing)}; nothing has changed; "
-                "call again when more nodes are up to date"
-            )
-        _publish(members, replace(member_list, epoch=member_list.epoch + 1, target=target))
+        raise InvalidOptionError("no change of members is in progress")
+    if member_list.lost_names:
+        raise InvalidOptionError(
+            f"the change gives up {', '.join(sorted(member_list.lost_names))}, and values have "
+            "been stored without them since: it can only be finished, by repair()"
+        )
+    _publish(members, MemberList(member_list.epoch + 1, member_list.copies, member_list.nodes))
+    repair().run()
+
+
+def _begin(members: Members, target: tuple[str, ...], lost: frozenset[str]) -> None:
+    """Store the second list beside the first; what an earlier change had begun is dropped."""
+    member_list = members.current
+    start = replace(member_list, target=())
+    if lost:
+        start = replace(start, lost=tuple(sorted(lost)))
+        _require_lost(members, lost)
+    if missing := _missing(members, start):
+        hint = (
+            "if they are dead for good too, name them in the same call"
+            if lost
+            else "call again when more nodes are up to date, or give up nodes that are dead for "
+            "good by remove_node([...], lost=True) or replace_node([...], [...], lost=True)"
+        )
+        raise UnavailableError(
+            f"the members cannot be changed now: {join_reasons(missing)}; nothing has changed; "
+            + hint
+        )
+    _publish(members, replace(start, epoch=member_list.epoch + 1, target=target))
+
+
+def _finish(members: Members, repair: Callable[[], RepairWalk], progress: Progress | None) -> None:
+    """Copy what the second list lacks, and drop the first."""
+    member_list = members.current
+    target = member_list.target
     report = repair().run(progress)
-    if report.unreadable or (report.silent and _missing(members, report.silent)):
+    silent = _missing(members, member_list, report.silent) if report.silent else {}
+    if silent or not _is_complete(report, member_list):
         reasons = join_reasons(report.silent, otherwise=str(len(report.unreadable)))
         raise UnavailableError(
             f"the move is not complete ({reasons}); nothing is lost; call again when more nodes "
@@ -77,31 +139,51 @@ def change_members(
     repair().run()  # Removes copies from nodes where they no longer belong.
 
 
-def _missing(members: Members, silent: Mapping[str, str] = NONE_SILENT) -> dict[str, str]:
+def _is_complete(report: RepairReport, member_list: MemberList) -> bool:
+    """Return whether all that can be read is on enough nodes of the second list."""
+    return not report.short and (bool(member_list.lost_names) or not report.unreadable)
+
+
+def _missing(
+    members: Members, member_list: MemberList, silent: Mapping[str, str] = NONE_SILENT
+) -> dict[str, str]:
     """Return the nodes that lack values, with reasons, where a value may be only on those.
 
     These are `silent` ones, those that do not answer, and those that restarted and are not up to
     date yet. Fewer of them in a list than there are copies are no harm, and none is returned.
     """
-    discovered, reasons = discovery.discover(members, list(members.all_members()))
+    nodes = [members.nodes[name] for name in member_list.all_names]
+    discovered, reasons = discovery.discover(members, nodes)
     reasons = {**reasons, **silent}
     for one in discovered:
-        if not one.is_up_to_date(members.epoch):
+        if not one.is_up_to_date(member_list.epoch):
             reasons.setdefault(one.node.name, "it is not up to date")
-    counts = [len(reasons.keys() & set(nodes)) for nodes in members.current.lists]
-    return reasons if max(counts) >= max(1, members.current.copies) else {}
+    return reasons if member_list.needs(reasons) else {}
+
+
+def _require_lost(members: Members, names: Collection[str]) -> None:
+    """Raise `InvalidOptionError` if one of the nodes has all of its values."""
+    discovered, _ = discovery.discover(members, [members.nodes[name] for name in names])
+    for one in discovered:
+        if one.is_up_to_date(members.epoch):
+            raise InvalidOptionError(
+                f"{one.node.name} answers and has its values: remove it without lost=True"
+            )
 
 
 def _publish(members: Members, member_list: MemberList) -> None:
-    """Store a new list on all members, and apply it.
+    """Store a new list on all members, and apply it. Lost nodes that answer get it as well.
 
     Raises:
         UnavailableError: so few stored it that other clients might still use the old one.
     """
     before = members.current
-    reasons = discovery.publish(members, member_list, before=before.all_names, new_node_state=UP)
-    for nodes in (*before.lists, *member_list.lists):
-        if len(reasons.keys() & set(nodes)) >= max(1, member_list.copies):
+    if member_list.lost is not msgspec.UNSET:
+        before = replace(before, lost=member_list.lost)
+    names = (*before.all_names, *before.lost_names)
+    reasons = discovery.publish(members, member_list, before=names, new_node_state=UP)
+    for one in (before, member_list):
+        if one.needs(reasons.keys() - before.lost_names):
             raise UnavailableError(
                 f"too few nodes have stored the new member list: {join_reasons(reasons)}"
             )

@@ -116,13 +116,11 @@ class QuorumRegisters(Registers):
                     reasons[node.name] = "it restarted and is not up to date yet"
             except (UnavailableError, ReplyError) as error:
                 reasons[node.name] = str(error)
-        for nodes in self._members.current.lists:
-            missing = {name: reasons[name] for name in reasons.keys() & set(nodes)}
-            if len(missing) >= self._members.current.copies:
-                raise UnavailableError(
-                    f"the keys could not all be listed, because {len(missing)} nodes are missing: "
-                    + join_reasons(missing)
-                )
+        if self._members.current.needs(reasons):
+            raise UnavailableError(
+                f"the keys could not all be listed, because {len(reasons)} nodes are missing: "
+                + join_reasons(reasons)
+            )
 
     def copy_to(self, names: Sequence[bytes], *, to: str) -> None:
         """Copy the newest versions of registers to a node that should have them.
@@ -136,16 +134,23 @@ class QuorumRegisters(Registers):
                 if query.missing_answers > 0:
                     raise query.error()
             self.repair_damaged(queries)
-            self.copy_newest(queries, to=to)
+            for error in self.copy_newest(queries, to=to).values():
+                if error is not None:
+                    raise error
 
-    def copy_newest(self, queries: Sequence[RegisterQuery], *, to: str | None = None) -> int:
-        """Copy the newest registers to the nodes that should have them; return how many lacked one.
+    def copy_newest(
+        self, queries: Sequence[RegisterQuery], *, to: str | None = None
+    ) -> dict[bytes, UnavailableError | None]:
+        """Copy the newest registers to the nodes that should have them.
 
-        With `to` only that node gets copies, except of registers that are on too few nodes.
+        With `to` only that node gets copies, except of registers that are on too few nodes. Where a
+        node refuses, the next one gets the copy. Those that lacked one are returned, each with the
+        error if it could not be copied.
 
         Raises:
-            UnavailableError: one of them could not be copied.
+            UnavailableError: the members of the cluster have changed.
         """
+        results: dict[bytes, UnavailableError | None] = {}
         jobs: list[WriteJob] = []
         for query in queries:
             due = [
@@ -156,22 +161,33 @@ class QuorumRegisters(Registers):
             if due:
                 jobs.append(WriteJob(query, query.version, (), only=due))
         self.fetch_missing([job.query for job in jobs])
+        ready: list[WriteJob] = []
         for job in jobs:
             if job.query.newest.data is None:
-                raise UnavailableError(f"{key_text(job.name)} cannot be read for copying")
-            job.set_register((memoryview(job.query.newest.data),))
+                results[job.name] = UnavailableError(
+                    f"{key_text(job.name)} cannot be read for copying"
+                )
+            else:
+                job.set_register((memoryview(job.query.newest.data),))
+                ready.append(job)
         try:
-            self._writer.store(jobs)
+            self._writer.store(ready)
+            for job in ready:
+                for node in job.stored_on:
+                    job.query.replies[node] = job.query.newest
+            self._write_back([job.query for job in ready if job.query.missing_copies > 0])
         except OutdatedMembersError as error:  # The queries are of the former members.
             raise _ChangingMembersError(
                 f"the members of the cluster change while registers are copied: {error}"
             ) from error
-        for job in jobs:
-            if job.missing_copies > 0:
-                raise UnavailableError(f"{key_text(job.name)} was not copied: {job.reasons()}")
-            for node in job.only:
-                job.query.replies[node] = job.query.newest
-        return len(jobs)
+        for job in ready:
+            unsafe = job.missing_copies > 0 if to else job.query.missing_copies > 0
+            results[job.name] = (
+                UnavailableError(f"{key_text(job.name)} was not copied: {job.reasons()}")
+                if unsafe
+                else None
+            )
+        return results
 
     def _nodes_lacking_newest(self, query: RegisterQuery) -> list[str]:
         """Return the nodes that should have the newest version and do not.
@@ -296,6 +312,8 @@ class QuorumRegisters(Registers):
         self._writer.store(jobs)
         failed: dict[bytes, Exception] = {}
         for query, job in zip(ready, jobs, strict=True):
+            for node in job.stored_on:
+                query.replies[node] = query.newest
             if job.missing_copies > 0 and not _too_few_nodes(query):
                 failed[query.name] = UnavailableError(
                     f"the newest version of {key_text(query.name)} is on too few nodes and could "

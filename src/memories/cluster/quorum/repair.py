@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from memories.cluster.chunks import ChunkPlacement
@@ -56,14 +56,21 @@ class QuorumRepair:
             report.keys += 1
             if query.missing_answers > 0:
                 report.add_unreadable(key_of(query.name))
+                report.short += 1
         try:
             report.mended += self._registers.repair_damaged(sure)
-            report.copied += self._registers.copy_newest(sure)
-        except UnavailableError as error:
-            for query in sure:
-                report.add_unreadable(key_of(query.name))
+            outcomes = self._registers.copy_newest(sure)
+        except UnavailableError as error:  # The members have changed.
+            report.short += len(sure)
             report.silent.setdefault(node.name, str(error))
             return
+        for query in sure:
+            failed = outcomes.get(query.name)
+            report.copied += query.name in outcomes and failed is None
+            if query.missing_copies > 0:
+                report.short += 1
+                reason = failed or "too few nodes have it, and no other one answers"
+                report.silent.setdefault(key_of(query.name), str(reason))
         present = [query for query in sure if query.replies]
         self._registers.fetch_missing(
             [query for query in present if query.newest.upload is not None]
@@ -78,31 +85,43 @@ class QuorumRepair:
 
         One chunk is in memory at a time.
         """
-        placement = self._placement()
+        placement, final = self._placement(), self._members.current.lists[-1]
         copied = mended = strays = 0
+        refusals: dict[str, str] = {}
+        short: dict[str, str] = {}  # Reasons, by node.
         buffer = memoryview(bytearray(manifest.chunk_bytes))
         lengths = [stop - start for start, stop in manifest.spans()]
         for chunk in map(_ChunkToRepair, manifest.upload.names(), lengths, manifest.sums):
             held = {name: _held_bytes(node, chunk) for name, node in placement.nodes.items()}
             ranked = [name for name in placement.rank(chunk.name) if held[name] is not None]
             complete = [name for name in ranked if held[name] == chunk.nbytes]
-            wanted = ranked[: placement.copies]
-            if len(wanted) < placement.copies:
-                raise UnavailableError("too few nodes answer to hold all copies of a chunk")
             sound = set(complete)
             if deep:
                 sound = {one for one in complete if _read(placement.nodes[one], chunk, buffer)}
-            for name in wanted:
-                if name in sound:
-                    continue
-                sources = [*sound, *(set(complete) - sound)]
-                _fetch(placement, chunk, sources, buffer)
-                placement.nodes[name].call("SET", chunk.name, buffer[: chunk.nbytes])
-                sound.add(name)
-                copied, mended = copied + (not held[name]), mended + bool(held[name])
-            for name in {other for other in ranked if held[other]} - set(wanted):
-                strays += int(placement.nodes[name].call("UNLINK", chunk.name))
-        return ChunkRepairCounts(copied, mended, strays)
+            wanted: set[str] = set()
+            for name in ranked:  # Where one refuses a copy, the next one gets it.
+                if len(wanted) == placement.copies:
+                    break
+                if name not in sound:
+                    sources = [*sound, *(set(complete) - sound)]
+                    _fetch(placement, chunk, sources, buffer, held)
+                    try:
+                        placement.nodes[name].call("SET", chunk.name, buffer[: chunk.nbytes])
+                    except (UnavailableError, ReplyError) as error:
+                        refusals[name] = str(error)
+                        continue
+                    sound.add(name)
+                    copied, mended = copied + (not held[name]), mended + bool(held[name])
+                wanted.add(name)
+            if not sound:
+                _fetch(placement, chunk, (), buffer, held)
+            if len(sound.intersection(final)) < placement.copies:
+                away = {name: "it does not answer" for name in final if held.get(name) is None}
+                short = short | away | refusals
+            else:
+                for name in {other for other in ranked if held[other]} - wanted:
+                    strays += int(placement.nodes[name].call("UNLINK", chunk.name))
+        return ChunkRepairCounts(copied, mended, strays, short)
 
     def drop_tombstone(self, name: bytes, version: RegisterVersion) -> bool:
         """Remove a tombstone from all members."""
@@ -138,12 +157,22 @@ class _ChunkToRepair(NamedTuple):
 
 
 def _fetch(
-    placement: ChunkPlacement, chunk: _ChunkToRepair, sources: Sequence[str], buffer: memoryview
+    placement: ChunkPlacement,
+    chunk: _ChunkToRepair,
+    sources: Sequence[str],
+    buffer: memoryview,
+    held: Mapping[str, int | None],
 ) -> None:
     """Read a chunk into `buffer` from the first of the nodes that has a sound copy."""
     for name in sources:
         if _read(placement.nodes[name], chunk, buffer):
             return
+    silent = [name for name, nbytes in held.items() if nbytes is None]
+    if silent:
+        raise UnavailableError(
+            f"no node that answers has a sound copy of chunk {chunk.name.decode()}; "
+            f"{', '.join(silent)} may have one"
+        )
     raise CorruptDataError(f"no node has a sound copy of chunk {chunk.name.decode()}")
 
 

@@ -6,7 +6,7 @@ that no call waits for either.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from memories.cluster.quorum import discovery
 from memories.cluster.quorum.chunks import QuorumChunks
 from memories.cluster.quorum.members import MEMBERS_KEY, Members
 from memories.cluster.quorum.node_recovery import NodeRecovery
-from memories.cluster.quorum.rebalance import change_members
+from memories.cluster.quorum.rebalance import abandon_change, change_members, finish_change
 from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.quorum.repair import QuorumRepair
 from memories.cluster.repair_report import RepairReport
@@ -89,55 +89,81 @@ class QuorumService(NodeService):
     def listener_quorums(self) -> Iterable[ListenerQuorum]:
         """Return all but `copies - 1` members: every acknowledged write is on one of them."""
         member_list = self.members.current
-        return [
-            ListenerQuorum(nodes, len(nodes) - member_list.copies + 1)
-            for nodes in member_list.lists
-        ]
+        lost = member_list.lost_names
+        quorums: list[ListenerQuorum] = []
+        for nodes in member_list.lists:
+            left = tuple(node for node in nodes if node not in lost)
+            needed = min(len(nodes) - member_list.copies + 1, len(left))
+            if needed:
+                quorums.append(ListenerQuorum(left, needed))
+        return quorums
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return the state of each node, by its name."""
         status = self._ask_status(
             self.members.all_members(),
-            lambda node: node_status(node, self.clock.monotonic, self.members.epoch),
+            lambda node: node_status(
+                node,
+                self.clock.monotonic,
+                self.members.epoch,
+                self.members.current.membership(node.name),
+            ),
         )
         for name in self._stale_nodes & status.keys():
             status[name]["up_to_date"] = False
         return status
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
-        """Repair all copies, remove garbage, and return what was done."""
+        """Finish an interrupted change of members, repair all copies, and remove garbage."""
+        discovery.refresh(self.members)
+        finish_change(self.members, self._copying_walk, progress)
         for name in self._stale_members():
             NodeRecovery(self.members, self.registers, self.members.nodes[name]).run(self.pause)
             self._stale_nodes.discard(name)
         return self._repair_walk(deep).run(progress)
 
-    def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
-        """Add a node to the members, and copy its share to it."""
+    def change_members(
+        self,
+        add: Sequence[NodeAddress],
+        remove: Collection[str],
+        *,
+        lost: bool,
+        progress: Progress | None,
+    ) -> None:
+        """Add and remove members, and copy to each what it should have."""
         discovery.refresh(self.members)  # Another manager may have changed them a moment ago.
         member_list = self.members.current
-        node = self.members.node_for(address)
-        if node.call("EXISTS", MEMBERS_KEY) and node.name not in member_list.all_names:
+        strangers = set(remove) - {*member_list.nodes, *member_list.target}
+        if strangers:
+            verb = "is not a member" if len(strangers) == 1 else "are not members"
             raise InvalidOptionError(
-                f"{node.name} was a member of a cluster, and has values of that time: empty it by "
-                "FLUSHALL, then add it"
+                f"{', '.join(sorted(strangers))} {verb}; the members are "
+                + ", ".join(member_list.all_names)
             )
-        names = {*(member_list.target or member_list.nodes), node.name}
-        change_members(self.members, sorted(names), lambda: self._repair_walk(False), progress)
+        for address in add:
+            node = self.members.node_for(address)
+            if node.call("EXISTS", MEMBERS_KEY) and node.name not in member_list.all_names:
+                raise InvalidOptionError(
+                    f"{node.name} was a member of a cluster, and has values of that time: empty it "
+                    "by FLUSHALL, then add it"
+                )
+        names = {*(member_list.target or member_list.nodes)} - set(remove)
+        names.update(address.name for address in add)
+        given_up = remove if lost else ()
+        change_members(self.members, names, self._copying_walk, progress, lost=given_up)
 
-    def remove_node(self, name: str, progress: Progress | None) -> None:
-        """Remove a node from the members, after its share was copied to others."""
+    def abandon_change(self) -> None:
+        """Take back a change of members that was interrupted."""
         discovery.refresh(self.members)
-        member_list = self.members.current
-        if name not in member_list.all_names:
-            raise InvalidOptionError(
-                f"{name!r} is not a member; the members are {', '.join(member_list.all_names)}"
-            )
-        names = {*(member_list.target or member_list.nodes)} - {name}
-        change_members(self.members, sorted(names), lambda: self._repair_walk(False), progress)
+        abandon_change(self.members, self._copying_walk)
 
     def disconnect(self) -> None:
         """Close all connections."""
         self.members.close()
+
+    def _copying_walk(self) -> RepairWalk:
+        """Return a walk that copies what a node lacks, without reading every copy."""
+        return self._repair_walk(False)
 
     def _repair_walk(self, deep: bool) -> RepairWalk:
         replicas = QuorumRepair(self.members, self.registers, self._placement)
@@ -184,7 +210,7 @@ class QuorumService(NodeService):
         try:
             done = NodeRecovery(self.members, self.registers, node).run(self.pause)
             if done:
-                self._repair_walk(False).run()  # For the chunks that it lost.
+                self._copying_walk().run()  # For the chunks that it lost.
         except ClosedError:
             return  # The manager was closed meanwhile.
         except (UnavailableError, ReplyError) as error:

@@ -6,7 +6,7 @@ every redirection or failure, so that most calls reach the right node at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from memories.cluster.client.address import NodeAddress
@@ -92,11 +92,18 @@ class ClusterService(NodeService):
         walk = RepairWalk(ClusterRepair(self.shards), self.clock.wall, pause=self.pause, deep=deep)
         return walk.run(progress)
 
-    def add_node(self, address: NodeAddress, progress: Progress | None) -> None:
+    def change_members(
+        self,
+        add: Sequence[NodeAddress],
+        remove: Collection[str],
+        *,
+        lost: bool,
+        progress: Progress | None,
+    ) -> None:
         """Refuse: see the message."""
         raise InvalidOptionError(_OWN_TOOL)
 
-    def remove_node(self, name: str, progress: Progress | None) -> None:
+    def abandon_change(self) -> None:
         """Refuse: see the message."""
         raise InvalidOptionError(_OWN_TOOL)
 
