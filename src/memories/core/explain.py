@@ -180,4 +180,8 @@ def _next_tier(services: Services, found: Entry | Record) -> str:
         return "A read leaves it there: promotion is off."
     if up is None:
         return f"It stays in {found.tier} or below: its terms allow no faster tier."
-    return f"A read moves it to {up} if there is room, a second one even if there is none."
+    target = next((name for name in (TierName.WARM, TierName.HOT) if found.terms.admits(name)), up)
+    return (
+        f"A read moves it to {target} if there is room, or if it is worth more there than what "
+        "would leave."
+    )

@@ -286,7 +286,7 @@ class Hierarchy:
                 now = self.clock.monotonic()
                 read = (key, now, found.tier, found.size, now - started, found)
                 self.events.emit_soon(_new(Retrieved, read))
-                if use is None and found.tier is TierName.COLD:
+                if use is None:
                     self.cold_reader.promote(found, value)
                 return value
         except UNREADABLE as error:

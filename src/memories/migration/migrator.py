@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -71,7 +71,9 @@ class Migrator:
         now = self._clock.monotonic()
         entries = hierarchy.catalog.entries
         self._cursor = KeyCursor(lambda: list(entries), now)
-        self._promotions: deque[tuple[Record, TierName]] = deque(maxlen=MAX_PROMOTIONS)
+        # Records that were read, by key; and whether cold takes one of glacier that RAM refuses.
+        self._promotions: OrderedDict[str, tuple[Record, bool]] = OrderedDict()
+        self._by_reads = ReadPromotion(hierarchy, recency)
         self._paused_until = self._flushed_front_at = now
         self._aging: Iterator[str] | None = None  # The rest of the present round.
         self._age_at = now
@@ -84,7 +86,7 @@ class Migrator:
         hierarchy.settlement.wake = self._wake_to_settle
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe_reads)
-            hierarchy.cold_reader.promote = ReadPromotion(hierarchy, recency).promote
+            hierarchy.cold_reader.promote = self._by_reads.promote
 
     def start(self) -> None:
         """Start the thread."""
@@ -267,20 +269,36 @@ class Migrator:
                 hierarchy.drain(name, int(low * effective), MOVED_AT_ONCE, self._pause)
 
     def _promote(self, hierarchy: Hierarchy) -> None:
-        """Promote durable keys that were read, to the next tier that they may be in."""
-        for _ in range(min(PROMOTIONS_PER_TICK, len(self._promotions))):
-            record, above = self._promotions.popleft()
-            target = hierarchy.tiers[above]
-            hits = max(self._recency.reads(record.key) - 1, 0)
-            if not target.admits(record.key, record.size, hits=hits):
+        """Promote durable keys that were read: to RAM, or from glacier to cold."""
+        effective = hierarchy.tiers[TierName.WARM].budget.effective
+        moved, exchange = 0, effective // EXCHANGE_SHARE
+        while self._promotions and moved < PROMOTIONS_PER_TICK and exchange > 0:
+            record, returns = self._promotions.popitem(last=False)[1]
+            if self._by_reads.was_decided(record.key) or record.key in hierarchy.catalog.entries:
                 continue
+            target = self._target(hierarchy, record, returns)
+            if target is None:
+                continue
+            moved, exchange = moved + 1, exchange - record.size
             try:
-                moved = hierarchy.try_move(record, target.name, Cause.HIT)
+                if hierarchy.try_move(record, target, Cause.HIT) and not target.durable:
+                    self._recency.forget([record.key])
             except TierFullError:
                 # The tier has filled since the read. A hot value is read again.
                 continue
-            if moved:
-                self._recency.forget([record.key])
+
+    def _target(self, hierarchy: Hierarchy, record: Record, returns: bool) -> TierName | None:
+        """Return the tier that takes a value that was read: RAM, or cold if that refuses it.
+
+        A read is an arrival: the policy of the tier decides, which knows the keys that left it.
+        """
+        terms = record.terms
+        name = TierName.WARM if terms.admits(TierName.WARM) else TierName.HOT
+        hits = max(self._recency.reads(record.key) - 1, 0)
+        if terms.admits(name) and hierarchy.tiers[name].admits(record.key, record.size, hits=hits):
+            return name
+        is_archived = record.tier is TierName.GLACIER
+        return TierName.COLD if is_archived and returns and terms.admits(TierName.COLD) else None
 
     def _expire(self, hierarchy: Hierarchy) -> None:
         # Each removal of a key at rest writes a tombstone, so a few may take long.
@@ -361,13 +379,13 @@ class Migrator:
             room = int(self.settings.high_watermark * budget.effective) - budget.used
             if isinstance(budget, Budget):
                 room += budget.leaving  # Settling it here would delay the reader.
-            passed = self._recency.record_reads(records, room=room)
-            self._queue(hierarchy, above, zip(records, passed, strict=True))
+            returns = self._recency.record_reads(records, room=room)
+            self._queue(hierarchy, zip(records, returns, strict=True))
 
     def _observe(self, event: Event) -> None:
         """Wake up; forget a key that is in no tier any more."""
         if isinstance(event, Removed):
-            self.planner.forget(event.key)
+            self._forget(event.key)
         self._wake()
 
     def _wake_to_settle(self, many: bool) -> None:
@@ -385,20 +403,20 @@ class Migrator:
         """Wake up; forget keys that are in no tier any more."""
         if isinstance(events[0], Removed):
             for event in events:
-                self.planner.forget(event.key)
+                self._forget(event.key)
         self._wake()
 
-    def _queue(
-        self, hierarchy: Hierarchy, above: TierName, read: Iterable[tuple[Record, bool]]
-    ) -> None:
-        """Queue those records for promotion to `above` that passed the gate."""
+    def _forget(self, key: str) -> None:
+        self.planner.forget(key)
+        self._by_reads.forget(key)
+
+    def _queue(self, hierarchy: Hierarchy, read: Iterable[tuple[Record, bool]]) -> None:
+        """Queue records that were read; tell the policy of warm of the others."""
         warm = hierarchy.tiers[TierName.WARM].victims
-        for record, passed in read:
-            queued = passed and len(self._promotions) < MAX_PROMOTIONS
-            if queued:
-                self._promotions.append((record, above))
-            if not queued or above is not TierName.WARM:
-                # The policy of warm gets a promoted key by the promotion itself.
+        for record, returns in read:
+            if len(self._promotions) < MAX_PROMOTIONS:
+                self._promotions[record.key] = record, returns
+            else:
                 warm.record_read(record.key, record.size)
 
     def _fail(self, hierarchy: Hierarchy, error: BaseException) -> None:

@@ -1,8 +1,9 @@
-"""Promotes arrays with the copy that a read of cold has just made of them.
+"""Promotes arrays and immutable values with the copy that a read has just made of them.
 
 The read of a value that is not mapped has copied it into memory of its own. Where RAM has room for
 it, or its policy prefers it to others, an entry takes that memory over, so that the next read finds
-it: the background would come too late for a working set that moves, and would read it again.
+it: the background would come too late for a working set that moves, and would read it again, from
+a bucket perhaps.
 """
 
 from __future__ import annotations
@@ -19,26 +20,40 @@ from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
 from memories.engine.recency import RecencyTracker
 from memories.errors import MemoriesError
+from memories.foundation.bounded_dict import BoundedDict
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 
 LARGER = 4  # No victim may be so many times as large: the reader waits until it has left.
+MOST_DECIDED = 4096  # Keys whose read has been decided here, until the migrator asks.
+_SHAREABLE = (np.ndarray, bytes, str)  # No reader can change what others share with it.
 
 
 class ReadPromotion:
-    """Moves values that were read in cold to warm, in the thread of the reader."""
+    """Moves values that were read in cold or glacier to warm, in the thread of the reader."""
 
     def __init__(self, hierarchy: Hierarchy, recency: RecencyTracker) -> None:
         self._hierarchy = weakref.ref(hierarchy)
         self._recency = recency
+        self._decided: BoundedDict[str, bool] = BoundedDict(MOST_DECIDED)
+
+    def was_decided(self, key: str) -> bool:
+        """Return whether the latest read of `key` was decided here; asked once for each."""
+        return self._decided.pop(key) is not None
+
+    def forget(self, key: str) -> None:
+        """Forget a key that is in no tier any more."""
+        self._decided.pop(key)
 
     def promote(self, record: Record, value: Any) -> None:
-        """Promote the array `value`, which was read by `record`, if that is worth it.
+        """Promote `value`, which was read by `record`, if that is worth it.
 
         It waits for no other thread, and raises nothing that the read would have to raise.
         """
-        if not SLOW_BYTES <= record.size < LARGE_BYTES or type(value) is not np.ndarray:
+        # To read a value in glacier once more is never worth it.
+        least = SLOW_BYTES if record.tier is TierName.COLD else 0
+        if not least <= record.size < LARGE_BYTES or type(value) not in _SHAREABLE:
             return
         hierarchy = self._hierarchy()
         if hierarchy is None or hierarchy.state is not LifecycleState.OPEN:
@@ -48,6 +63,7 @@ class ReadPromotion:
             return
         try:
             hits = self._recency.reads(record.key)
+            self._decided.set(record.key, True)
             if not warm.admits(record.key, record.size, hits=hits):
                 return
 
@@ -56,10 +72,12 @@ class ReadPromotion:
                 backed = isinstance(victim, Entry) and victim.backed is not None
                 return backed or victim.size < LARGER * record.size
 
-            hierarchy.try_move(
+            moved = hierarchy.try_move(
                 record, TierName.WARM, Cause.HIT, may_evict=may_evict,
                 payload=Payload.of(value, copy=False),
             )  # fmt: skip
+            if moved:
+                self._recency.forget([record.key])
         except (MemoriesError, RecursionError):
             # There is no room, a signal handler reads in the middle of a change, the stack is
             # nearly used up, or a victim cannot be written, of which observers get an event. The

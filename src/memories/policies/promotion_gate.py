@@ -1,4 +1,4 @@
-"""Decide whether a value that was read in a durable tier is promoted to a faster one.
+"""Decide whether a value that was read is promoted to a tier that has no policy of its own.
 
 It is promoted if the faster tier has free room, or at its second read within the recent reads;
 while the faster tier is evicting, nothing is promoted. The same record of reads tells how cold a

@@ -116,7 +116,7 @@ def test_an_archive_read_once_leaves_the_disk_as_it_is(manager: MemoryManager) -
     """A scan of the whole tier would pay for each byte twice, and lose the values in use."""
     fill(manager)
     budget = manager._hierarchy.tiers[TierName.COLD].budget
-    manager.migrate(KEYS[0], "glacier")
+    manager.store(KEYS[0], b"bound", "glacier", min_tier="cold")
     manager.store("ballast", os.urandom(int(budget.headroom * 0.97)), "cold")
     assert manager._services.migrator is not None
     for expected in ("glacier", "cold"):

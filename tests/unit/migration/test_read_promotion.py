@@ -1,4 +1,4 @@
-"""A read of an array in cold promotes it with the copy that the read has made."""
+"""A read in cold or glacier promotes the value with the copy that the read has made."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.support.wholeness import assert_whole
 
 from memories import MemoryManager, MigrationSettings
 from memories.core import wiring
+from memories.engine.tier import VolatileTier
 from memories.model.events import Event, Failed
 from memories.testing.faults import FailingFiles
 
@@ -50,6 +51,53 @@ def test_the_read_itself_promotes_an_array(manager: MemoryManager) -> None:
     assert 0 < manager.stats().tiers["warm"].used_bytes, "the reader still has its memory"
     del first, again
     assert 0 == manager.stats().tiers["warm"].used_bytes
+
+
+@pytest.mark.parametrize("value", [b"bytes " * 4000, "text " * 4000], ids=["bytes", "str"])
+def test_so_it_does_with_what_no_reader_can_change(manager: MemoryManager, value: Any) -> None:
+    """Every reader gets the same object, so that the copy is for all."""
+    manager.store("a", value, "cold")
+    first = manager.retrieve("a")
+    assert "warm" == manager.get_tier("a")
+    assert manager.retrieve("a") is first
+    assert value == first
+
+
+@pytest.mark.parametrize("value", [np.arange(10_000.0), b"small"], ids=["array", "bytes"])
+def test_what_was_fetched_from_the_archive_is_not_fetched_again(tmp_path: Path, value: Any) -> None:
+    """A request takes a tenth of a second and costs money, however small the value is."""
+    with opened(tmp_path, glacier_memory_enabled=True) as manager:
+        manager.store("a", value, "glacier")
+        manager.retrieve("a")
+        assert "warm" == manager.get_tier("a")
+        manager.demote("a")
+        assert "cold" == manager.get_tier("a")
+        assert np.array_equal(value, manager.retrieve("a"))
+        assert_whole(manager)
+
+
+def test_the_policy_is_asked_once_about_a_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal teaches the policy something, and the background must not repeat the question."""
+    asked: list[str] = []
+
+    def refuse(self: VolatileTier, key: str, size: int, *, hits: int) -> bool:
+        asked.append(key)
+        return False
+
+    with opened(tmp_path) as manager:
+        migrator = manager._services.migrator
+        assert migrator is not None
+        for key, value in {"array": np.zeros(10_000), "list": [np.zeros(10_000)]}.items():
+            manager.store(key, value, "cold")
+        monkeypatch.setattr(VolatileTier, "admits", refuse)
+        for key in ("array", "list", "array"):
+            manager.retrieve(key)
+        manager._hierarchy.events.flush()
+        migrator.tick()
+        assert ["array", "array", "list"] == asked
+        assert "cold" == manager.get_tier("list")
 
 
 def test_what_is_small_large_or_bound_stays(manager: MemoryManager) -> None:
