@@ -15,8 +15,8 @@ from memories import MemoryManager, compiled, errors
 NAMES = {
     "CacheInfo", "CachedFunction", "Cause", "Codec", "Dashboard", "DistributedMemoryManager",
     "Explanation", "KeyInfo", "Latency", "MemoryManager", "MigrationSettings", "Parts", "Policy",
-    "Rule", "Series", "Stats", "StoreTier", "TierChoice", "TierName", "TierStats", "Volume",
-    "__version__", "instrument", "prometheus_text", "register_codec", "register_policy",
+    "PrefixView", "Rule", "Series", "Stats", "StoreTier", "TierChoice", "TierName", "TierStats",
+    "Volume", "__version__", "instrument", "prometheus_text", "register_codec", "register_policy",
 }  # fmt: skip
 
 CONSTRUCTOR = {
@@ -50,7 +50,8 @@ METHODS = {
     "exists": "key",
     "get_tier": "key",
     "info": "key",
-    "scan": "prefix",
+    "prefix": "prefix",
+    "scan": "prefix delimiter",
     "find": "metadata",
     "delete_prefix": "prefix",
     "modify": "key fn",

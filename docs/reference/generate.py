@@ -16,7 +16,10 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
 TOPICS = {
-    "manager": ("The manager", ["memories:MemoryManager", "memories:MigrationSettings"]),
+    "manager": (
+        "The manager",
+        ["memories:MemoryManager", "memories:PrefixView", "memories:MigrationSettings"],
+    ),
     "distributed": ("The distributed manager", ["memories:DistributedMemoryManager"]),
     "observing": (
         "What a manager shows",

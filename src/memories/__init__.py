@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from memories.core.explain import Explanation
     from memories.core.key_info import KeyInfo
     from memories.core.manager import MemoryManager
+    from memories.core.prefix_view import PrefixView
     from memories.devices import DeviceFullError, DeviceLostError
     from memories.foundation.histogram import Latency
     from memories.foundation.optional_imports import BrokenPackageError, MissingPackageError
@@ -87,6 +88,7 @@ __all__ = [
     "MissingPackageError",
     "Parts",
     "Policy",
+    "PrefixView",
     "RefusedError",
     "ReplicationError",
     "ReplyError",
@@ -130,6 +132,7 @@ _LAZY = {
     "MissingPackageError": "memories.foundation.optional_imports",
     "Parts": "memories.codecs",
     "Policy": "memories.policies",
+    "PrefixView": "memories.core.prefix_view",
     "ReplyError": "memories.cluster.client.resp",
     "Rule": "memories.model.rules",
     "Series": "memories.observe.analytics",

@@ -681,6 +681,16 @@ class BothWaysMachine(RuleBasedStateMachine):
     def scan(self, prefix: str) -> None:
         self.both(lambda manager: list(manager.scan(prefix)))
 
+    @step(prefix=one_of("", "c/", "x"))
+    def level(self, prefix: str) -> None:
+        self.both(lambda manager: list(manager.scan(prefix, "/")))
+
+    @step(key=keys)
+    def info(self, key: str) -> None:
+        assert self.ways is not None
+        if not self.ways.short.has_front:
+            self.both(lambda manager: replace(manager.info(key), stored=None))
+
     @step()
     def find(self) -> None:
         self.both(lambda manager: list(manager.find(unit="K")))

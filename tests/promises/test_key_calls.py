@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from tests.promises.conftest import Make
 
-from memories import InvalidOptionError, KeyNotFoundError, MemoryManager
+from memories import InvalidKeyError, InvalidOptionError, KeyNotFoundError, MemoryManager
 
 TIERS = ["hot", "warm", "cold", "glacier"]
 VALUES: dict[str, Any] = {
@@ -117,3 +119,99 @@ def test_a_region_of_bytes_reads_only_what_it_touches(make: Make, tmp_path: Path
     assert whole[:1000] == manager.retrieve("a", region=slice(0, 1000))
     with pytest.raises(ValueError, match="damaged"):
         manager.retrieve("a", region=slice(5 << 20, (5 << 20) + 9))
+
+
+def levels(keys: list[str], prefix: str) -> list[str]:
+    """Return what the listing of one level must show."""
+    found = dict.fromkeys(
+        prefix + rest[: rest.find("/") + 1] if "/" in rest else key
+        for key in sorted(keys)
+        if key.startswith(prefix)
+        for rest in [key.removeprefix(prefix)]
+    )
+    return list(found)
+
+
+def test_one_level_of_keys_is_listed_like_a_directory(make: Make) -> None:
+    """With keys in every tier, beside a reader, and after the keys were written to the index."""
+    manager = make()
+    names = [f"{top}/{name}" for top in "aéz" for name in range(40)]
+    names += ["a", "a/", "a//x", "b", "c/d/e/f", "z\U0010ffff/x", "z/\U0010ffff", "𝄞"]
+    for number, key in enumerate(names):
+        manager.store(key, number, TIERS[number % 4])
+    prefixes = ["", "a", "a/", "a//", "c/", "c/d", "z", "é/", "none", "𝄞"]
+    for prefix in prefixes:
+        assert levels(names, prefix) == list(manager.scan(prefix, "/")), prefix
+        assert sorted(key for key in names if key.startswith(prefix)) == list(manager.scan(prefix))
+    for key in names[:30]:
+        manager.delete(key)
+    for prefix in prefixes:
+        assert levels(names[30:], prefix) == list(manager.scan(prefix, "/")), prefix
+    with pytest.raises(InvalidOptionError, match="delimiter"):
+        list(manager.scan("", ""))
+    manager.flush()
+    reader = make(read_only=True)
+    for prefix in prefixes:
+        assert levels(names[30:], prefix) == list(reader.scan(prefix, "/")), prefix
+
+
+def test_a_level_passes_over_what_lies_further_down(make: Make) -> None:
+    """A directory of directories is listed without a look at each file."""
+    manager = make()
+    for number in range(3000):
+        manager.store(f"{number % 3}/{number}", number, "warm" if number % 2 else "cold")
+    looked_at = []
+    found = manager._reader.exists
+    manager._reader.exists = lambda key: looked_at.append(key) or found(key)  # type: ignore[method-assign, func-returns-value]
+    assert ["0/", "1/", "2/"] == list(manager.scan("", "/"))
+    assert len(looked_at) <= 3
+
+
+def test_an_expired_key_is_not_listed(make: Make) -> None:
+    """Nor is a directory in which everything has expired."""
+    manager = make()
+    for tier in ("warm", "cold"):
+        manager.store(f"{tier}/gone", 1, tier, ttl=0.05)
+        manager.store(f"{tier}/more/gone", 1, tier, ttl=0.05)
+        manager.store(f"{tier}/stays", 1, tier)
+    manager.store("gone/gone", 1, ttl=0.05)
+    time.sleep(0.1)
+    assert ["cold/", "warm/"] == list(manager.scan("", "/"))
+    assert ["warm/stays"] == list(manager.scan("warm/", "/"))
+
+
+def test_a_prefix_is_a_mapping_of_its_own(make: Make) -> None:
+    """A host gets a part of the store, and cannot reach beyond it."""
+    manager = make()
+    manager.store("other", 0)
+    manager.store("S2B/x", 0)
+    view = manager.prefix("S2A/")
+    assert isinstance(view, MutableMapping) and not view
+    view["x"] = b"abc"
+    view.store("y/1", b"def", "cold", metadata={"band": 4})
+    view.store_many({"y/2": 2, "": 3})
+    view.update({"z": 4})
+    assert ["", "x", "y/1", "y/2", "z"] == list(view) == list(view.scan())
+    assert ["", "x", "y/", "z"] == list(view.scan("", "/"))
+    assert 5 == len(view) and "x" in view and "other" not in view and 7 not in view
+    assert b"bc" == view.retrieve("x", region=slice(1, 3))
+    assert ("S2A/y/1", "cold", {"band": 4}) == (
+        (info := view.info("y/1")).key, info.tier, info.metadata,
+    )  # fmt: skip
+    assert {"x": b"abc", "y/2": 2} == view.retrieve_many(["x", "y/2"])
+    assert {"1": b"def", "2": 2} == dict(view.prefix("y/").items())
+    assert (2, None, 9) == (view.pop("y/2"), view.pop("y/2", None), view.setdefault("w", 9))
+    assert ("", 3) == view.popitem()
+    assert view == manager.prefix("S2A/") and view != manager.prefix("S2A")
+    for call in (view.__getitem__, view.__delitem__, view.info, view.delete):
+        with pytest.raises(KeyNotFoundError, match="'S2A/none' is in no tier"):
+            call("none")
+    for name in (7, None, b"x"):
+        with pytest.raises(TypeError, match="a key must be a str"):
+            view.store(name, 1)  # type: ignore[arg-type]
+    with pytest.raises(InvalidKeyError):
+        manager.prefix("a\0")
+    with pytest.raises(InvalidKeyError):
+        manager.prefix("")[""]
+    view.clear()
+    assert not view and ["S2B/x", "other"] == list(manager)

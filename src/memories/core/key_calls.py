@@ -5,15 +5,17 @@ They are a base class of the public one, which would be longer than 800 lines wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, MutableMapping
+from typing import Any, cast
 
 from memories.core.explain import Explanation, explain
 from memories.core.key_info import KeyInfo, key_info
+from memories.core.prefix_view import PrefixView
 from memories.core.services import Services
 from memories.core.value_reader import ValueReader
 from memories.core.value_writer import ValueWriter
 from memories.engine.hierarchy import Hierarchy
+from memories.errors import InvalidOptionError
 from memories.foundation.keys import check_key
 from memories.model.tiers import Cause, TierChoice, TierText
 from memories.options.metadata import matcher
@@ -46,12 +48,41 @@ class KeyCalls:
         """Return the name of the tier that answers for `key`; KeyNotFoundError if none does."""
         return self._hierarchy.lookup(check_key(key)).tier.text
 
-    def scan(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes."""
+    def scan(self, prefix: str = "", delimiter: str | None = None) -> Iterator[str]:
+        """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes.
+
+        With a `delimiter`, such as `"/"`, yield one level only, like the listing of a directory:
+        the keys without a delimiter behind the prefix, and once each what the longer keys have up
+        to and with the next delimiter. What lies further down is passed over unread.
+
+        Keys that come or go meanwhile may or may not be seen.
+
+        Raises:
+            InvalidOptionError: the delimiter is empty.
+        """
         self._hierarchy.require_readable()
+        if delimiter == "":
+            raise InvalidOptionError("delimiter='' must be a text like '/', or None for all keys")
+        self._hierarchy.settlement.settle()
+        if delimiter is not None:
+            yield from self._hierarchy.catalog.level(prefix, delimiter, self._exists)
+            return
         for key in self._hierarchy.catalog.keys(prefix):
-            if self._hierarchy.residency.has(key) or self._reader.exists(key):
+            if self._exists(key):
                 yield key
+
+    def _exists(self, key: str) -> bool:
+        return self._hierarchy.residency.has(key) or self._reader.exists(key)
+
+    def prefix(self, prefix: str) -> PrefixView:
+        """Return the keys that start with `prefix` as a mapping, by their names without it.
+
+        Raises:
+            InvalidKeyError: no key can start with it.
+        """
+        return PrefixView(
+            cast("MutableMapping[str, Any]", self), check_key(prefix) if prefix else ""
+        )
 
     def find(self, **metadata: Any) -> Iterator[str]:
         """Yield the keys whose metadata has every one of these items, in key order.

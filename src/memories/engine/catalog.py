@@ -21,13 +21,17 @@ from memories.backends.disk import DiskBackend
 from memories.backends.disk.backend import StoreView
 from memories.engine.entry_table import EntryTable
 from memories.engine.front_cache import FrontCache
+from memories.engine.key_order import KeyOrder
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import is_held_here
-from memories.foundation.keys import INTERNAL
+from memories.foundation.keys import INTERNAL, MAX_KEY_BYTES
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
+
+STEPS = 16  # So many keys below a prefix are passed over one by one; then the others at once.
+LAST = "\U0010ffff" * (MAX_KEY_BYTES // 4)  # No key with a prefix comes after it and this.
 
 
 class Instant(NamedTuple):
@@ -50,6 +54,7 @@ class Catalog:
         self.table = table
         self.entries = table.entries
         self.front = FrontCache()
+        self.order = KeyOrder(table)
         self.rules = rules or Rules()
         self.journal = journal
         self.counts: Counter[TierName] = Counter()  # Entries, by their tier.
@@ -151,13 +156,13 @@ class Catalog:
         with self.lock:
             self._change(lambda: self._set_backed(entry, None))
 
-    def count_changes(self, changes: Counter[TierName], arrivals: int) -> None:
+    def count_changes(self, changes: Counter[TierName], arrivals: int, keys: Iterable[str]) -> None:
         """Count entries that came into their tier, or left it, by the short way.
 
-        None of them has a backing copy or a rule.
+        None of them has a backing copy or a rule. `keys` are those of which an entry came or left.
         """
         with self.lock:
-            self._change(lambda: self._count_changes(changes, arrivals))
+            self._change(lambda: self._count_changes(changes, arrivals, keys))
 
     def recount(self) -> None:
         """Recount the entries and empty the front cache."""
@@ -165,17 +170,39 @@ class Catalog:
             self._recount()
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        """Yield the keys that start with `prefix`, in the order of their UTF-8 bytes."""
-        volatile = sorted(
-            (key for key in list(self.entries) if key.startswith(prefix) and key[0] != INTERNAL),
-            key=str.encode,
+        """Yield the keys that start with `prefix`, in the order of their UTF-8 bytes.
+
+        Of strings it is the order, too. Some of the keys may be gone.
+        """
+        return _distinct(
+            merge(
+                self.order.snapshot().keys(prefix),  # First: what leaves RAM since is in the other.
+                (record.key for record in self.journal.scan(prefix)),
+            )
         )
-        durable = (record.key for record in self.journal.scan(prefix))
-        latest = None
-        for key in merge(volatile, durable, key=str.encode):
-            if key != latest:
-                yield key
-            latest = key
+
+    def level(self, prefix: str, delimiter: str, exists: Callable[[str], bool]) -> Iterator[str]:
+        """Yield what exists directly below `prefix`: keys, and the prefixes of keys further down.
+
+        A prefix ends with the `delimiter`, and is yielded once; the keys below it are passed over.
+        """
+        volatile, durable = self.order.snapshot(), self.journal.ordered(prefix)
+
+        def seek(after: str) -> Iterator[str]:
+            return _distinct(merge(volatile.keys(prefix, after), durable(after)))
+
+        keys, group, steps = seek(""), "", 0
+        while (key := next(keys, None)) is not None:
+            if group and key.startswith(group):
+                steps += 1
+                if steps > STEPS:
+                    keys, group = seek(group + LAST), ""
+                continue
+            if not exists(key):
+                continue
+            end = key.find(delimiter, len(prefix)) + len(delimiter)
+            group, steps = ("", 0) if end < len(delimiter) else (key[:end], 0)
+            yield group or key
 
     def __len__(self) -> int:
         """Return the number of keys."""
@@ -220,6 +247,7 @@ class Catalog:
             raise
 
     def _recount(self) -> None:
+        self.order.reset()
         self.front.clear()
         self.counts.clear()
         self.rules.clear()
@@ -230,7 +258,10 @@ class Catalog:
             self._count(entry, 1)
         self._torn = False
 
-    def _count_changes(self, changes: Counter[TierName], arrivals: int) -> None:
+    def _count_changes(
+        self, changes: Counter[TierName], arrivals: int, keys: Iterable[str]
+    ) -> None:
+        self.order.update(keys)
         for tier, change in changes.items():
             self.counts[tier] += change
         self.front.count_arrivals(arrivals, self.entries)
@@ -274,6 +305,8 @@ class Catalog:
             if entry.terms.expires_at is not None:
                 self.deadlines.add(key, entry.terms.expires_at)
             self.front.count_arrivals(1, self.entries)
+        if self.order.in_use:
+            self.order.update((key,))
 
     def _ends(self, key: str) -> float | None:
         entry = self.entries.get(key)
@@ -287,3 +320,12 @@ class Catalog:
         self.rules.count_entry(entry, change)
         if entry.backed is not None:
             self.backing[entry.backed] += change
+
+
+def _distinct(keys: Iterable[str]) -> Iterator[str]:
+    """Yield each of some ordered keys once."""
+    latest = None
+    for key in keys:
+        if key != latest:
+            yield key
+        latest = key

@@ -66,6 +66,7 @@ class Settlement:
         # ... without the events that were delivered; each list is delivered at once. None until
         # they are made.
         self._events_left: list[list[Any]] | None = None
+        catalog.order.unreported = self.unreported_keys
         self._lock = new_lock()
         self.is_held_here = holder_test(self._lock)  # Whether this thread reports at this moment.
 
@@ -235,19 +236,26 @@ class Settlement:
         """Report entries to the policies and the catalog."""
         counts: Counter[TierName] = Counter()
         arrivals = 0
+        keys: list[str] = list(waiting.gone) if self._catalog.order.in_use else []
         for name, tier in self._tiers.volatile.items():
             came, left = waiting.came[name], waiting.left[name]
             if came or left:
                 tier.settle(came, left)
             counts[name] = len(came) - len(left)
             arrivals += len(came)
+            if self._catalog.order.in_use:
+                keys += [entry.key for entry, _ in came]
             waiting.came[name], waiting.left[name] = [], []
         if waiting.gone:
             gone = list(waiting.gone)
             for each in self._tiers.values():
                 each.victims.forget(gone)
             waiting.gone.clear()
-        self._catalog.count_changes(counts, arrivals)
+        self._catalog.count_changes(counts, arrivals, keys)
+
+    def unreported_keys(self) -> list[str]:
+        """Return the keys of which a change has not been reported."""
+        return [_key(change) for change in [*self._taken, *self.changes]]
 
     def departed(self) -> list[Entry]:
         """Return the entries that have left, and of which this has not been reported."""

@@ -266,6 +266,26 @@ class DiskBackend(Backend):
             except RunDamagedError:
                 self._distrust_index()
 
+    def ordered(self, prefix: str) -> Callable[[str], Iterator[str]]:
+        """Return a function that yields the keys with `prefix` after the given one, as of now."""
+        rows = self._visible_index().frozen()
+
+        def keys(after: str) -> Iterator[str]:
+            nonlocal rows
+            while True:
+                try:
+                    for row in rows(prefix, after):
+                        after = row.record.key
+                        yield after
+                    if self._closed:
+                        self._following()
+                    return
+                except RunDamagedError:
+                    self._distrust_index()
+                    rows = self._visible_index().frozen()
+
+        return keys
+
     def usage(self) -> Usage:
         """Return what is held; physical bytes are everything in the directory."""
         writer = self._writer

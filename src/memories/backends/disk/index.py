@@ -7,6 +7,7 @@ which a change replaces.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -18,6 +19,24 @@ from memories.foundation.deadlines import Deadlines
 
 Table = dict[str, IndexRow]
 _key_of = attrgetter("record.key")  # Strings are ordered as their UTF-8 bytes are.
+
+
+class FrozenTable(Table):
+    """A table that does not change any more, whose keys are put into their order once."""
+
+    __slots__ = ("_ordered", "_prefix")
+
+    def __init__(self, rows: Table) -> None:
+        super().__init__(rows)
+        self._prefix: str | None = None
+        self._ordered: list[str] = []
+
+    def ordered(self, prefix: str) -> list[str]:
+        """Return the keys that start with `prefix`, in order."""
+        if self._prefix != prefix:
+            self._ordered = sorted(key for key in self if key.startswith(prefix))
+            self._prefix = prefix
+        return self._ordered
 
 
 class Index:
@@ -103,7 +122,7 @@ class Index:
     def parts(self) -> tuple[tuple[Table, ...], tuple[Run, ...]]:
         """Return the parts for an iteration as of now: the tables in RAM are copied."""
         tables, runs = self._parts
-        return tuple(dict(table) for table in tables), runs
+        return tuple(FrozenTable(table) for table in tables), runs
 
     def rows(self, prefix: str = "", after: str = "") -> Iterator[IndexRow]:
         """Yield the newest rows in key order, tombstones left out."""
@@ -198,7 +217,11 @@ def merged(
 
 def _rows_in(table: Table, prefix: str, after: str) -> Iterator[IndexRow]:
     """Yield rows in key order."""
-    keys = [key for key in table if key.startswith(prefix) and key > after]
-    keys.sort()
-    for key in keys:
-        yield table[key]
+    if isinstance(table, FrozenTable):
+        keys = table.ordered(prefix)
+        start = bisect_right(keys, after) if after else 0
+    else:
+        keys = sorted(key for key in table if key.startswith(prefix) and key > after)
+        start = 0
+    for at in range(start, len(keys)):
+        yield table[keys[at]]
