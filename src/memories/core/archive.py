@@ -19,6 +19,7 @@ from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import CorruptDataError, UnavailableError
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic
+from memories.frames.store_binding import StoreBinding
 from memories.model.tiers import TierName
 
 AWAY_SECONDS = 10.0  # How long a new manager waits for the bucket.
@@ -56,12 +57,19 @@ class ArchiveService:
         bucket: The archive.
         journal: Gets the records of the bucket; None where another process writes it.
         media: A description of the medium of each tier.
+        binding: Knows whose signed values the archive may hold.
     """
 
     def __init__(
-        self, bucket: BucketBackend, journal: DiskBackend | None, media: dict[TierName, str]
+        self,
+        bucket: BucketBackend,
+        journal: DiskBackend | None,
+        media: dict[TierName, str],
+        binding: StoreBinding,
     ) -> None:
         self.bucket = bucket
+        self._binding = binding
+        self._unstated = False
         self._journal = journal
         self._media = media
         self._words = media[TierName.GLACIER]
@@ -90,6 +98,17 @@ class ArchiveService:
         )
         self.bucket.resume(lambda: self._returned(hierarchy), self._report_return)
 
+    def state_store(self) -> None:
+        """State in the archive that it holds signed values of this store.
+
+        If the archive is away, it is stated once it is back.
+        """
+        try:
+            self._binding.state(self.bucket, self._binding.own)
+        except UnavailableError as error:
+            self._unstated = True
+            logger.info("whose values the archive holds is stated when it is back: %s", error)
+
     def stop(self) -> None:
         """Stop following the writer."""
         if self._follower is not None:
@@ -105,6 +124,8 @@ class ArchiveService:
 
     def _report_return(self) -> None:
         self._media[TierName.GLACIER] = self._words
+        if self._unstated:
+            self.state_store()
         logger.warning("the archive %s is back", self.bucket.url)
 
     def _follow(self) -> None:

@@ -91,6 +91,7 @@ class DistributedMemoryManager(MemoryManager):
             super().cleanup(flush=False)
             raise
         self._copies = factor
+        self._trust = self._hierarchy.trust.for_nodes()
         self._near_copies = NearCacheStore(self._hierarchy)
         self._monotonic = self._services.clock.monotonic
         # A separate object: references to it do not keep the manager alive.
@@ -352,7 +353,7 @@ class DistributedMemoryManager(MemoryManager):
         if names:
             main_classes.warn_about(key, names)
         stamp = int(self._services.clock.wall() * 1_000_000)
-        return pack(parts, key=key, version=stamp, signer=self._hierarchy.trust)
+        return pack(parts, key=key, version=stamp, signer=self._trust)
 
     def _fresh_copy(self, key: str) -> Any:
         """Return the local copy of `key`, or MISSING if none is known to be fresh."""
@@ -380,7 +381,7 @@ class DistributedMemoryManager(MemoryManager):
         self, key: str, stored: StoredFrame, token: FreshnessToken, *, copy: bool = False
     ) -> Any:
         """Return the value of a frame from the nodes, already verified, and store a local copy."""
-        trust = self._hierarchy.trust
+        trust = self._trust
         try:
             payload = Payload.of_frame(stored.frame, key=key)
             if copy:

@@ -41,6 +41,7 @@ from memories.foundation.units import MAX_BYTES
 from memories.frames import compression
 from memories.frames.reader import open_frame
 from memories.frames.signing import Keyring
+from memories.frames.store_binding import StoreBinding
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.model.entry import Entry
@@ -137,6 +138,7 @@ class _Wiring:
         self.remove_private: Callable[[], None] | None = None
         self.purge_archive: Callable[[int], None] | None = None
         self.archive: ArchiveService | None = None
+        self.binding: StoreBinding | None = None
 
     def start(self, migration: MigrationSettings | Literal[False] | None) -> Lifecycle:
         """Make and start every part; where one fails, close the others."""
@@ -152,15 +154,19 @@ class _Wiring:
     def _start(self, migration: MigrationSettings | Literal[False] | None) -> Lifecycle:
         settings = self.settings
         path = self._directory()
+        follows = settings.read_only and settings.storage_path is not None
         journal = DiskBackend(
             path / "cold",
             durability=settings.durability,
-            read_only=settings.read_only and settings.storage_path is not None,
+            read_only=follows,
             verify=_verify_frame,
             capacity_bytes=settings.capacities[TierName.COLD],
             shared=settings.glacier_enabled,  # The map of the archive is beside it.
         )
         self.backends.append(journal)
+        self.binding = self.trust.binding = StoreBinding(self.trust, journal)
+        if not follows and not self.binding.own:
+            self.binding.identify()
         self._add_volatile_tiers()
         self._add_cold(journal, path)
         if settings.glacier_enabled:
@@ -378,14 +384,22 @@ class _Wiring:
             counter=counter,
             hit_clock=self._hit_clock(counter),
             archive=True,
-            on_code=_warn_of_code,
+            on_code=self._archive_code,
             compression=self.settings.compression[TierName.GLACIER],
             trust=self.trust,
         )
         self._add(tier, medium)
         writes = not self.settings.read_only or bare
-        self.archive = ArchiveService(bucket, journal if writes else None, self.media)
+        assert self.binding is not None, "it is made with the journal"
+        self.binding.places.append(bucket)
+        self.archive = ArchiveService(bucket, journal if writes else None, self.media, self.binding)
         self.archive.adopt()
+
+    def _archive_code(self, key: str) -> None:
+        """Warn that a pickle is archived, and state in the archive whose it is."""
+        _warn_of_code(key)
+        assert self.archive is not None, "nothing is archived before"
+        self.archive.state_store()
 
     def _hit_clock(self, counter: HitCounter) -> HitClock:
         return HitClock(counter, self.clock.monotonic())

@@ -90,6 +90,7 @@ class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     prelude: FramePiece | None = None  # Makes the body a file of another format, such as .npy.
     key_id: str = ""  # The id of the key that signed.
     mac: bytes = b""
+    store: bytes = b""  # The identity of the store it was signed for.
 
 
 class FrameHead(msgspec.Struct, frozen=True):

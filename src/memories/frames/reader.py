@@ -36,7 +36,7 @@ from memories.frames.head import (
     read_content,
     read_head,
 )
-from memories.frames.signing import Signature
+from memories.frames.store_binding import Signature
 
 Span = tuple[int, int]  # The first byte, counted from the body's, and the one after the last.
 
@@ -354,7 +354,8 @@ class OpenFrame(DescribedFrame):
         meta = bytes(self._content.meta)
         buffers = self._load(self._content.buffers, private=True)
         message = signing.message(self.key, self.version, self.codec, meta, buffers)
-        signature = Signature(self._fields.key_id, self._fields.mac)
+        fields = self._fields
+        signature = Signature(fields.key_id, fields.mac, fields.store)
         verifier.verify(message, signature, f"the value of {self.key[:200]!r}")
         owned = frozenset(range(len(buffers)))
         return Parts(self.codec, self._described(meta), buffers, owned, given=owned)

@@ -22,9 +22,11 @@ from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.regular_file import Found, read_regular
 from memories.foundation.user_directories import config_directory
+from memories.frames.store_binding import IDENTITY_NAME, UNBOUND, Signature, StoreBinding
 
 ENVIRONMENT = "MEMORIES_KEY_FILE"
 _DOMAIN = b"memories frame 1\0"
+_BOUND_DOMAIN = b"memories store 1\0"
 _MARK = "memories-key-1"
 _SECRET_NBYTES = 32
 _MAX_FILE_BYTES = 1 << 20
@@ -68,13 +70,6 @@ class Key(NamedTuple):
         return f"<Key {self.id}>"
 
 
-class Signature(NamedTuple):
-    """The id of the key that signed, and the HMAC-SHA256."""
-
-    key_id: str
-    mac: bytes
-
-
 class Keyring:
     """The keys of a user: the first signs, all are trusted. Safe to use from many threads.
 
@@ -83,6 +78,10 @@ class Keyring:
             user's configuration directory. It is created, readable by its owner only, when
             something is first signed.
         trusted: More keys to trust, as `Key` or as text. None of them signs.
+
+    Attributes:
+        binding: The store that values are signed for, and whose values are read; without it they
+            are signed for none, and those of every store are read.
     """
 
     def __init__(
@@ -94,11 +93,33 @@ class Keyring:
         self._extra = tuple(Key.parse(key) if isinstance(key, str) else key for key in trusted)
         self._keys: tuple[Key, ...] | None = None
         self._lock = new_lock()
+        self.binding: StoreBinding | None = None
 
     def sign(self, message: bytes) -> Signature:
         """Sign `message` with the user's own key, creating it first if there is none."""
+        store = UNBOUND if self.binding is None else self.binding.own
+        return self.attest(_bound(message, store))._replace(store=store)
+
+    def attest(self, message: bytes) -> Signature:
+        """Sign a message that is bound to no store."""
         key = self._own_key()
         return Signature(key.id, _mac(key, message))
+
+    def attested(self, message: bytes, signature: Signature) -> bool:
+        """Return whether a trusted key signed a message that is bound to no store."""
+        key = self._key_named(signature.key_id)
+        return key is not None and hmac.compare_digest(_mac(key, message), signature.mac)
+
+    @property
+    def can_sign(self) -> bool:
+        """Return whether the user has a key already."""
+        return bool(self._read())
+
+    def for_nodes(self) -> Keyring:
+        """Return a keyring with the same keys for values on nodes, which many stores share."""
+        ring = Keyring(self.path, trusted=self._extra)
+        ring.binding = StoreBinding(ring, _OfNodes())
+        return ring
 
     def verify(self, message: bytes, signature: Signature, what: str = "the value") -> None:
         """Return if a trusted key has signed exactly this message; `what` names it in errors.
@@ -113,12 +134,15 @@ class Keyring:
             )
         key = self._key_named(signature.key_id)
         if key is not None:
-            if hmac.compare_digest(_mac(key, message), signature.mac):
-                return
-            raise UntrustedDataError(
-                f"{what} would run code when read, and was altered after key {key.id} "
-                "signed it: do not trust it"
-            )
+            signed = _bound(message, signature.store)
+            if not hmac.compare_digest(_mac(key, signed), signature.mac):
+                raise UntrustedDataError(
+                    f"{what} would run code when read, and was altered after key {key.id} "
+                    "signed it: do not trust it"
+                )
+            if self.binding is not None and not self.binding.accepts(signature.store):
+                raise UntrustedDataError(_of_another_store(what, signature.store))
+            return
         raise UntrustedDataError(
             f"{what} would run code when read, and was signed by key "
             f"{_printable(signature.key_id)}, which is not trusted here: if you trust its owner, "
@@ -210,6 +234,44 @@ def message(
     """Return the signed message: the identity of a value, and the digests of its parts."""
     digests = [hashlib.sha256(piece).digest() for piece in (meta, *buffers)]
     return _DOMAIN + msgspec.msgpack.encode([key, version, codec, digests])
+
+
+class _OfNodes:
+    """The identity of all nodes: what they hold is read nowhere else, and they hold nothing else.
+
+    Which keys and nodes a manager reads is its caller's choice, and not a part of the identity:
+    members change, and so do their addresses.
+    """
+
+    def statement(self, name: str) -> bytes | None:
+        """Return the identity."""
+        return b"memories nodes 1" if name == IDENTITY_NAME else None
+
+    def put_statement(self, name: str, data: bytes) -> None:
+        """Refuse: no values of other stores are on nodes."""
+        raise StorageError(f"nodes take no statement {name!r} of {len(data)} bytes")
+
+    def statements(self) -> list[str]:
+        """Return no names."""
+        return []
+
+
+def _bound(message: bytes, store: bytes) -> bytes:
+    """Return what is signed for one store; the message itself for none."""
+    return message if store == UNBOUND else _BOUND_DOMAIN + msgspec.msgpack.encode([store, message])
+
+
+def _of_another_store(what: str, store: bytes) -> str:
+    if store == UNBOUND:
+        return (
+            f"{what} would run code when read, and was signed before values were bound to their "
+            "store: open the store that it was stored in, and store it again"
+        )
+    return (
+        f"{what} would run code when read, and was signed for another store, {store.hex()[:32]}: "
+        "it was copied here without a snapshot or an archive of that store; if you trust it, "
+        "restore a snapshot of that store here"
+    )
 
 
 def _require_private(path: Path, found: Found) -> None:

@@ -46,8 +46,8 @@ from memories.frames.head import (
     count_chunks,
     pack_head,
 )
-from memories.frames.signing import Signature
 from memories.frames.single_buffer import pack_single
+from memories.frames.store_binding import Signature
 
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
 _CACHED = 1 << 18  # Fits into the second-level cache of any processor with room to spare.
@@ -252,6 +252,7 @@ class _FramePlan(NamedTuple):
             prelude=first,
             key_id=self.signature.key_id,
             mac=self.signature.mac,
+            store=self.signature.store,
         )
         return assemble_head(fields, msgspec.Raw(self.meta), table, body, self.spec)
 

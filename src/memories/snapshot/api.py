@@ -57,6 +57,7 @@ def create_snapshot(
     if base is not None:
         _refuse_same_file(path, base)
     identity, references = secrets.token_bytes(16), list[bytes]()
+    binding = hierarchy.trust.binding
     archive, refer = "", _no_reference
     paused: AbstractContextManager[None] = nullcontext()
     if selection.reference_glacier and TierName.GLACIER in hierarchy.tiers:
@@ -82,6 +83,7 @@ def create_snapshot(
             bases=links,
             archive=archive,
             identity=identity,
+            stores=[] if binding is None else binding.state_all(identity),
             created_at=hierarchy.clock.wall(),
             progress=counted(progress, total),
         )
@@ -111,6 +113,9 @@ def restore_snapshot(
             chain.verify(counted(progress, chain.file_bytes))
         restore = Restore(hierarchy, chain, Mode(mode), copy_later=verify == "lazy" and not wait)
         restore.check()
+        if hierarchy.trust.binding is not None:
+            for file in chain.files:
+                hierarchy.trust.binding.accept(file.root.id, file.root.stores or ())
         restore.run()
         stack.pop_all()
     full = verify == "full"

@@ -14,6 +14,7 @@ import msgspec
 import xxhash
 
 from memories.errors import CorruptDataError, InvalidOptionError
+from memories.frames.store_binding import Statement
 from memories.model.record import DEFAULT_TERMS, Record, Terms
 from memories.model.tiers import TierName
 
@@ -127,6 +128,8 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
     archive: str = ""  # The bucket that the references are about, without credentials.
     bases: list[Base] = []
     keys: Natural = 0
+    # The stores whose signed values may be here, each with a statement for this very snapshot.
+    stores: list[tuple[bytes, Statement]] | msgspec.UnsetType = msgspec.UNSET
     pages: list[tuple[Natural, Digest]] = []  # The bytes and the xxh3 of each page.
 
 

@@ -19,6 +19,7 @@ import xxhash
 from memories._version import __version__
 from memories.errors import InvalidOptionError, MemoriesError, StorageError
 from memories.foundation.clock import SystemClock
+from memories.frames.store_binding import Statement
 from memories.model.record import Record
 from memories.snapshot import manifest
 from memories.snapshot.atomicfile import AtomicFile
@@ -93,6 +94,7 @@ def create(
     progress: Callable[[int], object] | None = None,
     created_at: float | None = None,
     identity: bytes | None = None,
+    stores: Sequence[tuple[bytes, Statement]] = (),
 ) -> Created:
     """Write a snapshot of `items` to `path`, replacing what lies there at the very end.
 
@@ -100,7 +102,8 @@ def create(
     wrong before that, `path` is as it was and nothing else is left. Memory stays bounded by the
     largest gather list, not by the number of keys. `progress` is called with the number of bytes
     written since its last call. `created_at` is now, and `identity` 16 random bytes, unless they
-    are given. `archive` names the bucket that references are about.
+    are given. `archive` names the bucket that references are about, `stores` those whose signed
+    values are here.
 
     Raises:
         StorageError: the disk or the directory refused something.
@@ -123,6 +126,7 @@ def create(
                     writer=f"memories {__version__}",
                     archive=archive,
                     bases=list(bases),
+                    stores=list(stores) or msgspec.UNSET,
                 )
             )
         except OSError as error:

@@ -27,7 +27,7 @@ from memories.backends.bucket.local_directory import LocalDirectory
 from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.maintenance import CLOSED, BucketMaintenance
 from memories.backends.bucket.object_index import ObjectIndex
-from memories.backends.bucket.objectstore import ObjectStore
+from memories.backends.bucket.objectstore import Absent, ObjectStore
 from memories.backends.bucket.open_store import open_store
 from memories.backends.bucket.options import BucketLimits, Progress, archive_options
 from memories.backends.bucket.pack import body_bytes
@@ -44,6 +44,9 @@ from memories.foundation.clock import SystemClock
 from memories.foundation.keys import some_of
 from memories.model.record import Record
 from memories.progress import Step
+
+_STATEMENTS = "stores/"  # What says whose signed values are here.
+_MAX_STATEMENT = 4096
 
 
 class BucketBackend(Backend):
@@ -403,6 +406,27 @@ class BucketBackend(Backend):
     def holders(self) -> dict[str, int]:
         """Return the holders that keep objects from being unlinked, and how many each."""
         return retention.holders(self._bucket.db)
+
+    def statement(self, name: str) -> bytes | None:
+        """Return the identity of the archive, or a statement about a store; None if absent."""
+        self._require()
+        try:
+            return bytes(self._bucket.store.get_range(f"{_STATEMENTS}{name}", 0, _MAX_STATEMENT))
+        except Absent:
+            return None
+
+    def put_statement(self, name: str, data: bytes) -> None:
+        """Keep a statement in the place of what is kept under its name."""
+        self._guard_write()
+        self._availability.require()
+        self._session.lease.ensure()
+        self._bucket.store.put(f"{_STATEMENTS}{name}", [data])
+
+    def statements(self) -> list[str]:
+        """Return the names of all statements."""
+        self._require()
+        found = self._bucket.store.list(_STATEMENTS)
+        return sorted(stat.name.removeprefix(_STATEMENTS) for stat in found)
 
     def paused(self) -> AbstractContextManager[None]:
         """Move and unlink nothing in the block, so that the results of `place_of` stay true."""

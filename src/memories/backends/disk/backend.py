@@ -523,6 +523,28 @@ class DiskBackend(Backend):
         """Remove hidden versions now: what replaced them is durable already, or removed itself."""
         self._importing().remove_hidden()
 
+    def statement(self, name: str) -> bytes | None:
+        """Return the identity of the store, or a statement about another one; None if absent.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return store_paths.read_statement(self._paths, name)
+
+    def put_statement(self, name: str, data: bytes) -> None:
+        """Keep a statement in the place of what is kept under its name; durable on return."""
+        self._writing()
+        with reported(self._paths.root, "write a statement"):
+            store_paths.write_statement(self._paths, self._files, name, data)
+
+    def statements(self) -> list[str]:
+        """Return the names of all statements."""
+        try:
+            names = [path.name for path in self._paths.stores.iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if not name.endswith(".tmp"))
+
     def is_pending(self, key: str) -> bool:
         """Return whether a crash would lose what `lookup` returns for `key`: it is not copied."""
         overlay = self._overlay()

@@ -1,4 +1,4 @@
-"""The file names in a store's directory, and the file `FORMAT` with the version of the format.
+"""The file names in a store's directory, and its small files: `FORMAT`, and who it is.
 
 A number is used for one file only, ever.
 """
@@ -6,15 +6,20 @@ A number is used for one file only, ever.
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 import msgspec
 
 from memories.backends.disk.files import Files, append
 from memories.errors import CorruptDataError, StorageError
+from memories.foundation.regular_file import read_regular
 
 FORMAT_NAME = "memories cold log"
 FORMAT_VERSION = 1
+IDENTITY = "identity"  # The name of the identity among the statements.
+IDENTITY_NBYTES = 16
+_MAX_STATEMENT = 4096
 
 
 class Format(msgspec.Struct, kw_only=True):
@@ -32,10 +37,15 @@ class StorePaths:
         self.log = root / "log"
         self.values = root / "values"
         self.index = root / "index"
+        self.stores = root / "stores"
         self.format = root / "FORMAT"
         self.lock = root / "LOCK"
         self.reserve = root / "RESERVE"
         self.manifest = self.index / "manifest"
+
+    def statement(self, name: str) -> Path:
+        """Return the path of the identity of the store, or of a statement about another one."""
+        return self.stores / name
 
     def segment(self, number: int) -> Path:
         """Return the path of a segment of the log."""
@@ -85,6 +95,8 @@ def create(paths: StorePaths, files: Files) -> None:
     for directory in (paths.log, paths.values, paths.index):
         files.mkdir(directory)
     if not paths.format.exists():
+        files.mkdir(paths.stores)
+        write_whole(files, paths.statement(IDENTITY), secrets.token_bytes(IDENTITY_NBYTES))
         write_whole(files, paths.format, _format_bytes())
     files.sync_directory(paths.root)
 
@@ -106,6 +118,27 @@ def verify(paths: StorePaths) -> None:
             f"{paths.root} has format {found.format!r} version {found.version}, and this "
             f"package reads {FORMAT_NAME!r} version {FORMAT_VERSION}; use a version that reads it"
         )
+
+
+def read_statement(paths: StorePaths, name: str) -> bytes | None:
+    """Return what is kept under `name`; None if nothing is.
+
+    Raises:
+        StorageError: it cannot be read, or something else than a small file lies there.
+    """
+    path = paths.statement(name)
+    try:
+        return read_regular(path, limit=_MAX_STATEMENT).data
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def write_statement(paths: StorePaths, files: Files, name: str, data: bytes) -> None:
+    """Keep `data` under `name`, in the place of what is kept there."""
+    files.mkdir(paths.stores)
+    write_whole(files, paths.statement(name), data)
 
 
 def write_whole(files: Files, path: Path, data: bytes) -> None:

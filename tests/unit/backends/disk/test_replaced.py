@@ -123,7 +123,7 @@ def test_a_torn_value_of_a_store_without_a_checkpoint_ends_its_history(tmp_path:
     value = backend._reader.path(unpack_place(torn.place))
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in ("log", "values", "index"):
+    for name in ("log", "values", "index", "stores"):
         (copy / name).mkdir()
     for file in path.rglob("*"):
         if file.is_file() and file.name not in ("LOCK", "RESERVE"):
