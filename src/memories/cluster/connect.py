@@ -37,7 +37,12 @@ def check_factor(factor: Any) -> int:
 
 
 def open_service(
-    addresses: Sequence[NodeAddress], factor: int, *, clock: Clock, allow_eviction: bool
+    addresses: Sequence[NodeAddress],
+    factor: int,
+    *,
+    clock: Clock,
+    allow_eviction: bool,
+    strict: bool,
 ) -> NodeService:
     """Return a running service over the nodes, of the kind that they are.
 
@@ -49,7 +54,9 @@ def open_service(
     if are_a_cluster(addresses):
         from memories.cluster.valkey_cluster.service import ClusterService
 
-        service = ClusterService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
+        service = ClusterService(
+            addresses, factor, clock=clock, allow_eviction=allow_eviction, strict=strict
+        )
     else:
         from memories.cluster.quorum.service import QuorumService
 

@@ -58,6 +58,8 @@ def _asked(
         "latency_seconds": (monotonic() - began) / 2,
         "keys": int(keys),
         "last_error": node.last_error,
+        "missing_copies": 0,
+        "short_writes": 0,
     }
     return state, fields, reply
 
@@ -73,4 +75,6 @@ def _offline(node: Node, reason: str) -> dict[str, Any]:
         "version": "",
         "latency_seconds": None,
         "last_error": reason,
+        "missing_copies": 0,
+        "short_writes": 0,
     }

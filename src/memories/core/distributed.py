@@ -58,6 +58,8 @@ class DistributedMemoryManager(MemoryManager):
         replication_factor: The number of nodes that store each value.
         node_options: `user`, `password` and `tls` of all nodes whose URLs have none.
         allow_eviction: Accept nodes that are configured to drop values when they are full.
+        strict_replication: Refuse writes to a primary of a Cluster whose replicas are gone, instead
+            of acknowledging them with the copies that can be had. Plain servers always do.
         near_cache: Answer repeated reads from local memory; the nodes report changes.
         options: All other options of `MemoryManager`.
 
@@ -76,6 +78,7 @@ class DistributedMemoryManager(MemoryManager):
         replication_factor: int = 2,
         node_options: Mapping[str, Any] | None = None,
         allow_eviction: bool = False,
+        strict_replication: bool = False,
         near_cache: bool = True,
         **options: Unpack[ManagerOptions],
     ) -> None:
@@ -85,7 +88,11 @@ class DistributedMemoryManager(MemoryManager):
         super().__init__(*sizes, **options)
         try:
             self._service: NodeService = open_service(
-                addresses, factor, clock=self._services.clock, allow_eviction=allow_eviction
+                addresses,
+                factor,
+                clock=self._services.clock,
+                allow_eviction=allow_eviction,
+                strict=strict_replication,
             )
         except BaseException:
             super().cleanup(flush=False)

@@ -14,8 +14,9 @@ from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.manifest import ChunkManifest
 from memories.cluster.reasons import join_reasons
+from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.shards import Shards
-from memories.cluster.valkey_cluster.write import WAIT_SECONDS, WRITE_SECONDS
+from memories.cluster.valkey_cluster.write import WRITE_SECONDS, wait_command
 from memories.errors import ReplicationError, UnavailableError
 from memories.foundation.worker_pool import Task
 
@@ -28,6 +29,7 @@ class ClusterChunks(ChunkStore):
 
     Args:
         shards: The nodes, and which of them serves which slot.
+        redundancy: Knows how many replicas must have a write.
         submit: Runs a function with its arguments in another thread.
         pause: Waits for some seconds, and returns True once the service is being closed.
     """
@@ -35,11 +37,13 @@ class ClusterChunks(ChunkStore):
     def __init__(
         self,
         shards: Shards,
+        redundancy: Redundancy,
         submit: Callable[..., Task[Any]],
         pause: Callable[[float], bool],
     ) -> None:
         super().__init__(submit)
         self._shards = shards
+        self._redundancy = redundancy
         self._pause = pause
 
     def placement(self) -> ChunkPlacement:
@@ -54,8 +58,7 @@ class ClusterChunks(ChunkStore):
     def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
         """Store the chunks of these indices on a primary, and wait until its replicas have them."""
         done: list[int] = []
-        needed = self._shards.copies - 1
-        wait = ("WAIT", needed, int(WAIT_SECONDS * 1000))
+        wait = wait_command(self._redundancy, node.name)
         if not (node.usable or node.due):
             return NodeTransfer(node, done, [], node.last_error)
         for start in range(0, len(indices), WINDOW):
@@ -67,8 +70,8 @@ class ClusterChunks(ChunkStore):
             refusals = [reply for reply in (*replies, copies) if isinstance(reply, ReplyError)]
             if refusals:
                 return NodeTransfer(node, done, [], str(refusals[0]))
-            if copies < needed:
-                reason = f"{copies} of the {needed} replicas needed have it"
+            if not self._redundancy.accepts(node.name, copies):
+                reason = f"{copies} of the {self._redundancy.wanted} replicas needed have it"
                 return NodeTransfer(node, done, [], reason)
             done += window
         return NodeTransfer(node, done, [], "")

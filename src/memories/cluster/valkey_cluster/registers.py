@@ -13,6 +13,7 @@ from memories.cluster.register_api import FoundRegister, RegisterBody, Registers
 from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import HEADER_BYTES, PREFIX
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, NOT_COPIED, ClusterRead, has_copy
+from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
 from memories.cluster.valkey_cluster.write import ClusterWrite
@@ -25,17 +26,23 @@ class ClusterRegisters(Registers):
 
     Args:
         shards: The nodes, and which of them serves which slot.
+        redundancy: Knows how many replicas must have a write.
         client: The id of this manager, which breaks ties between writers.
         clock: Its wall time makes new versions greater than those of removed tombstones.
         pause: Waits for some seconds, and returns True once the service is being closed.
     """
 
     def __init__(
-        self, shards: Shards, client: int, clock: Clock, pause: Callable[[float], bool]
+        self,
+        shards: Shards,
+        redundancy: Redundancy,
+        client: int,
+        clock: Clock,
+        pause: Callable[[float], bool],
     ) -> None:
         self._shards = shards
         self._reader = ClusterRead(shards, pause)
-        self._writer = ClusterWrite(shards, client, clock, pause)
+        self._writer = ClusterWrite(shards, redundancy, client, clock, pause)
 
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True

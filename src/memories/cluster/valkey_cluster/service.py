@@ -18,6 +18,7 @@ from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import cluster_node_status
 from memories.cluster.store import FrameStore
 from memories.cluster.valkey_cluster.chunks import ClusterChunks
+from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.registers import ClusterRegisters
 from memories.cluster.valkey_cluster.repair import ClusterRepair
 from memories.cluster.valkey_cluster.shards import Shards
@@ -42,15 +43,24 @@ class ClusterService(NodeService):
     """
 
     def __init__(
-        self, seeds: Sequence[NodeAddress], copies: int, *, clock: Clock, allow_eviction: bool
+        self,
+        seeds: Sequence[NodeAddress],
+        copies: int,
+        *,
+        clock: Clock,
+        allow_eviction: bool,
+        strict: bool,
     ) -> None:
         super().__init__(clock)
         self.shards = Shards(
             seeds, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
         self._refreshed_at = 0.0
-        self.registers = ClusterRegisters(self.shards, new_client(), clock, self.pause)
-        self.chunks = ClusterChunks(self.shards, self.workers.submit, self.pause)
+        self.redundancy = Redundancy(self.shards, strict=strict)
+        self.registers = ClusterRegisters(
+            self.shards, self.redundancy, new_client(), clock, self.pause
+        )
+        self.chunks = ClusterChunks(self.shards, self.redundancy, self.workers.submit, self.pause)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             self.shards.bootstrap()
@@ -71,6 +81,7 @@ class ClusterService(NodeService):
         if self.clock.monotonic() >= self._refreshed_at + wait:
             self._refreshed_at = self.clock.monotonic()
             self.shards.refresh()
+            self.redundancy.refresh()
 
     def nodes(self) -> Iterable[Node]:
         """Return all primaries."""
@@ -82,9 +93,18 @@ class ClusterService(NodeService):
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return the state of each node, by its name."""
-        return self._ask_status(
+        states = self._ask_status(
             self.shards.all_nodes(), lambda node: cluster_node_status(node, self.clock.monotonic)
         )
+        for shard in self.shards.slot_map.all_shards():
+            if shard.primary in states:
+                sound = [states[name] for name in shard.replicas if name in states]
+                ready = sum(one["online"] and one["up_to_date"] for one in sound)
+                states[shard.primary] |= {
+                    "missing_copies": max(0, self.redundancy.wanted - ready),
+                    "short_writes": self.redundancy.short_writes(shard.primary),
+                }
+        return states
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
         """Repair damage that another node has undamaged, remove garbage, and return the report."""

@@ -12,12 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import EvictingNodeError, Node, parse_info
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.valkey_cluster.slots import Shard, SlotMap, slot_of
+from memories.cluster.valkey_cluster.slots import (
+    ClusterMember,
+    Shard,
+    SlotMap,
+    hidden_replicas,
+    read_members,
+    slot_of,
+)
 from memories.errors import InvalidOptionError, UnavailableError
 
 _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
 _ASK_SECONDS = 0.5
 _FOUND_SECONDS = 2.0
+_HIDDEN_SECONDS = 15.0  # A new replica is hidden until the nodes know how much it has copied.
 # It allows reads from a replica, and has no effect on a primary.
 SETUP_COMMANDS = (("READONLY",),)
 
@@ -55,30 +63,54 @@ class Shards:
 
         Raises:
             UnavailableError: no node answers, or not every slot is served.
-            InvalidOptionError: a primary has fewer replicas than the copies need, or a node would
-                drop values silently.
+            InvalidOptionError: the Cluster was formed with fewer replicas than the copies need, or
+                a node would drop values silently.
         """
-        end = self.monotonic() + _FOUND_SECONDS
-        while (reason := self._why_unusable()) and self.monotonic() < end:
-            self.refresh()  # News of a replica takes a while to spread among the nodes.
-        if reason:
-            raise reason
-
-    def _why_unusable(self) -> Exception | None:
-        """Return why the Cluster cannot be used; None if it can."""
+        began = self.monotonic()
+        self.refresh()  # News of a replica takes a while to spread among the nodes.
+        while not self.slot_map.whole and self.monotonic() < began + _FOUND_SECONDS:
+            self.refresh()
         if not self.slot_map.whole:
             reasons = "; ".join(f"{node.name}: {node.last_error}" for node in self.all_nodes())
-            return UnavailableError(
+            raise UnavailableError(
                 f"the cluster does not serve all of its slots, by the reports of its nodes "
                 f"({reasons})"
             )
-        for shard in self.slot_map.all_shards():
-            if len(shard.replicas) < self.copies - 1:
-                return InvalidOptionError(
-                    f"replication_factor={self.copies} needs {self.copies - 1} replicas of every "
-                    f"primary, and {shard.primary} has {len(shard.replicas)}"
-                )
-        return None
+        while (short := self._short_shards()) and self.monotonic() < began + _HIDDEN_SECONDS:
+            members = self._members()
+            if not any(hidden_replicas(members, shard) for shard in short):
+                break
+            self.refresh()
+        if short:
+            self._require_replicas(short[0], self._members())
+
+    def _short_shards(self) -> list[Shard]:
+        """Return the shards whose replicas are too few for all copies."""
+        return [
+            shard for shard in self.slot_map.all_shards() if len(shard.replicas) < self.copies - 1
+        ]
+
+    def _require_replicas(self, short: Shard, members: Sequence[ClusterMember]) -> None:
+        """Raise `InvalidOptionError` unless some shard has, or had, enough replicas.
+
+        Nodes that have failed were replicas, or primaries whose replicas took over.
+        """
+        most = max(len(shard.replicas) for shard in self.slot_map.all_shards())
+        failed = sum("fail" in one.flags or "fail?" in one.flags for one in members)
+        if most + failed < self.copies - 1:
+            raise InvalidOptionError(
+                f"replication_factor={self.copies} needs {self.copies - 1} replicas of every "
+                f"primary, and {short.primary} has {len(short.replicas)}"
+            )
+
+    def _members(self) -> list[ClusterMember]:
+        """Return the nodes as the first node that answers sees them, failed ones too."""
+        for node in self._nodes_to_ask():
+            try:
+                return read_members(node.call("CLUSTER", "NODES"))
+            except (UnavailableError, ReplyError) as error:
+                node.last_error = str(error)
+        return []
 
     def node(self, name: str) -> Node:
         """Return the node of that name; it is created if it is new."""

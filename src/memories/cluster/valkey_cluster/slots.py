@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from memories.errors import UnavailableError
 
 SLOTS = 16_384
+FAILING = frozenset({"fail", "fail?", "handshake", "noaddr"})  # Flags of a node.
 
 
 def slot_of(name: bytes) -> int:
@@ -97,6 +98,43 @@ class SlotMap:
         shards = list(self.shards)
         shards[slot] = Shard(primary, others)
         return SlotMap(tuple(shards), self.epoch)
+
+
+class ClusterMember(NamedTuple):
+    """A node as another node of the Cluster sees it, whether it serves slots or not."""
+
+    id: str
+    name: str
+    flags: frozenset[str]
+    primary_id: str  # Of the node that it replicates; "-" for a primary.
+
+    @property
+    def is_primary(self) -> bool:
+        """Return whether it is a primary."""
+        return "master" in self.flags
+
+
+def read_members(reply: bytes) -> list[ClusterMember]:
+    """Return the nodes in a reply to CLUSTER NODES; lines of another form are left out."""
+    rows = (line.split() for line in reply.decode("utf-8", "replace").splitlines())
+    return [
+        ClusterMember(row[0], row[1].partition("@")[0], frozenset(row[2].split(",")), row[3])
+        for row in rows
+        if len(row) >= 8
+    ]
+
+
+def hidden_replicas(members: Iterable[ClusterMember], shard: Shard) -> int:
+    """Return how many living replicas of a shard its slot map does not show yet.
+
+    Redis 7 and Valkey show a replica only once they know how much it has copied.
+    """
+    known = list(members)
+    primary = next((one for one in known if one.name == shard.primary), None)
+    if primary is None:
+        return 0
+    replicas = [one for one in known if one.primary_id == primary.id and not one.flags & FAILING]
+    return sum(one.name not in shard.replicas for one in replicas)
 
 
 def group_by_shard(slot_map: SlotMap, names: Sequence[bytes]) -> Mapping[Shard, list[bytes]]:

@@ -15,10 +15,12 @@ from memories.cluster.client import scripts
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.limits import PATIENCE_SECONDS, allowance
+from memories.cluster.manifest import ChunkUpload
 from memories.cluster.register_api import RegisterBody, WrittenRegister
 from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import RegisterKind, key_text, pack_register
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, ask_redirected
+from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
 from memories.cluster.versions import ABSENT, RegisterVersion, successor
@@ -45,6 +47,8 @@ class _PendingWrite:
         self.condition = b"" if if_version is None else b"%016x" % if_version
         self.if_version = if_version
         self.in_doubt = False
+        self.retry_until = 0.0
+        self.replaced: ChunkUpload | None = None
         self.reason = NOT_ANSWERED
         self.nbytes = sum(segment.nbytes for segment in body.segments)
 
@@ -75,9 +79,15 @@ class ClusterWrite:
     """Stores registers on the primaries of their slots, and waits for their replicas."""
 
     def __init__(
-        self, shards: Shards, client: int, clock: Clock, pause: Callable[[float], bool]
+        self,
+        shards: Shards,
+        redundancy: Redundancy,
+        client: int,
+        clock: Clock,
+        pause: Callable[[float], bool],
     ) -> None:
         self._shards = shards
+        self._redundancy = redundancy
         self._client = client
         self._clock = clock
         self._pause = pause
@@ -152,12 +162,9 @@ class ClusterWrite:
             for one in wave:
                 one.reason = f"{node.name}: {node.last_error}"
             return False
-        commands = [one.command for one in wave]
-        round_.ask(node, lambda run_id: [*commands, self._wait_command()], wave)
+        commands = [*(one.command for one in wave), wait_command(self._redundancy, node.name)]
+        round_.ask(node, lambda run_id: commands, wave)
         return True
-
-    def _wait_command(self) -> Command:
-        return ("WAIT", self._shards.copies - 1, int(WAIT_SECONDS * 1000))
 
     def _record(
         self, request: NodeRequest, results: dict[bytes, WrittenRegister | Exception]
@@ -174,17 +181,20 @@ class ClusterWrite:
         *replies, copies = request.replies
         sound = True
         for one, reply in zip(wave, replies, strict=True):
+            node = request.node
             if isinstance(reply, ReplyError) and reply.code == "ASK":
                 node = self._shards.node(reply.text.split()[-1])
                 reply = ask_redirected(node, one.command)
-                copies = ask_redirected(node, self._wait_command())
+                copies = ask_redirected(node, wait_command(self._redundancy, node.name))
             if isinstance(reply, ReplyError) and _is_retryable(reply):
                 self._record_retryable(request, one, reply)
                 sound = False
                 continue
-            outcome = self._outcome(one, reply, copies)
+            outcome = self._outcome(one, reply, node.name, copies)
             if outcome is not None:
                 results[one.name] = outcome
+            elif one.in_doubt:
+                sound = False  # A replica may yet confirm it: wait, and send it again.
         return sound
 
     def _record_retryable(
@@ -197,7 +207,7 @@ class ClusterWrite:
             request.node.forget_scripts(request.connection)
 
     def _outcome(
-        self, one: _PendingWrite, reply: Any, copies: Any
+        self, one: _PendingWrite, reply: Any, primary: str, copies: Any
     ) -> WrittenRegister | Exception | None:
         """Return the outcome of a write; None if it must be sent again with a newer version."""
         if isinstance(reply, Exception):
@@ -212,7 +222,7 @@ class ClusterWrite:
             if became != b"done":
                 became = self._replace_damaged(one)
         if became == b"done":
-            return self._confirmed(one, before, copies)
+            return self._confirmed(one, before, primary, copies)
         if one.in_doubt:
             one.reason = "another write came in between, and the first answer was lost"
             return one.error()
@@ -227,19 +237,21 @@ class ClusterWrite:
         return None
 
     def _confirmed(
-        self, one: _PendingWrite, before: RegisterCopy, copies: Any
-    ) -> WrittenRegister | Exception:
-        needed = self._shards.copies - 1
-        if needed and (not isinstance(copies, int) or copies < needed):
-            has = copies if isinstance(copies, int) else 0
+        self, one: _PendingWrite, before: RegisterCopy, primary: str, copies: Any
+    ) -> WrittenRegister | Exception | None:
+        has = copies if isinstance(copies, int) else 0
+        if before.version != one.version:
+            one.replaced = before.upload
+        if not self._redundancy.accepts(primary, has):
             one.in_doubt = True
             one.reason = (
-                f"the primary has it, and {has} of the {needed} replicas needed confirmed it "
-                f"within {WAIT_SECONDS:g} s; if the primary fails now, it is lost"
+                f"the primary has it, and {has} of the {self._redundancy.wanted} replicas needed "
+                f"confirmed it within {WAIT_SECONDS:g} s; if the primary fails now, it is lost"
             )
-            return one.error()
-        replaced = before.upload if before.version != one.version else None
-        return WrittenRegister(one.version, replaced)
+            now = self._shards.monotonic()
+            one.retry_until = one.retry_until or now + self._redundancy.patience_seconds
+            return None if now < one.retry_until else one.error()
+        return WrittenRegister(one.version, one.replaced)
 
     def _replace_damaged(self, one: _PendingWrite) -> bytes:
         """Replace a damaged register, whose version cannot be compared; return the outcome."""
@@ -248,12 +260,19 @@ class ClusterWrite:
             there = node.call("GET", one.name) or b""
             digest = hashlib.sha1(there).hexdigest()
             command = scripts.SLOT_REPLACE.call([one.name], digest, one.register)
-            replies = node.pipeline([command, self._wait_command()], strict=True)
+            replies = node.pipeline(
+                [command, wait_command(self._redundancy, node.name)], strict=True
+            )
         except (UnavailableError, ReplyError) as error:
             one.reason = str(error)
             one.in_doubt = True
             return b"failed"
         return b"done" if replies[0] == 1 else b"older"
+
+
+def wait_command(redundancy: Redundancy, primary: str) -> Command:
+    """Return the command that waits until the replicas of a primary have what it was sent."""
+    return ("WAIT", redundancy.needed(primary), int(WAIT_SECONDS * 1000))
 
 
 def _wave(queue: list[_PendingWrite]) -> list[_PendingWrite]:

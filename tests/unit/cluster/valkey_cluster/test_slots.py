@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from memories.cluster.valkey_cluster.slots import Shard, SlotMap, group_by_shard, slot_of
+from memories.cluster.valkey_cluster.slots import (
+    Shard,
+    SlotMap,
+    group_by_shard,
+    hidden_replicas,
+    read_members,
+    slot_of,
+)
 from memories.errors import UnavailableError
 
 REPLY = [
@@ -59,3 +66,22 @@ def test_a_view_that_makes_no_sense_is_refused(reply: object) -> None:
     """A node that talks nonsense must not decide where values go."""
     with pytest.raises(UnavailableError):
         SlotMap.read(reply, 1, asked="x")
+
+
+def test_replicas_that_a_slot_map_hides_are_counted() -> None:
+    """CLUSTER NODES lists them from the start; failed ones, and those of others, do not count."""
+    reply = b"""\
+p1 10.0.0.1:6379@16379,host myself,master - 0 0 1 connected 0-8191
+p2 10.0.0.2:6379@16379 master - 0 1 2 connected 8192-16383
+r1 10.0.0.3:6379@16379 slave p1 0 1 1 connected
+r2 10.0.0.4:6379@16379 slave,fail p1 0 1 1 disconnected
+r3 10.0.0.5:6379@16379 slave p2 0 1 2 connected
+not a node
+"""
+    members = read_members(reply)
+    assert ["p1", "p2", "r1", "r2", "r3"] == [one.id for one in members]
+    assert [True, True, False, False, False] == [one.is_primary for one in members]
+    assert 1 == hidden_replicas(members, Shard("10.0.0.1:6379"))
+    assert 0 == hidden_replicas(members, Shard("10.0.0.1:6379", ("10.0.0.3:6379",)))
+    assert 1 == hidden_replicas(members, Shard("10.0.0.2:6379"))
+    assert 0 == hidden_replicas(members, Shard("10.0.0.9:6379"))
