@@ -8,7 +8,7 @@ WORKERS ?= 3
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help demo compile test check lint format bench days reference torture test-gpu clean
+.PHONY: help demo compile test check lint format bench days reference docs torture test-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -64,9 +64,15 @@ days: ## Run whole programs beside what users have today (15 minutes).
 	@$(BIN)/python compile_core.py
 	@$(BIN)/python -m days $(ARGS)
 
-reference: ## Write docs/reference anew from the docstrings.
+reference: ## Write docs/reference anew from the docstrings, and the diagrams from the sources.
 	@.ci/venv test
 	@$(BIN)/python docs/reference/generate.py
+	@$(BIN)/python docs/diagrams/draw.py
+
+docs: ## Build the site of the documents into .docs/site, and run its notebooks (a minute).
+	@.ci/venv docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs/site . .docs/site
+	@echo "open .docs/site/index.html"
 
 torture: ## Run the long campaigns: kills, faults and races, many times over.
 	@.ci/venv test torture compile
