@@ -361,3 +361,68 @@ def test_old_garbage_is_removed_but_not_new(plain_nodes: LocalGroup, tmp_path: P
         assert 1 == manager.repair().orphans
         assert 1 == plain_nodes.servers[0].call("EXISTS", young.names()[0])
         assert np.array_equal(np.arange(900_000), manager.retrieve_distributed("large"))
+
+
+def test_nodes_that_forgot_their_scripts_are_brought_up_to_date_and_added(
+    plain_nodes: LocalGroup, node: LocalServer
+) -> None:
+    """SCRIPT FLUSH: one that restarted empty was never up to date again, and no change began."""
+
+    def flush() -> None:
+        for server in (*plain_nodes.servers, node):
+            server.call("SCRIPT", "FLUSH")
+
+    with manager_of(plain_nodes.names) as manager:
+        values = {f"key {number}": number for number in range(KEYS)}
+        manager.store_many_distributed(values)
+        restarted = plain_nodes.servers[0]
+        restarted.restart()
+        until(lambda: not manager.get_node_status()[restarted.name]["up_to_date"])
+        flush()
+        until(lambda: manager.get_node_status()[restarted.name]["up_to_date"])
+        flush()
+        manager.add_node(node.name)
+        flush()
+        manager.remove_node(plain_nodes.names[1])
+        flush()
+        manager.delete_distributed("key 1")
+        manager.store_distributed("key 2", "new")
+        assert [] == manager.repair().unreadable
+        del values["key 1"]
+        assert {**values, "key 2": "new"} == manager.retrieve_many_distributed(values)
+
+
+def test_readable_keys_on_full_nodes_are_not_called_unreadable(plain_nodes: LocalGroup) -> None:
+    """The repair says that they lack a copy, and which node has no room for it."""
+    dead, full, roomy = plain_nodes.servers
+    with manager_of(plain_nodes.names) as manager:
+        values = {f"key {number}": number for number in range(KEYS)}
+        manager.store_many_distributed(values)
+        manager.store_distributed("large", bytes(9_000_000))
+        full.call("CONFIG", "SET", "maxmemory", 1)
+        roomy.call("CONFIG", "SET", "maxmemory", 1)
+        dead.kill()
+        until(lambda: not manager.get_node_status()[dead.name]["online"])
+        report = manager.repair()
+        assert [] == report.unreadable
+        assert KEYS / 2 < report.short < KEYS  # Two thirds had a copy on the dead node.
+        assert "OOM" in str(report.silent)
+        for server in (full, roomy):
+            server.call("CONFIG", "SET", "maxmemory", 0)
+        report = manager.repair()
+        assert ([], 0) == (report.unreadable, report.short)
+        assert (KEYS + 1, KEYS + 1) == (registers_on(full), registers_on(roomy))
+        assert bytes(9_000_000) == manager.retrieve_distributed("large")
+
+
+@pytest.mark.parametrize("size", [100, 9_000_000])
+def test_a_value_that_no_node_takes_ends_with_an_error_of_ours(
+    plain_nodes: LocalGroup, size: int
+) -> None:
+    """A large one ended with a bare `ValueError`."""
+    with manager_of(plain_nodes.names) as manager:
+        for server in plain_nodes.servers:
+            server.kill()
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="node"):
+                manager.store_distributed("key", bytes(size))

@@ -18,6 +18,7 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation, read_incarnation
 from memories.cluster.quorum.members import MEMBERS_KEY, MemberList, Members
 from memories.cluster.reasons import join_reasons
+from memories.cluster.run_script import run_script
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.logging import logger
 
@@ -136,10 +137,9 @@ def publish_to(reply: DiscoveryReply, member_list: MemberList, state: str) -> No
     old_member_list = b"" if reply.member_list is None else pack_member_list(reply.member_list)
     old_incarnation = b"" if reply.incarnation is None else reply.incarnation.text
     incarnation = Incarnation(state, reply.run_id, member_list.epoch)
-    reply.node.call(
-        *scripts.SWAP.call([MEMBERS_KEY], old_member_list, pack_member_list(member_list))
-    )
-    reply.node.call(*scripts.SWAP.call([INCARNATION_KEY], old_incarnation, incarnation.text))
+    new_member_list = pack_member_list(member_list)
+    run_script(reply.node, scripts.SWAP, [MEMBERS_KEY], old_member_list, new_member_list)
+    run_script(reply.node, scripts.SWAP, [INCARNATION_KEY], old_incarnation, incarnation.text)
 
 
 def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict[str, str]) -> None:

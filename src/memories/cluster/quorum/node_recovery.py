@@ -18,6 +18,7 @@ from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.reasons import join_reasons
 from memories.cluster.register_format import PREFIX
+from memories.cluster.run_script import run_script
 from memories.errors import UnavailableError
 
 # Longer than a write waits for its nodes. Without this pause, a write could count a copy that the
@@ -105,6 +106,6 @@ class NodeRecovery:
             # A connection belongs to one server process, so the incarnation is of this process.
             if self._node.run_id_of(connection) != run_id:
                 return False
-            connection.call(*scripts.SWAP.call([INCARNATION_KEY], before, after))
+            run_script(connection, scripts.SWAP, [INCARNATION_KEY], before, after)
             self._node.up_to_date = connection.call("GET", INCARNATION_KEY) == after
         return self._node.up_to_date

@@ -30,6 +30,7 @@ from memories.cluster.reasons import join_reasons
 from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
 from memories.cluster.register_copy import read_copy
 from memories.cluster.register_format import HEADER_BYTES, PREFIX, key_text, pack_register
+from memories.cluster.run_script import run_script
 from memories.cluster.versions import ABSENT, successor
 from memories.errors import (
     CorruptDataError,
@@ -377,8 +378,8 @@ class QuorumRegisters(Registers):
                 accepted = Incarnation(JOINING, run_id, self._members.epoch).accepted
                 digest = hashlib.sha1(there).hexdigest()
                 keys = [INCARNATION_KEY, query.name]
-                command = scripts.REPLACE.call(keys, *accepted, digest, data)
-                replaced = bool(connection.call(*command) == 1)
+                reply = run_script(connection, scripts.REPLACE, keys, *accepted, digest, data)
+                replaced = bool(reply == 1)
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             return False

@@ -17,6 +17,7 @@ from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import key_of
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.repair_walk import ChunkRepairCounts
+from memories.cluster.run_script import run_script
 from memories.cluster.versions import RegisterVersion
 from memories.errors import CorruptDataError, UnavailableError
 
@@ -125,8 +126,8 @@ class QuorumRepair:
 
     def drop_tombstone(self, name: bytes, version: RegisterVersion) -> bool:
         """Remove a tombstone from all members."""
-        drop = scripts.DROP.call([name], version.text)
-        dropped = [node.call(*drop) for node in self._members.all_members()]
+        nodes = self._members.all_members()
+        dropped = [run_script(node, scripts.DROP, [name], version.text) for node in nodes]
         return any(dropped)
 
     def _first_holder(self, query: RegisterQuery) -> str | None:
@@ -146,7 +147,7 @@ class QuorumRepair:
             return 0
         there = node.call("GETRANGE", query.name, 0, 31)
         if there and there <= query.version.text:
-            return int(node.call(*scripts.DROP.call([query.name], there)))
+            return int(run_script(node, scripts.DROP, [query.name], there))
         return 0
 
 

@@ -20,6 +20,7 @@ from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import OutdatedMembersError
 from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.reasons import join_reasons
+from memories.cluster.run_script import run_script
 from memories.cluster.versions import RegisterVersion
 from memories.errors import MemoriesError
 
@@ -206,10 +207,8 @@ def readmit(node: Node, run_id: str, seen: str, members: Members) -> bool:
         )
     fitting = Incarnation(JOINING, run_id, members.epoch)
     try:
-        return node.call(*scripts.SWAP.call([INCARNATION_KEY], seen, fitting.text)) in (
-            1,
-            *fitting.accepted,
-        )
+        reply = run_script(node, scripts.SWAP, [INCARNATION_KEY], seen, fitting.text)
+        return reply in (1, *fitting.accepted)
     except MemoriesError as error:
         node.last_error = str(error)
         return False

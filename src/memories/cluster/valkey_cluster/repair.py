@@ -17,6 +17,7 @@ from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import key_of
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.repair_walk import ChunkRepairCounts
+from memories.cluster.run_script import run_script
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
 from memories.cluster.versions import RegisterVersion
@@ -76,7 +77,7 @@ class ClusterRepair:
     def drop_tombstone(self, name: bytes, version: RegisterVersion) -> bool:
         """Remove a tombstone from its primary, and so from the replicas."""
         primary = self._shards.node(self._shards.shard_of(name).primary)
-        return bool(primary.call(*scripts.DROP.call([name], version.text)))
+        return bool(run_script(primary, scripts.DROP, [name], version.text))
 
     def _read_copies(
         self, shard: Shard, name: bytes, report: RepairReport
@@ -97,8 +98,8 @@ class ClusterRepair:
         """Write a register to its primary again, which copies it to all replicas."""
         try:
             there = primary.call("GET", name) or b""
-            command = scripts.SLOT_REPLACE.call([name], hashlib.sha1(there).hexdigest(), data)
-            report.mended += int(primary.call(*command))
+            digest = hashlib.sha1(there).hexdigest()
+            report.mended += int(run_script(primary, scripts.SLOT_REPLACE, [name], digest, data))
         except (UnavailableError, ReplyError) as error:
             report.silent[primary.name] = str(error)
 

@@ -19,6 +19,7 @@ from memories.cluster.manifest import ChunkUpload
 from memories.cluster.register_api import RegisterBody, WrittenRegister
 from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import RegisterKind, key_text, pack_register
+from memories.cluster.run_script import run_script
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, ask_redirected
 from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.shards import Shards
@@ -185,6 +186,9 @@ class ClusterWrite:
             if isinstance(reply, ReplyError) and reply.code == "ASK":
                 node = self._shards.node(reply.text.split()[-1])
                 reply = ask_redirected(node, one.command)
+                if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+                    ask_redirected(node, ("SCRIPT", "LOAD", scripts.SLOT_STORE.source))
+                    reply = ask_redirected(node, one.command)
                 copies = ask_redirected(node, wait_command(self._redundancy, node.name))
             if isinstance(reply, ReplyError) and _is_retryable(reply):
                 self._record_retryable(request, one, reply)
@@ -220,7 +224,7 @@ class ClusterWrite:
         except CorruptDataError:
             before = RegisterCopy(None, None, None)
             if became != b"done":
-                became = self._replace_damaged(one)
+                became, copies = self._replace_damaged(one)
         if became == b"done":
             return self._confirmed(one, before, primary, copies)
         if one.in_doubt:
@@ -253,21 +257,23 @@ class ClusterWrite:
             return None if now < one.retry_until else one.error()
         return WrittenRegister(one.version, one.replaced)
 
-    def _replace_damaged(self, one: _PendingWrite) -> bytes:
-        """Replace a damaged register, whose version cannot be compared; return the outcome."""
+    def _replace_damaged(self, one: _PendingWrite) -> tuple[bytes, int]:
+        """Replace a damaged register, whose version cannot be compared.
+
+        Returns the outcome, and how many replicas have confirmed it.
+        """
         node = self._shards.node(self._shards.shard_of(one.name).primary)
         try:
-            there = node.call("GET", one.name) or b""
-            digest = hashlib.sha1(there).hexdigest()
-            command = scripts.SLOT_REPLACE.call([one.name], digest, one.register)
-            replies = node.pipeline(
-                [command, wait_command(self._redundancy, node.name)], strict=True
-            )
+            with node.acquire() as connection:  # WAIT counts the writes of its own connection.
+                there = connection.call("GET", one.name) or b""
+                digest, keys = hashlib.sha1(there).hexdigest(), [one.name]
+                done = run_script(connection, scripts.SLOT_REPLACE, keys, digest, one.register)
+                copies = connection.call(*wait_command(self._redundancy, node.name))
         except (UnavailableError, ReplyError) as error:
             one.reason = str(error)
             one.in_doubt = True
-            return b"failed"
-        return b"done" if replies[0] == 1 else b"older"
+            return b"failed", 0
+        return b"done" if done == 1 else b"older", copies
 
 
 def wait_command(redundancy: Redundancy, primary: str) -> Command:
