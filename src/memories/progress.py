@@ -7,11 +7,11 @@ in bytes. `bar()` makes such a callable; a program may pass any other, tqdm's or
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, Self, TextIO
 
 from memories.foundation.clock import SystemClock
+from memories.foundation.fork_lock import new_lock
 from memories.foundation.units import format_size
 
 REFRESH_SECONDS = 0.1
@@ -112,7 +112,7 @@ class Bars:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._bars: dict[str, Bar] = {}
 
     def __call__(self, key: str, done: int, total: int) -> None:

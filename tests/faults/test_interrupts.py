@@ -457,7 +457,7 @@ def test_an_interrupted_snapshot_leaves_no_view_open(tmp_path: Path) -> None:
     gc.disable()
     try:
         interrupter.run(snapshot)
-        for line in range(interrupter.lines - 40, interrupter.lines + 1):
+        for line in range(interrupter.lines - 60, interrupter.lines + 1):
             interrupter.run(snapshot, line)
             assert not pins, interrupter.struck
             struck.add(interrupter.struck)
@@ -559,7 +559,8 @@ def handled(bench: Bench, name: str, lines: Iterator[int]) -> None:
         manager, changed = bench.manager, f"handler/{len(called)}"
         assert identical(manager.retrieve("bystander/cold"), bench.held["bystander/cold"])
         assert identical(manager["bystander/warm"], bench.held["bystander/warm"])
-        assert manager.stats().tiers
+        with suppress(BusyError):
+            assert manager.stats().tiers
         for call in (manager.flush, lambda: manager.create_snapshot(bench.folder / "handler")):
             with suppress(BusyError):
                 call()

@@ -20,6 +20,7 @@ from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import FrameStore
 from memories.errors import ClosedError, ForkedError, UnavailableError
 from memories.foundation.clock import Clock
+from memories.foundation.fork_lock import holds_none, interrupting
 from memories.foundation.forks import after_fork
 from memories.foundation.periodic import Latch, Periodic
 from memories.foundation.worker_pool import WorkerPool
@@ -39,6 +40,7 @@ class NodeService(ABC):
         self.clock = clock
         self.workers = WorkerPool(WORKERS, "nodes")
         self.forked = False
+        self.holds_lock: Callable[[], bool] = holds_none  # Whether this thread holds any lock.
         self._ended = Latch()
         self._maintenance = Periodic(
             self.maintain, "nodes-maintenance", seconds=_MAINTENANCE_SECONDS
@@ -70,7 +72,10 @@ class NodeService(ABC):
         Raises:
             ClosedError: the manager was cleaned up.
             ForkedError: this is a forked child, which may only read.
+            BusyError: a signal handler or a destructor asks, in the middle of another call.
         """
+        if self.holds_lock():
+            raise interrupting()
         if self.closed:
             raise ClosedError("this manager was cleaned up; make a new DistributedMemoryManager")
         if writing and self.forked:

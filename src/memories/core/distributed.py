@@ -33,6 +33,7 @@ from memories.errors import (
     UnsupportedTypeError,
     about_key,
 )
+from memories.foundation.fork_lock import HeldLocks
 from memories.foundation.keys import check_key, some_of
 from memories.foundation.wrong_calls import explain_calls
 from memories.frames.writer import Frame, pack
@@ -86,23 +87,26 @@ class DistributedMemoryManager(MemoryManager):
         addresses = check_nodes(nodes, self._node_options)
         factor = check_factor(replication_factor)
         super().__init__(*sizes, **options)
+        near_copies = NearCacheStore(self._hierarchy)
         try:
-            self._service: NodeService = open_service(
-                addresses,
-                factor,
-                clock=self._services.clock,
-                allow_eviction=allow_eviction,
-                strict=strict_replication,
-            )
+            with HeldLocks() as held:
+                self._service: NodeService = open_service(
+                    addresses,
+                    factor,
+                    clock=self._services.clock,
+                    allow_eviction=allow_eviction,
+                    strict=strict_replication,
+                )
+                # A separate object: references to it do not keep the manager alive.
+                self._near = Freshness(near_copies.drop)
         except BaseException:
             super().cleanup(flush=False)
             raise
+        self._service.holds_lock = held.any_here
         self._copies = factor
         self._trust = self._hierarchy.trust.for_nodes()
-        self._near_copies = NearCacheStore(self._hierarchy)
+        self._near_copies = near_copies
         self._monotonic = self._services.clock.monotonic
-        # A separate object: references to it do not keep the manager alive.
-        self._near = Freshness(self._near_copies.drop)
         self._hierarchy.events.subscribe(_weak_observer(self._near), kinds=(Removed,))
         if near_cache:
             self._service.start_near_cache(self._near)

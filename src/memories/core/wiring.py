@@ -36,6 +36,7 @@ from memories.engine.tier import AnyTier, DurableTier, Tiers, VolatileTier
 from memories.engine.victims import NoVictims, PolicyVictims
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock, SystemClock
+from memories.foundation.fork_lock import HeldLocks
 from memories.foundation.logging import logger
 from memories.foundation.units import MAX_BYTES
 from memories.frames import compression
@@ -83,8 +84,9 @@ def assemble(
     device = find_device(settings.hot_device)
     if not settings.read_only:
         warn_of_sizes(settings, device=device is not None)
-    wiring = _Wiring(settings, clock or SystemClock(), device)
-    return wiring.start(migration)
+    with HeldLocks() as held:
+        wiring = _Wiring(settings, clock or SystemClock(), device, held)
+        return wiring.start(migration)
 
 
 def check_migration(migration: object) -> None:
@@ -121,8 +123,11 @@ def _check(settings: Settings) -> None:
 class _Wiring:
     """The parts of one manager while they are made."""
 
-    def __init__(self, settings: Settings, clock: Clock, device: Device | None) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, device: Device | None, held: HeldLocks
+    ) -> None:
         self.settings = settings
+        self.held = held
         self.clock = clock
         self.device = device
         self.table = EntryTable()
@@ -195,6 +200,7 @@ class _Wiring:
             write_through=settings.write_through,
             read_only=settings.read_only,
         )
+        hierarchy.operations.holds_lock = events.holds_lock = self.held.any_here
         if self.device is not None:
             self.device.make_room = partial(hierarchy.evict_bytes, TierName.HOT)
         migrator = None

@@ -206,9 +206,10 @@ class Catalog:
 
     def __len__(self) -> int:
         """Return the number of keys."""
-        with self.lock:
-            own = len(self.entries) - self._internal
-            return own - self.backing.total() + self.journal.usage().keys
+        with self.journal.commit_lock:
+            with self.lock:
+                own = len(self.entries) - self._internal - self.backing.total()
+            return own + self.journal.count_keys()
 
     @contextmanager
     def instant(self) -> Iterator[Instant]:
@@ -216,11 +217,12 @@ class Catalog:
 
         Commits wait while the view is made, not while it is used.
         """
-        with self.lock:
-            entries = [entry for entry in self.entries.values() if entry.key[0] != INTERNAL]
+        with self.journal.commit_lock:
             view = self.journal.view()
             records = view.__enter__()
-            version = self.table.version
+            with self.lock:
+                entries = [entry for entry in self.entries.values() if entry.key[0] != INTERNAL]
+                version = self.table.version
         try:
             yield Instant(version, entries, records)
         finally:

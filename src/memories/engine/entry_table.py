@@ -23,7 +23,11 @@ EVERY: Final = 32  # One change in so many is announced to the settlement, and t
 
 
 class EntryTable:
-    """The entries, and the lock under which they change. Readers look into `entries` without it."""
+    """The entries, and the lock under which they change. Readers look into `entries` without it.
+
+    A thread that holds the lock acquires no other one. So a signal handler that stores or reads a
+    value in RAM can wait for it, whatever lock the interrupted code holds.
+    """
 
     def __init__(self) -> None:
         self.lock: RLock = new_lock()

@@ -49,7 +49,6 @@ from memories.errors import (
     about_key,
 )
 from memories.foundation.clock import Clock
-from memories.foundation.fork_lock import holder_test
 from memories.foundation.keys import INTERNAL, some_of
 from memories.frames.fast_path import MAX_BYTES
 from memories.frames.signing import Keyring
@@ -106,7 +105,6 @@ class Hierarchy:
         )
         self.locks = self.operations.locks
         self.settlement = Settlement(tiers, catalog, self.operations, events)
-        self.operations.blocked = (holder_test(catalog.lock), self.settlement.is_held_here)
         tiers.settle = self.settlement.settle_before
         for tier in tiers.volatile.values():
             tier.victims.settle = self.settlement.settle
@@ -264,6 +262,7 @@ class Hierarchy:
                     else:
                         # 3. Any other frame: verified at its first use if it is large.
                         tier = self.durable(found.tier)
+                        self.operations.require_free()
                         if whole:
                             payload = tier.read(found)
                         else:
@@ -596,7 +595,8 @@ class Hierarchy:
         return tier
 
     def require_readable(self) -> None:
-        """Raise ClosedError unless something can be read."""
+        """Raise ClosedError unless something can be read, and BusyError in a handler."""
+        self.operations.require_free()
         require_readable(self.state)
 
     def require_writable(self) -> None:

@@ -9,9 +9,8 @@ entries (budgets, eviction orders) is counted anew once no other call is under w
 from __future__ import annotations
 
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from threading import get_ident
 from types import FrameType
@@ -19,8 +18,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from memories.engine.entry_table import EntryTable
 from memories.engine.keylocks import KeyLocks
-from memories.errors import BusyError, MemoriesError
+from memories.errors import MemoriesError
 from memories.foundation.call_owner import CallOwner
+from memories.foundation.fork_lock import holder_test, holds_none, interrupting, new_lock
 from memories.foundation.logging import logger
 
 STACK_FRAMES = 150  # A call needs fewer; deeper nested data is encoded before it begins.
@@ -92,12 +92,14 @@ class Operations:
         self._reset_nesting = reset_nesting
         self._monotonic = monotonic
         self._running: dict[int, Operation] = {}
-        self._gate = threading.Lock()  # Locked while no call may begin.
+        self._gate = new_lock(outermost=True)  # Held while no call may begin, ...
+        self._is_gate_held_here = holder_test(self._gate)
+        self._is_gate_closed = False  # ... and this says so.
         self._unrepaired: set[str] = set()
         self._recounted = True
         self._retry_at = 0.0
-        # Each says whether this thread is in the middle of a change outside of any call.
-        self.blocked: Sequence[Callable[[], bool]] = ()
+        # Says whether this thread holds a lock, thus is in the middle of something.
+        self.holds_lock: Callable[[], bool] = holds_none
         self.locks = KeyLocks(self._running.get, monotonic=monotonic, table=table)
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -108,13 +110,12 @@ class Operations:
             return self._run_within(outer, work, *args, **kwargs)
         if outer is not None:
             self._end_torn(me, outer)  # Its end was interrupted, too.
-        for blocked in self.blocked:
-            if blocked():
-                raise interrupting()
+        if self.holds_lock() or self._is_gate_held_here():
+            raise interrupting()
         require_stack()
         operation = Operation()
         self._running[me] = operation
-        if self._gate.locked() or self._unrepaired or not self._recounted:
+        if self._is_gate_closed or self._unrepaired or not self._recounted:
             self._prepare(me, operation)
         try:
             return work(*args, **kwargs)
@@ -163,9 +164,14 @@ class Operations:
 
     def reset(self) -> None:
         """Forget all calls, in a forked child: their threads do not exist there."""
-        self._gate = threading.Lock()
+        self._is_gate_closed = False
         self._running.clear()
         self.locks.reset()
+
+    def require_free(self) -> None:
+        """Raise BusyError where this thread holds a lock, and a handler or a destructor calls."""
+        if self.holds_lock():
+            raise interrupting()
 
     def _run_within(
         self, outer: Operation, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -185,10 +191,12 @@ class Operations:
 
     def _prepare(self, me: int, operation: Operation) -> None:
         """Wait until a call may begin, and repair what others left."""
-        while self._gate.locked():
-            # The thread that locked it waits for the calls under way, and this one has not begun.
+        while self._is_gate_closed:
+            # The thread that closed it waits for the calls under way, and this one has not begun.
             self._running.pop(me, None)
             with self._gate:
+                # The thread that closed the gate has ended, perhaps by an interrupt.
+                self._is_gate_closed = False
                 self._running[me] = operation
         if (self._unrepaired or not self._recounted) and self._monotonic() >= self._retry_at:
             self._repair()
@@ -225,21 +233,17 @@ class Operations:
         """Recount what follows from the entries, once no other call is under way."""
         me = get_ident()
         with self._gate:
-            for _ in range(ALONE_POLLS):
-                others = [one for thread, one in list(self._running.items()) if thread != me]
-                if not any(one.alive for one in others):
-                    self._recount()
-                    self._recounted = True
-                    return
-                time.sleep(POLL_SECONDS)
-
-
-def interrupting() -> BusyError:
-    """Return the error for a call in the middle of another one of the same thread."""
-    return BusyError(
-        "this thread is in the middle of another call of the manager, which a signal handler or a "
-        "destructor interrupts: set a flag there, or raise"
-    )
+            self._is_gate_closed = True
+            try:
+                for _ in range(ALONE_POLLS):
+                    others = [one for thread, one in list(self._running.items()) if thread != me]
+                    if not any(one.alive for one in others):
+                        self._recount()
+                        self._recounted = True
+                        return
+                    time.sleep(POLL_SECONDS)
+            finally:
+                self._is_gate_closed = False
 
 
 def _is_ours(frame: FrameType) -> bool:

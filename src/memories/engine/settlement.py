@@ -113,7 +113,7 @@ class Settlement:
 
     def record_miss(self, miss: Missed) -> None:
         """Report a miss after what happened before; it does not have to be settled for that."""
-        if not self.changes and not self._taken:
+        if not (self.changes or self._taken or self._operations.holds_lock()):
             self._events.emit(miss)
             return
         self.changes.append(miss)
@@ -128,6 +128,9 @@ class Settlement:
         budgets = [tier.budget for tier in self._tiers.volatile.values()]
         left = max([budget.leaving for budget in budgets])
         if waiting >= MANY_CHANGES or left > MOST_LEFT_BYTES:
+            if self._operations.holds_lock():
+                self.wake(True)  # A signal handler stores in the middle of something.
+                return
             self.settle_some(2 * EVERY, wait=waiting >= MOST_CHANGES)
 
     def settle_some(self, most: int, *, wait: bool) -> None:
@@ -150,6 +153,7 @@ class Settlement:
     def _settle(self, count: int) -> None:
         if self.is_held_here():
             return  # An observer asks, or a signal handler.
+        self._operations.require_free()
         with self._lock:
             try:
                 self._events.flush()

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar, overload
 
 import msgspec
 
-from memories.foundation.fork_lock import holder_test, new_lock
+from memories.foundation.fork_lock import holder_test, holds_none, new_lock
 from memories.foundation.logging import logger
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
@@ -170,6 +170,7 @@ class EventBus:
         self._taken: list[Soon] = []  # Being delivered; what an interrupt left is delivered again.
         self._flushing = new_lock()
         self._is_flushing_here = holder_test(self._flushing)
+        self.holds_lock: Callable[[], bool] = holds_none  # Whether this thread holds any lock.
         self._due = 0.0
         self.emitted = 0  # Grows with every event and read; by how much is not exact.
         self.reads_at_once = READS_AT_ONCE
@@ -240,6 +241,8 @@ class EventBus:
         self._waiting.append(event)
         self.emitted += 1
         if event.at >= self._due or len(self._waiting) >= self.reads_at_once:
+            if self.holds_lock():
+                return  # A signal handler reads in the middle of something: a later event does it.
             self._due = event.at + READS_SECONDS
             self.flush()
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Literal, Self, TypeVar
 
 from memories.backends.base import Backend, Problem, Usage
@@ -295,6 +296,17 @@ class DiskBackend(Backend):
         held = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
         keys = accounting.keys if self._overlay() is None else sum(1 for _ in self.scan())
         return Usage(accounting.live, held, keys)
+
+    @property
+    def commit_lock(self) -> RLock:
+        """Return the lock that pauses all commits; acquire it before that of the catalog."""
+        writer = self._writer
+        return self._follow_lock if writer is None else writer.lock
+
+    def count_keys(self) -> int:
+        """Return the number of keys."""
+        writer = self._writer
+        return self.usage().keys if writer is None else writer.keys()
 
     def keys_elsewhere(self) -> int:
         """Return how many of the keys have their frame in another backend."""

@@ -5,7 +5,6 @@ A refresh asks all nodes for their map, and uses the one with the highest epoch.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -21,6 +20,7 @@ from memories.cluster.valkey_cluster.slots import (
     slot_of,
 )
 from memories.errors import InvalidOptionError, UnavailableError
+from memories.foundation.fork_lock import is_held_here, new_lock
 
 _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
 _ASK_SECONDS = 0.5
@@ -55,7 +55,7 @@ class Shards:
         self._template = seeds[0]
         self._nodes: dict[str, Node] = {}
         self._seeds = [self._make(seed) for seed in seeds]
-        self._refreshing = threading.Lock()
+        self._refreshing = new_lock()
         self._refreshed_at = float("-inf")
 
     def bootstrap(self) -> None:
@@ -152,6 +152,8 @@ class Shards:
         Without an answer the map stays as it is.
         """
         asked_at = self.monotonic()
+        if is_held_here(self._refreshing):
+            return  # A signal handler interrupts the refresh.
         with self._refreshing:
             if self._refreshed_at > asked_at:
                 return  # Another thread refreshed it while this one waited for the lock.
