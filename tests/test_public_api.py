@@ -43,7 +43,7 @@ CONSTRUCTOR = {
 }
 
 METHODS = {
-    "store": "key data tier ttl metadata pin min_tier max_tier volatile copy if_version",
+    "store": "key data tier ttl metadata pin min_tier max_tier volatile copy if_version evictable",
     "retrieve": "key default region copy device like timeout",
     "cache": "function version ignore key ttl tier",
     "delete": "key",
@@ -54,6 +54,9 @@ METHODS = {
     "scan": "prefix delimiter",
     "find": "metadata",
     "delete_prefix": "prefix",
+    "delete_many": "keys",
+    "touch": "key ttl",
+    "set_terms": "key ttl metadata pin min_tier max_tier evictable",
     "modify": "key fn",
     "store_many": "mapping tier",
     "retrieve_many": "keys timeout",

@@ -509,6 +509,7 @@ class BothWaysMachine(RuleBasedStateMachine):
             volatile=truths,
             copy=truths,
             if_version=between(0, 60),
+            evictable=truths,
         ),
     )
     def store_with_options(self, key: str, kind: str, tier: str, options: dict[str, Any]) -> None:
@@ -595,6 +596,28 @@ class BothWaysMachine(RuleBasedStateMachine):
     @step(key=keys, pinned=truths)
     def pin(self, key: str, pinned: bool) -> None:
         self.both(lambda manager: manager.pin(key) if pinned else manager.unpin(key))
+
+    @step(
+        key=keys,
+        terms=some_of(
+            ttl=one_of(None, 0.5, 10.0),
+            metadata=one_of(None, {"unit": "K"}),
+            pin=truths,
+            min_tier=one_of(None, "warm"),
+            max_tier=one_of(None, "warm", "cold"),
+            evictable=truths,
+        ),
+    )
+    def set_terms(self, key: str, terms: dict[str, Any]) -> None:
+        self.both(lambda manager: manager.set_terms(key, **terms))
+
+    @step(key=keys, ttl=one_of(None, 0.5, 10.0))
+    def touch(self, key: str, ttl: float | None) -> None:
+        self.both(lambda manager: manager.touch(key, ttl))
+
+    @step(some=set_of(keys, 4))
+    def delete_many(self, some: set[str]) -> None:
+        self.both(lambda manager: manager.delete_many(sorted(some)))
 
     @step()
     def flush(self) -> None:

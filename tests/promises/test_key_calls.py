@@ -215,3 +215,117 @@ def test_a_prefix_is_a_mapping_of_its_own(make: Make) -> None:
         manager.prefix("")[""]
     view.clear()
     assert not view and ["S2B/x", "other"] == list(manager)
+
+
+def test_many_keys_are_removed_together(make: Make) -> None:
+    """Absent keys are passed over, in every tier; nothing comes back after a reopen."""
+    manager = make()
+    names = [f"k/{number}" for number in range(700)]
+    for number, key in enumerate(names):
+        manager.store(key, b"x" * (number % 900), TIERS[number % 3])
+    manager.store("archived", b"x", "glacier")
+    manager.store("expired", b"x", "cold", ttl=0.05)
+    time.sleep(0.1)
+    gone = [*names[:600], "archived", "expired", "never", names[0]]
+    assert 601 == manager.delete_many(iter(gone))
+    assert 0 == manager.delete_many(gone) == manager.delete_many([])
+    assert sorted(names[600:]) == list(manager)
+    manager.cleanup()
+    assert sorted(names[600:]) == list(make())
+    with pytest.raises(TypeError, match="keys="):
+        make().delete_many("k/1")
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_terms_change_without_the_value(make: Make, tier: str) -> None:
+    """Metadata and times belong to a key, and a value of gigabytes is not written for them."""
+    manager = make()
+    manager.store("a", b"x" * 5000, tier, metadata={"old": 1}, ttl=500)
+    before = manager.info("a")
+    manager.set_terms("a", metadata={"new": 2}, min_tier=tier, evictable=True)
+    info = manager.info("a")
+    assert ({"new": 2}, tier, True) == (info.metadata, info.min_tier, info.evictable)
+    assert (before.version, before.expires_at) == (info.version, info.expires_at)
+    assert before.tier == info.tier and before.stored_at == info.stored_at
+    manager.set_terms("a", ttl=None, evictable=False, pin=True, metadata=None)
+    info = manager.info("a")
+    assert (None, {}, True, False) == (info.expires_at, info.metadata, info.pinned, info.evictable)
+    assert b"x" * 5000 == manager["a"]
+    manager.cleanup()
+    again = make().info("a")
+    assert (None, {}, True, tier) == (
+        again.expires_at,
+        again.metadata,
+        again.pinned,
+        again.min_tier,
+    )
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_key_gets_longer_and_shorter_to_live(make: Make, tier: str) -> None:
+    """A session that is used lives on, and one that was for ever can be given an end."""
+    manager = make()
+    manager.store("a", [1, 2], tier, ttl=0.3)
+    manager.store("b", [1, 2], tier)
+    manager.touch("a", ttl=600)
+    manager.touch("b")
+    assert manager.info("b").expires_at is None
+    manager.touch("b", ttl=0.3)
+    time.sleep(0.5)
+    assert [1, 2] == manager["a"]
+    assert "b" not in manager and ["a"] == list(manager)
+    with pytest.raises(KeyNotFoundError):
+        manager.touch("b")
+    manager.set_terms("a", ttl=None)
+    assert manager.info("a").expires_at is None and [1, 2] == manager["a"]
+
+
+def test_what_contradicts_itself_is_refused(make: Make) -> None:
+    """The key stays as it was."""
+    manager = make()
+    manager.store("a", 1, "cold", metadata={"x": 1})
+    wrong: list[dict[str, Any]] = [
+        {"max_tier": "warm"}, {"min_tier": "cold", "max_tier": "hot"}, {"ttl": -1}, {"ttl": "x"},
+        {"metadata": {"x": object()}}, {"pin": True, "evictable": True}, {"min_tier": "none"},
+    ]  # fmt: skip
+    for options in wrong:
+        with pytest.raises(InvalidOptionError):
+            manager.set_terms("a", **options)
+    with pytest.raises(InvalidOptionError, match="pin=True"):
+        manager.store("b", 1, pin=True, evictable=True)
+    with pytest.raises(KeyNotFoundError):
+        manager.set_terms("none", ttl=3)
+    assert {"x": 1} == manager.info("a").metadata
+    reader = make(read_only=True)
+    for call in (lambda: reader.touch("a"), lambda: reader.set_terms("a", ttl=3)):
+        with pytest.raises(OSError, match="read_only"):
+            call()
+
+
+def test_a_key_that_is_touched_leaves_its_tier_later(make: Make) -> None:
+    """Where a program knows that a value is in use, it need not read it."""
+    manager = make("0 B", "100 kB", eviction_policy="lru")
+    for number in range(9):
+        manager.store(f"{number}", np.zeros(1250), "warm")
+    manager.touch("0")
+    for number in range(9, 14):
+        manager.store(f"{number}", np.zeros(1250), "warm")
+    assert ("warm", "cold") == (manager.get_tier("0"), manager.get_tier("1"))
+
+
+def test_an_evictable_value_is_dropped_where_others_would_be_refused(make: Make) -> None:
+    """An entry of a cache makes room, what was stored to be kept stays, and nothing is torn."""
+    manager = make("0 B", "100 kB", "2 MB", glacier_memory_enabled=False)
+    for number in range(400):
+        manager.store(
+            f"cache/{number}", np.random.default_rng(number).bytes(10_000), evictable=True
+        )
+    manager.store("kept", b"x" * 10_000)
+    left = list(manager.scan("cache/"))
+    assert 50 < len(left) < 400 and "kept" in manager
+    for key in left:
+        assert np.random.default_rng(int(key[6:])).bytes(10_000) == manager[key]
+    for number in range(20):
+        manager.store(f"ram/{number}", bytes(10_000), evictable=True, max_tier="warm")
+    assert all("warm" == manager.get_tier(key) for key in manager.scan("ram/"))
+    assert len(list(manager.scan("ram/"))) < 11

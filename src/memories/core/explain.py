@@ -165,8 +165,8 @@ def _next_tier(services: Services, found: Entry | Record) -> str:
         down = next((name for name in lower if found.terms.admits(name)), None)
         if found.terms.in_ram_only:
             return (
-                "It is dropped when RAM needs room: it can be computed again in less time than it "
-                "takes to keep it in cold."
+                "It is dropped when RAM needs room, as its terms say; a cached result, because it "
+                "can be computed again in less time than it takes to keep it in cold."
             )
         if down is None:
             above = " or above" if found.terms.next_faster(found.tier) else ""

@@ -5,7 +5,8 @@ They are a base class of the public one, which would be longer than 800 lines wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from types import EllipsisType
 from typing import Any, cast
 
 from memories.core.explain import Explanation, explain
@@ -19,7 +20,7 @@ from memories.errors import InvalidOptionError
 from memories.foundation.keys import check_key
 from memories.model.tiers import Cause, TierChoice, TierText
 from memories.options.metadata import matcher
-from memories.options.settings import check_tier
+from memories.options.settings import check_several, check_tier
 
 
 class KeyCalls:
@@ -98,6 +99,66 @@ class KeyCalls:
         Their space on the disk is free then, except where it lies between other values.
         """
         return self._hierarchy.remove_prefix(prefix)
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove those of `keys` that are in any tier, together; return how many there were.
+
+        Absent keys are passed over. Their space on the disk is free then, except where it lies
+        between other values. Where it fails in the middle, the first keys are removed.
+        """
+        wanted = dict.fromkeys(check_key(key) for key in check_several("keys", keys))
+        return self._hierarchy.remove_many(wanted)
+
+    def touch(self, key: str, ttl: float | None = None) -> None:
+        """Take note that `key` is used now, as if it was read; with a `ttl` let it live on.
+
+        Args:
+            key: The key.
+            ttl: Seconds to live from now on. None leaves the time as it is.
+
+        Raises:
+            KeyNotFoundError: `key` is in no tier.
+            InvalidOptionError: `ttl` is not a number of seconds above 0.
+        """
+        self._writer.touch(check_key(key), ttl)
+
+    def set_terms(
+        self,
+        key: str,
+        *,
+        ttl: float | EllipsisType | None = ...,
+        metadata: Mapping[str, Any] | EllipsisType | None = ...,
+        pin: bool | EllipsisType = ...,
+        min_tier: TierChoice | EllipsisType | None = ...,
+        max_tier: TierChoice | EllipsisType | None = ...,
+        evictable: bool | EllipsisType = ...,
+    ) -> None:
+        """Change the terms of `key` without its value, durably where it is durable.
+
+        What is left out stays as it is; None is as if `store` had not been given it. The version
+        stays, too, and the value where it is.
+
+        Args:
+            key: The key.
+            ttl: Seconds to live from now on; None for ever.
+            metadata: All metadata, in the place of what is there.
+            pin: Whether it may neither be moved nor evicted.
+            min_tier: The fastest tier that may hold it.
+            max_tier: The slowest tier that may hold it.
+            evictable: Whether it may be dropped for room; see `store`.
+
+        Raises:
+            KeyNotFoundError: `key` is in no tier.
+            InvalidOptionError: an option is invalid, or the tier of the key is not between
+                `min_tier` and `max_tier`: migrate it first.
+        """
+        self._writer.set_terms(
+            check_key(key),
+            {
+                "ttl": ttl, "metadata": metadata, "pin": pin, "min_tier": min_tier,
+                "max_tier": max_tier, "evictable": evictable,
+            },
+        )  # fmt: skip
 
     def migrate(self, key: str, tier: TierChoice) -> None:
         """Move `key` to `tier`.

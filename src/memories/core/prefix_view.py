@@ -71,6 +71,10 @@ class PrefixView(MutableMapping[str, Any]):
         found = self._manager.retrieve_many(whole, timeout=timeout)
         return {key[len(self._prefix) :]: value for key, value in found.items()}
 
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Remove those of `keys` that are in any tier; see `MemoryManager.delete_many`."""
+        return int(self._manager.delete_many([self._key(key) for key in keys]))
+
     def scan(self, prefix: str = "", delimiter: str | None = None) -> Iterator[str]:
         """Yield names in order; see `MemoryManager.scan`."""
         for key in self._manager.scan(self._key(prefix), delimiter):

@@ -64,6 +64,7 @@ class ShortWays:
         volatile: Unchecked[bool] = False,
         copy: Unchecked[bool] = True,
         if_version: Unchecked[int | None] = None,
+        evictable: Unchecked[bool] = False,
     ) -> None:
         """Store `data` under `key`, replacing what was there.
 
@@ -84,6 +85,9 @@ class ShortWays:
                 absent, never old.
             copy: False gives the memory of `data` away; do not write to it afterwards.
             if_version: Store only if the key is at this version (0: absent).
+            evictable: Allow that it is dropped where it has to leave a tier and there is no room
+                for it below, like an entry of a cache: nothing promises that it is there later.
+                With `max_tier="warm"` it is dropped instead of written to the disk.
 
         Raises:
             InvalidKeyError: `key` cannot be a key.
@@ -100,13 +104,14 @@ class ShortWays:
             and max_tier is None
             and if_version is None
             and copy
-            and not (pin or volatile)
+            and not (pin or volatile or evictable)
             and self._residency.store(key, data, tier)
         ):
             return
         self._writer.store(
             key, data, tier, ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier,
             max_tier=max_tier, volatile=volatile, copy=copy, if_version=if_version,
+            evictable=evictable,
         )  # fmt: skip
 
     def retrieve(

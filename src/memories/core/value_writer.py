@@ -13,6 +13,7 @@ from memories.core.read_options import ReadOptions
 from memories.core.services import Services
 from memories.core.value_reader import MISSING, ValueReader
 from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS, MAX_VALUE, NewValue
+from memories.engine.key_changes import KeyChanges
 from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.foundation.keys import check_key
@@ -20,7 +21,7 @@ from memories.model.record import DEFAULT_TERMS, Terms
 from memories.model.rules import Rule
 from memories.model.tiers import Cause, Form, TierName
 from memories.options.settings import check_tier
-from memories.options.store_terms import make_terms
+from memories.options.store_terms import change_terms, make_terms
 
 T = TypeVar("T")
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
@@ -47,6 +48,7 @@ class ValueWriter:
     def __init__(self, services: Services, reader: ValueReader) -> None:
         self._services = services
         self._hierarchy = services.hierarchy
+        self._changes = KeyChanges(services.hierarchy)
         self._reader = reader
         self._targets = {str(name): name for name in services.hierarchy.tiers}
 
@@ -64,6 +66,7 @@ class ValueWriter:
         volatile: bool = False,
         copy: bool = True,
         if_version: int | None = None,
+        evictable: bool = False,
     ) -> None:
         """Store a value; `MemoryManager.store` describes the options."""
         rule = self._hierarchy.catalog.rules.rule_for(key)
@@ -72,7 +75,7 @@ class ValueWriter:
         target = self._target(tier)
         terms = make_terms(
             ttl=ttl, metadata=metadata, pin=pin, min_tier=min_tier, max_tier=max_tier,
-            now=self._services.clock.wall, rule=rule,
+            evictable=evictable, now=self._services.clock.wall, rule=rule,
         )  # fmt: skip
         if if_version is not None and (type(if_version) is not int or if_version < 0):
             raise InvalidOptionError(
@@ -183,7 +186,20 @@ class ValueWriter:
 
     def set_pinned(self, key: str, pinned: bool) -> None:
         """Forbid, or allow, moving and evicting a key."""
-        self._hierarchy.set_terms(key, lambda terms: msgspec.structs.replace(terms, pinned=pinned))
+        self._changes.set_terms(key, lambda terms: msgspec.structs.replace(terms, pinned=pinned))
+
+    def set_terms(self, key: str, options: Mapping[str, Any]) -> None:
+        """Replace those terms of a key that `options` names; see `KeyCalls.set_terms`."""
+        given = {name: value for name, value in options.items() if value is not ...}
+        self._changes.set_terms(
+            key, lambda terms: change_terms(terms, given, self._services.clock.wall)
+        )
+
+    def touch(self, key: str, ttl: float | None) -> None:
+        """Take note that a key is used now; with a ttl, it lives so long from now on."""
+        if ttl is not None:
+            self.set_terms(key, {"ttl": ttl})
+        self._changes.mark_used(key)
 
     def modify(self, key: str, fn: Callable[[Any], T]) -> T:
         """Replace a value by `fn(value)`, and return it."""

@@ -406,23 +406,6 @@ class Hierarchy:
         return max(0, before - len(overdue))
 
     @operation
-    def set_terms(self, key: str, change: Callable[[Terms], Terms]) -> None:
-        """Replace the terms of `key`."""
-        with self.locks.lock(key):
-            self.require_writable()
-            found = self.lookup(key)
-            terms = change(found.terms)
-            record = self.catalog.record_under(found)
-            if record is not None:
-                record = msgspec.structs.replace(record, terms=terms)
-                self.mover.archive.amend(record)
-            if isinstance(found, Entry):
-                tier = self.tiers.volatile[found.tier]
-                tier.victims.discard(found)
-                found.terms = terms
-                tier.victims.add(found, accessed=False)
-
-    @operation
     def flush(self, until: float = math.inf) -> None:
         """Give every volatile version a durable copy, until this second of the monotonic clock.
 
@@ -535,10 +518,14 @@ class Hierarchy:
 
     def remove_prefix(self, prefix: str) -> int:
         """Remove every key that starts with `prefix`, and return how many there were."""
+        return self.remove_many(list(self.catalog.keys(prefix)))
+
+    def remove_many(self, keys: Iterable[str]) -> int:
+        """Remove those of `keys` that are in a tier, and return how many there were."""
         self.require_writable()
         count, dead = 0, self.catalog.journal.dead()
-        for keys in batched(list(self.catalog.keys(prefix))):
-            removed, left = self._remove_batch(keys)
+        for batch in batched(keys):
+            removed, left = self._remove_batch(batch)
             count += removed
             for key in left:
                 try:
@@ -630,6 +617,8 @@ class Hierarchy:
                 catalog.clear_backing(entry)
             elif record.version == entry.version:
                 catalog.set_backing(record)
+                if record.terms != entry.terms:  # Those of the record were written first.
+                    self.mover.replace_terms(entry, record.terms)
             else:
                 # A newer record was to replace the entry. An older one was to be replaced by the
                 # entry, which was not durable yet: that store has not happened.

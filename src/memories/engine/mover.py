@@ -26,7 +26,7 @@ from memories.foundation.clock import Clock
 from memories.foundation.units import format_size
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Failed, Moved, Removed, Stored, StoredAtRest, Written
-from memories.model.record import DEFAULT_TERMS, Record, Version
+from memories.model.record import DEFAULT_TERMS, Record, Terms, Version
 from memories.model.tiers import Cause, TierName
 
 _COLD = TierName.COLD  # To look a member up in its class takes longer.
@@ -203,6 +203,21 @@ class Mover:
         if previous is not None and previous.tier is target.name:
             target.victims.discard_newcomer(previous)
         target.victims.add(entry, accessed=accessed)
+        return entry
+
+    def replace_terms(self, entry: Entry, terms: Terms) -> Entry:
+        """Give a version in RAM other terms, and return its entry, which may be another one."""
+        tier = self.tiers.volatile[entry.tier]
+        tier.victims.discard(entry)
+        if entry.terms.expires_at == terms.expires_at:
+            entry.terms = terms
+        else:  # Entries that expire are of another class. The payload stays charged.
+            old, version = entry, version_of(entry)._replace(terms=terms)
+            payload = Payload.of_entry(old)
+            entry = tier.put(payload, version, hits=old.hits, backed=old.backed)
+            entry.stamp = old.stamp
+            self.catalog.put(entry)
+        tier.victims.add(entry, accessed=False)
         return entry
 
     def release(self, entry: Entry) -> None:
