@@ -36,6 +36,12 @@ def fails_in_time(act: Callable[[], object], match: str = "the node") -> None:
     assert time.monotonic() - started < SECONDS + SLACK_SECONDS
 
 
+def call_new(address: NodeAddress, **limits: float) -> object:
+    """Send one command over a new connection."""
+    with Connection(address, **limits) as connection:  # type: ignore[arg-type]
+        return connection.call("PING")
+
+
 @pytest.fixture
 def connection(node_proxy: NodeProxy) -> Iterator[Connection]:
     """A connection through the proxy, with short limits."""
@@ -51,8 +57,8 @@ def test_a_call_to_a_hung_node_ends_in_time(connection: Connection, node: LocalS
     try:
         fails_in_time(lambda: connection.call("PING"), "did not answer within 0.3 s")
         assert connection.closed
-        new = {"connect_seconds": SECONDS}
-        fails_in_time(lambda: Connection(node.address, **new), "did not answer")
+        new = {"connect_seconds": SECONDS, "call_seconds": SECONDS}
+        fails_in_time(lambda: call_new(node.address, **new), "did not answer")
     finally:
         node.resume()
 
@@ -118,7 +124,7 @@ def test_a_node_that_is_not_there_is_named(node: LocalServer) -> None:
     node.kill()
     # Its socket may accept a connection for a moment more, and close it.
     with pytest.raises(UnavailableError, match=f"{node.name}.*(refused|broke the connection)"):
-        Connection(node.address)
+        call_new(node.address)
 
 
 def test_a_lost_reply_leaves_only_its_own_call_in_doubt(
@@ -154,7 +160,7 @@ def test_another_program_at_the_port_is_an_error(data: bytes) -> None:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         address = NodeAddress("127.0.0.1", listener.getsockname()[1])
-        fails_in_time(lambda: Connection(address, connect_seconds=SECONDS), address.name)
+        fails_in_time(lambda: call_new(address, call_seconds=SECONDS), address.name)
         thread.join(5)
 
 
@@ -182,10 +188,10 @@ def test_a_node_with_an_untrusted_certificate_is_refused(
             Connection(address)
         assert "s3cr3t" not in repr(caught.value)
     elsewhere = in_front(tls_node.port, certs.server_context("elsewhere"))
-    tls = TLS(ca_certs=certs.file("ca.pem"))
+    tls = TLS({"ssl_ca_certs": certs.file("ca.pem")})
     with pytest.raises(UnavailableError, match="TLS"):
         Connection(NodeAddress("127.0.0.1", elsewhere.own_port, tls=tls))
-    careless = TLS(ca_certs=certs.file("ca.pem"), check_hostname=False)
+    careless = TLS({"ssl_ca_certs": certs.file("ca.pem"), "ssl_check_hostname": False})
     Connection(NodeAddress("127.0.0.1", elsewhere.own_port, tls=careless)).close()
     unverified = NodeAddress.parse(f"rediss://{tls_node.name}?ssl_cert_reqs=none")
     with Connection(unverified) as connection:
@@ -214,4 +220,4 @@ def test_a_client_certificate_is_sent_on_request(
     with Connection(NodeAddress.parse(trust + ours)) as connection:
         assert b"PONG" == connection.call("PING")
     with pytest.raises(UnavailableError):
-        Connection(NodeAddress.parse(trust), connect_seconds=SECONDS)
+        call_new(NodeAddress.parse(trust), connect_seconds=SECONDS)

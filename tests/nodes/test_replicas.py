@@ -233,9 +233,7 @@ def test_a_node_never_returns_to_an_older_version(
     register = pack_register(name, RegisterVersion(1, 1), RegisterKind.VALUE, frame.segments)
     for node in manager._service.nodes():
         with node.acquire() as connection:
-            accepted = Incarnation(
-                UP, node.run_id_of(connection), manager._service.members.epoch
-            ).accepted  # type: ignore[attr-defined]
+            accepted = Incarnation(UP, connection.run_id, manager._service.members.epoch).accepted  # type: ignore[attr-defined]
             connection.call(
                 *scripts.STORE.call([INCARNATION_KEY, name], *accepted, b"".join(register))
             )

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
 
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
-from memories.cluster.client.node import CONNECT_SECONDS
-from memories.cluster.client.resp import ReplyError
+from memories.cluster.client.node import parse_info
 from memories.cluster.node_service import NodeService
-from memories.errors import InvalidOptionError, UnavailableError
+from memories.errors import InvalidOptionError, MemoriesError
 from memories.foundation.clock import Clock
+from memories.foundation.logging import logger
+from memories.foundation.periodic import BackgroundThread
+
+_LATE_SECONDS = 1.0  # Nodes that answer so much later than the others are not waited for.
+
+
+class Greeting(NamedTuple):
+    """What a node has said of itself."""
+
+    address: NodeAddress
+    clustered: bool
+    run_id: str
+    is_replica: bool
+    seconds: float  # How long one answer took.
 
 
 def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress]:
@@ -51,38 +67,110 @@ def open_service(
         InvalidOptionError: there are too few of them for `factor`, or one may evict values.
     """
     service: NodeService
-    if are_a_cluster(addresses):
+    greetings = greet(addresses)
+    latency = max((one.seconds for one in greetings), default=0.0)
+    if are_a_cluster(greetings):
         from memories.cluster.valkey_cluster.service import ClusterService
 
         service = ClusterService(
-            addresses, factor, clock=clock, allow_eviction=allow_eviction, strict=strict
+            addresses,
+            factor,
+            clock=clock,
+            allow_eviction=allow_eviction,
+            strict=strict,
+            latency=latency,
         )
     else:
         from memories.cluster.quorum.service import QuorumService
 
+        addresses = _distinct_primaries(addresses, greetings)
         if factor > len(addresses):
             raise InvalidOptionError(
                 f"replication_factor={factor} needs at least as many nodes, and {len(addresses)} "
                 "are given"
             )
-        service = QuorumService(addresses, factor, clock=clock, allow_eviction=allow_eviction)
+        service = QuorumService(
+            addresses, factor, clock=clock, allow_eviction=allow_eviction, latency=latency
+        )
     service.start()
     return service
 
 
-def are_a_cluster(addresses: Sequence[NodeAddress]) -> bool:
-    """Ask all nodes, and return whether those that answer are a Valkey Cluster.
+def greet(addresses: Sequence[NodeAddress]) -> list[Greeting]:
+    """Ask all nodes at once what they are, and return what those say that answer."""
+    answers: SimpleQueue[Greeting | None] = SimpleQueue()
+    for address in addresses:
+        BackgroundThread(partial(_greet, address, answers), "nodes-greeting").start()
+    greetings: list[Greeting] = []
+    began = time.monotonic()
+    end = began + max(address.timeout for address in addresses)
+    for _ in addresses:
+        try:
+            greeting = answers.get(timeout=max(0.0, end - time.monotonic()))
+        except Empty:
+            break  # The service asks again, and raises if too few nodes answer.
+        if greeting is not None:
+            greetings.append(greeting)
+            end = min(end, began + _LATE_SECONDS + 4 * (time.monotonic() - began))
+    return greetings
+
+
+def _greet(address: NodeAddress, answers: SimpleQueue[Greeting | None]) -> None:
+    greeting: Greeting | None = None
+    limit = address.timeout
+    try:
+        with Connection(address, connect_seconds=limit, call_seconds=limit) as connection:
+            began = time.monotonic()
+            server, cluster, replication = map(
+                parse_info,
+                connection.pipeline(
+                    [("INFO", part) for part in ("server", "cluster", "replication")]
+                ),
+            )
+            greeting = Greeting(
+                address,
+                cluster.get("cluster_enabled") == "1",
+                server.get("run_id", ""),
+                replication.get("role") in ("slave", "replica"),
+                time.monotonic() - began,
+            )
+    except MemoriesError as error:
+        logger.debug("%s: %s", address.name, error)
+    finally:
+        answers.put(greeting)
+
+
+def _distinct_primaries(
+    addresses: Sequence[NodeAddress], greetings: Sequence[Greeting]
+) -> list[NodeAddress]:
+    """Return the addresses without those of replicas, which refuse writes.
+
+    Raises:
+        InvalidOptionError: two of them are one server, so that two copies would be one.
+    """
+    names: dict[str, str] = {}
+    for greeting in greetings:
+        other = names.setdefault(greeting.run_id, greeting.address.name)
+        if other != greeting.address.name and greeting.run_id:
+            raise InvalidOptionError(
+                f"{other} and {greeting.address.name} are the same server: name it once"
+            )
+    replicas = {greeting.address.name for greeting in greetings if greeting.is_replica}
+    if replicas:
+        logger.warning(
+            "%s: not used, because it is a replica of another server, and refuses writes",
+            ", ".join(sorted(replicas)),
+        )
+    return [address for address in addresses if address.name not in replicas]
+
+
+def are_a_cluster(greetings: Sequence[Greeting]) -> bool:
+    """Return whether the nodes that have answered are a Valkey Cluster.
 
     Raises:
         InvalidOptionError: some are, and some are not.
     """
-    answers: dict[str, bool] = {}
-    for address in addresses:
-        try:
-            with Connection(address, connect_seconds=CONNECT_SECONDS) as connection:
-                answers[address.name] = b"cluster_enabled:1" in connection.call("INFO", "cluster")
-        except (UnavailableError, ReplyError):
-            continue  # The service asks again, and raises if too few nodes answer.
+    answers = {one.address.name: one.clustered for one in greetings}
     if len(set(answers.values())) > 1:
         members = ", ".join(name for name, clustered in answers.items() if clustered)
         others = ", ".join(name for name, clustered in answers.items() if not clustered)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from memories.cluster.client.address import NodeAddress
-from memories.cluster.connect import are_a_cluster
+from memories.cluster.connect import are_a_cluster, greet
 from memories.cluster.quorum.discovery import discover, newest_member_list
 from memories.cluster.quorum.members import Members
 from memories.cluster.status import cluster_node_status, node_status
@@ -31,7 +31,7 @@ def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
     Raises:
         InvalidOptionError: some are members of a Valkey Cluster, and some are not.
     """
-    if are_a_cluster(addresses):
+    if are_a_cluster(greet(addresses)):
         return _survey_slots(addresses, clock)
     return _survey_plain(addresses, clock)
 

@@ -28,7 +28,6 @@ from memories.progress import Progress
 
 WORKERS = 32
 _MAINTENANCE_SECONDS = 0.25
-_PROBE_SECONDS = 0.5
 
 
 class NodeService(ABC):
@@ -149,7 +148,7 @@ class NodeService(ABC):
             EvictingNodeError: with `refuse_evicting`, it would drop values silently.
         """
         try:
-            node.call("PING", seconds=_PROBE_SECONDS)
+            node.probe()
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             if refuse_evicting and isinstance(error, EvictingNodeError):

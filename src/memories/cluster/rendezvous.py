@@ -8,6 +8,7 @@ functions are pure, and do not know which nodes are alive.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import xxhash
@@ -35,8 +36,10 @@ def rank(name: bytes, nodes: Sequence[str]) -> list[str]:
 
     This takes one hash per node. The order of any two nodes does not depend on the others.
     """
-    seed = xxhash.xxh3_64_intdigest(name)
-    return sorted(nodes, key=lambda node: (_score(seed, node), node), reverse=True)
+    score, seed = xxhash.xxh3_64_intdigest, xxhash.xxh3_64_intdigest(name)
+    scored = [(score(encoded, seed), node) for encoded, node in _encoded(tuple(nodes))]
+    scored.sort(reverse=True)
+    return [node for _, node in scored]
 
 
 def prefer(name: bytes, nodes: Sequence[str], copies: int) -> Preference:
@@ -50,5 +53,6 @@ def list_length(nodes: int, copies: int) -> int:
     return min(nodes, 2 * copies - 1)
 
 
-def _score(seed: int, node: str) -> int:
-    return xxhash.xxh3_64_intdigest(node.encode(), seed)
+@lru_cache(16)
+def _encoded(nodes: tuple[str, ...]) -> list[tuple[bytes, str]]:
+    return [(node.encode(), node) for node in nodes]

@@ -10,8 +10,6 @@ from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
 from memories.errors import UnavailableError
 
-_SECONDS = 0.9
-
 
 def node_status(
     node: Node, monotonic: Callable[[], float], epoch: int, membership: str
@@ -39,9 +37,7 @@ def _asked(
 ) -> tuple[dict[str, Any], dict[str, str], Any]:
     began = monotonic()
     try:
-        info, keys, reply = node.pipeline(
-            [("INFO",), ("DBSIZE",), question], seconds=_SECONDS, strict=True
-        )
+        info, keys, reply = node.pipeline([("INFO",), ("DBSIZE",), question], strict=True)
     except (UnavailableError, ReplyError) as error:
         return _offline(node, str(error)), {}, None
     fields = parse_info(info)

@@ -1,5 +1,7 @@
 """A proxy before one node that cuts, delays, truncates, hangs and flips bits, with TLS or not.
 
+It also stands for a far network (latency, bandwidth) and for a firewall that forgets connections.
+
 It knows no protocol: it moves bytes. `faults` may be changed at any time and holds from then on,
 for the connections that are open, too.
 """
@@ -7,6 +9,7 @@ for the connections that are open, too.
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import ssl
 import struct
@@ -16,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _BLOCK = 1 << 16
+_MOST_WAITING = 32  # Blocks; the kernel's own buffers come on top.
 
 
 @dataclass
@@ -23,6 +27,8 @@ class Faults:
     """The faults of a proxy; by default there are none."""
 
     delay_seconds: float = 0.0  # Before every block of an answer.
+    latency_seconds: float = 0.0  # On the way of every byte, in each direction.
+    bytes_per_second: float = 0.0  # Of each connection, in each direction.
     slow_bytes_per_second: float = 0.0  # Answers trickle.
     hang: bool = False  # Nothing passes in either direction, and nothing is closed.
     refuse: bool = False  # New connections are reset at once.
@@ -46,6 +52,7 @@ class NodeProxy:
         self.own_port = self._listener.getsockname()[1]
         self.name = f"127.0.0.1:{self.own_port}"
         self._open: set[socket.socket] = set()
+        self._forgotten: set[socket.socket] = set()
         self._closed = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -57,6 +64,10 @@ class NodeProxy:
         """Reset every connection that is open."""
         for one in list(self._open):
             _reset(one)
+
+    def forget(self) -> None:
+        """Drop silently what comes on the connections that are open; new ones work."""
+        self._forgotten |= self._open
 
     def close(self) -> None:
         """Cut every connection and stop listening."""
@@ -100,26 +111,60 @@ class NodeProxy:
             pump.join()
         for one in (client, node):
             self._open.discard(one)
+            self._forgotten.discard(one)
             one.close()
 
     def _pump(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
-        passed = 0
+        """Move bytes in one direction, by a thread that reads and one that writes."""
+        waiting: queue.Queue[tuple[float, bytes]] = queue.Queue(_MOST_WAITING)
+        writer = threading.Thread(target=self._write, args=(target, waiting, answers), daemon=True)
+        writer.start()
         with contextlib.suppress(OSError, ValueError):
             while block := source.recv(_BLOCK):
-                self._hold()
-                faults = self.faults
-                if answers and faults.lose_answers:
+                if source not in self._forgotten:
+                    waiting.put((time.monotonic() + self.faults.latency_seconds, block))
+                if not writer.is_alive():
                     break
-                limit = faults.cut_answers_after if answers else faults.cut_requests_after
-                if limit is not None and passed + len(block) > limit:
-                    target.sendall(block[: max(0, limit - passed)])
-                    break
-                if answers:
-                    block = self._worse(block, passed)
-                passed += len(block)
-                self._deliver(target, block, answers)
+        waiting.put((0.0, b""))
+        writer.join()
         for one in (source, target):
             _reset(one)
+
+    def _write(
+        self, target: socket.socket, waiting: queue.Queue[tuple[float, bytes]], answers: bool
+    ) -> None:
+        try:
+            self._write_all(target, waiting, answers)
+        except (OSError, ValueError):
+            _reset(target)
+        finally:
+            with contextlib.suppress(queue.Empty):  # The reader may wait for room.
+                while True:
+                    waiting.get_nowait()
+
+    def _write_all(
+        self, target: socket.socket, waiting: queue.Queue[tuple[float, bytes]], answers: bool
+    ) -> None:
+        passed = 0
+        while True:
+            due, block = waiting.get()
+            if block:
+                time.sleep(max(0.0, due - time.monotonic()))
+                self._hold()
+            faults = self.faults
+            if not block or (answers and faults.lose_answers):
+                break
+            limit = faults.cut_answers_after if answers else faults.cut_requests_after
+            if limit is not None and passed + len(block) > limit:
+                target.sendall(block[: max(0, limit - passed)])
+                break
+            if answers:
+                block = self._worse(block, passed)
+            passed += len(block)
+            self._deliver(target, block, answers)
+            if faults.bytes_per_second:
+                time.sleep(len(block) / faults.bytes_per_second)
+        _reset(target)
 
     def _hold(self) -> None:
         while self.faults.hang and not self._closed.is_set():

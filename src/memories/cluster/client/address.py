@@ -1,64 +1,48 @@
-"""The address and credentials of a node, parsed from `host:port` or a URL.
+"""The address of a node with its credentials and options, parsed from `host:port` or a URL.
 
-No repr, name or error of an address shows the password; only the handshake reads it. Parsing does
-not look up names or open connections.
+redis-py reads URLs, and its connection classes know the options. No repr, name or error of an
+address shows a secret. Parsing does not look up names or open connections.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from memories.cluster.client import redis_py
 from memories.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     import ssl
 
 DEFAULT_PORT = 6379
+TIMEOUT_SECONDS = 5.0
+MAX_CONNECTIONS = 64
 # Whether each scheme uses TLS. redis-py and valkey-py have the same schemes.
-_SCHEMES = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
-_FALSE = {"0", "no", "none", "false", "off"}
-_TRUE = {"1", "yes", "true", "on", "required"}
+_SCHEMES = {"redis": False, "valkey": False, "rediss": True, "valkeys": True, "unix": False}
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+# The parts of an address in redis-py's names, and the options that this client has no use for.
+_PARTS = frozenset({"host", "port", "path", "db", "username", "password"})
+_OURS = frozenset({"timeout", "max_connections"})
 
 
 @dataclass(frozen=True)
 class TLS:
-    """Certificates and checks of TLS; the default trusts the authorities of the system."""
+    """The options of TLS, by the names of redis-py (`ssl_ca_certs`), or a context of the caller."""
 
-    ca_certs: str | None = None
-    certfile: str | None = None
-    keyfile: str | None = None
-    verify: bool = True
-    check_hostname: bool = True
-
-    def context(self) -> ssl.SSLContext:
-        """Return a fresh client context.
-
-        Raises:
-            InvalidOptionError: a file cannot be read, or is not a certificate or key.
-        """
-        import ssl
-
-        try:
-            context = ssl.create_default_context(cafile=self.ca_certs)
-            if self.certfile:
-                context.load_cert_chain(self.certfile, self.keyfile)
-        except OSError as error:
-            files = [one for one in (self.ca_certs, self.certfile, self.keyfile) if one]
-            raise InvalidOptionError(
-                f"the TLS files {files} cannot be used: {error.strerror or error}"
-            ) from error
-        context.check_hostname = self.verify and self.check_hostname
-        context.verify_mode = ssl.CERT_REQUIRED if self.verify else ssl.CERT_NONE
-        return context
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    context: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True)
 class NodeAddress:
-    """One node: a host and port or the path of a socket, with credentials and TLS options."""
+    """One node: a host and port or the path of a socket, with credentials and options.
+
+    `options` has further options by the names of redis-py, such as `credential_provider`.
+    """
 
     host: str = "localhost"
     port: int = DEFAULT_PORT
@@ -67,6 +51,9 @@ class NodeAddress:
     password: str | None = field(default=None, repr=False)
     tls: TLS | None = None
     database: int = 0
+    timeout: float = TIMEOUT_SECONDS
+    max_connections: int = MAX_CONNECTIONS
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -90,22 +77,25 @@ class NodeAddress:
         *,
         user: str | None = None,
         password: str | None = None,
-        tls: TLS | None = None,
+        tls: TLS | ssl.SSLContext | bool | None = None,
+        **options: Any,
     ) -> NodeAddress:
         """Return the address in `text`; the options apply where `text` leaves them out.
 
         Args:
             text: `host`, `host:port`, `[v6]:port`, or a URL with the scheme `redis`, `rediss`,
                 `valkey`, `valkeys` or `unix`, such as `rediss://user:password@host:6380/0` with
-                `?ssl_ca_certs=`, `ssl_certfile=`, `ssl_keyfile=`, `ssl_cert_reqs=none` and
-                `ssl_check_hostname=false`, or `unix:///run/valkey.sock?db=1`.
-            user: The user name for the login.
+                `?ssl_ca_certs=` and other options of redis-py, or `unix:///run/valkey.sock?db=1`.
+            user: The user name for the login; `username=` is the same.
             password: The password for the login.
-            tls: Use TLS for `host:port`, too.
+            tls: Use TLS for `host:port`, too; a context replaces all options of TLS.
+            options: `timeout`, the longest that a node may take to answer; `max_connections` to
+                each node; `ssl_...`, `credential_provider`, `db` and `socket_keepalive_options`
+                as in redis-py.
 
         Raises:
-            InvalidOptionError: the text is not an address. The message shows at most its scheme,
-                host and port.
+            InvalidOptionError: the text is not an address, or an option is not known. The message
+                shows at most the scheme, host and port.
         """
         if isinstance(text, NodeAddress):
             return text
@@ -113,12 +103,13 @@ class NodeAddress:
             raise InvalidOptionError("a node must be a string such as 'host:6379', and not empty")
         text = text.strip()
         scheme, separator, _ = text.partition("://")
+        given = dict(options)
+        user = given.pop("username", user)
+        secured = _tls(given, tls)
         if not separator:
-            address = cls._of_place(text, tls)
-        elif scheme.lower() == "unix":
-            address = cls._of_socket(text)
+            address = cls._of_place(text, secured)
         elif scheme.lower() in _SCHEMES:
-            address = cls._of_url(text, _SCHEMES[scheme.lower()], tls)
+            address = cls._of_url(text, scheme.lower(), secured)
         else:
             raise InvalidOptionError(
                 f"the URL of a node must begin with redis://, rediss://, valkey://, valkeys:// or "
@@ -126,8 +117,10 @@ class NodeAddress:
             )
         if address.user is None and address.password is None:
             address = replace(address, user=user, password=password)
+        address = _with_options(address, given)
         if address.user is not None and address.password is None:
             raise InvalidOptionError(f"{address.name} has a user but no password")
+        redis_py.check(address)
         return address
 
     @classmethod
@@ -140,79 +133,82 @@ class NodeAddress:
         return cls(host, port, tls=tls)
 
     @classmethod
-    def _of_socket(cls, text: str) -> NodeAddress:
-        place, _, query = text[len("unix://") :].partition("?")
-        if "@" in query:
-            raise _unescaped()
-        login, _, path = place.rpartition("@")
-        if not path.startswith("/"):
-            raise InvalidOptionError("unix:// needs the full path of a socket: unix:///run/x.sock")
-        user, password = _login(login)
-        options = _options(query, {"db"}, f"unix://{_shown(path)}")
-        return cls(
-            path=unquote(path), user=user, password=password, database=_database(options.get("db"))
-        )
-
-    @classmethod
-    def _of_url(cls, text: str, secure: bool, tls: TLS | None) -> NodeAddress:
+    def _of_url(cls, text: str, scheme: str, tls: TLS | None) -> NodeAddress:
         try:
             parts = urlsplit(text)
+            fields = redis_py.parse_url(text.replace("valkey", "redis", 1))
         except ValueError:
             raise InvalidOptionError(
-                "the URL of a node cannot be read: check host and port"
+                "the URL of a node cannot be read: check host, port and options"
             ) from None
         if "@" in parts.path + parts.query + parts.fragment:
             raise _unescaped()
-        login, _, place = parts.netloc.rpartition("@")
-        user, password = _login(login)
-        host, port = _host_and_port(place or "localhost")
-        known = {"db", *_TLS_OPTIONS} if secure else {"db"}
-        options = _options(parts.query, known, f"{host}:{port}")
-        database = _database(options.pop("db", None) or parts.path.strip("/") or None)
-        security = _tls(options, tls) if secure else None
-        return cls(host, port, None, user, password, security, database)
+        place = parts.netloc.rpartition("@")[2]
+        login = fields.get("username") or None, fields.get("password")
+        database = _database(fields.get("db"), parts.path if scheme != "unix" else "")
+        if scheme == "unix":
+            if place or not parts.path:
+                raise InvalidOptionError(
+                    "unix:// needs the full path of a socket: unix:///run/x.sock"
+                )
+            address = cls(path=fields["path"], user=login[0], password=login[1], database=database)
+        else:
+            host, port = _host_and_port(place or "localhost")
+            address = cls(host, port, None, *login, database=database)
+            if not _SCHEMES[scheme] and tls is not None:
+                raise InvalidOptionError(
+                    f"{address.name} is to be reached without TLS by {scheme}://, and with TLS by "
+                    "the options: write rediss://, or leave these options out"
+                )
+        rest = {key: fields[key] for key in fields.keys() - _PARTS}
+        if _SCHEMES[scheme]:
+            own = {key: rest.pop(key) for key in list(rest) if key.startswith("ssl_")}
+            base = tls or TLS()
+            address = replace(address, tls=TLS({**base.options, **own}, base.context))
+        return _with_options(address, rest)
 
 
-_TLS_OPTIONS = (
-    "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname",
-)  # fmt: skip
-
-
-def _tls(options: dict[str, str], given: TLS | None) -> TLS:
-    base = given or TLS()
-    return TLS(
-        options.get("ssl_ca_certs", base.ca_certs),
-        options.get("ssl_certfile", base.certfile),
-        options.get("ssl_keyfile", base.keyfile),
-        _flag("ssl_cert_reqs", options, base.verify),
-        _flag("ssl_check_hostname", options, base.check_hostname),
-    )
-
-
-def _flag(name: str, options: dict[str, str], default: bool) -> bool:
-    value = options.get(name, "").lower()
-    if value and value not in _FALSE | _TRUE:
-        raise InvalidOptionError(f"{name}={_shown(value)} must be yes or no")
-    return value in _TRUE if value else default
-
-
-def _options(query: str, known: set[str], name: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    if strange := sorted(options.keys() - known):
+def _with_options(address: NodeAddress, given: Mapping[str, Any]) -> NodeAddress:
+    known = {"db", *_OURS, *redis_py.option_names()}
+    if strange := sorted(given.keys() - known):
         raise InvalidOptionError(
-            f"the URL of {name} has unknown options {[_shown(one) for one in strange]}; "
-            f"known are {sorted(known)}"
+            f"{address.name} has unknown options {[_shown(one) for one in strange]}; "
+            f"known are {sorted({'user', 'password', 'tls', *known})}"
         )
-    return options
+    rest = {**given, **address.options}
+    if "db" in rest:
+        database = _database(rest.pop("db"), "")
+        address = replace(address, database=address.database or database)
+    for name in _OURS & rest.keys():
+        value = rest.pop(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            raise InvalidOptionError(f"{name}={value!r} of a node must be a number above 0")
+        address = replace(address, **{name: type(getattr(address, name))(value)})
+    return replace(address, options=rest)
 
 
-def _login(text: str) -> tuple[str | None, str | None]:
-    user, separator, password = text.partition(":")
-    return unquote(user) or None, unquote(password) if separator else None
+def _tls(given: dict[str, Any], tls: TLS | ssl.SSLContext | bool | None) -> TLS | None:
+    """Return what the options say of TLS, and remove it from them; None for no TLS."""
+    options = {name: given.pop(name) for name in list(given) if name.startswith("ssl_")}
+    wanted = given.pop("ssl", tls) if tls is None else tls
+    if wanted is False:
+        return None
+    if wanted is None or wanted is True:
+        return TLS(options) if options or wanted else None
+    if isinstance(wanted, TLS):
+        return TLS({**wanted.options, **options}, wanted.context)
+    import ssl
+
+    if not isinstance(wanted, ssl.SSLContext):
+        raise InvalidOptionError(
+            f"tls= must be True, False or an ssl.SSLContext, not {type(wanted).__name__}"
+        )
+    return TLS(options, wanted)
 
 
-def _database(text: str | None) -> int:
-    if text is None:
+def _database(given: Any, path: str) -> int:
+    text = str(given) if given is not None else path.strip("/")
+    if not text:
         return 0
     if not (text.isascii() and text.isdigit()):
         raise InvalidOptionError(f"the database {_shown(text)} of a node must be a number")

@@ -1,4 +1,4 @@
-"""One connection to one node: log in, send commands, receive replies in order.
+"""One connection to one node: send commands, receive replies in order.
 
 Only one thread may use a connection at a time; `ConnectionPool` sees to that. After any failure of
 the transport the connection is closed instead of resynchronised, so that a reply is never returned
@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Self
 
+from memories.cluster.client import redis_py
 from memories.cluster.client.address import NodeAddress
+from memories.cluster.client.latency import CONNECT_SECONDS, PATIENCE_SECONDS
 from memories.cluster.client.resp import (
     Arg,
     Buffer,
@@ -27,24 +29,22 @@ from memories.cluster.client.resp import (
 from memories.cluster.client.transport import Transport
 from memories.errors import ForkedError, UnavailableError
 
-CONNECT_SECONDS = 1.0
-CALL_SECONDS = 1.0
 MAX_REPLY_BYTES = 64 << 20
 
 OnPush = Callable[[list[Reply]], None]
 
 
 class Connection:
-    """A connection after login; it uses RESP3 where the node supports it.
+    """A connection after login.
 
     Args:
         address: The node.
         connect_seconds: How long connecting, TLS and logging in may take, each.
         call_seconds: How long a call may wait without receiving anything; it may last as long in
-            total, plus one second for every 10 MB that it moves.
-        on_push: Called with every push message, in the thread that receives.
+            total, plus a second for every megabyte that it moves.
+        on_push: Called with every push message, in the thread that receives; without it the
+            connection uses RESP2, which all servers and proxies speak.
         max_reply_bytes: The largest reply that is accepted.
-        name: The name of the connection in the node's list of clients.
 
     Raises:
         UnavailableError: the node cannot be reached, or does not use the protocol.
@@ -56,24 +56,22 @@ class Connection:
         address: NodeAddress,
         *,
         connect_seconds: float = CONNECT_SECONDS,
-        call_seconds: float = CALL_SECONDS,
+        call_seconds: float = PATIENCE_SECONDS,
         on_push: OnPush | None = None,
         max_reply_bytes: int = MAX_REPLY_BYTES,
-        name: str = "memories",
     ) -> None:
         self.address = address
         self.pending = 0  # Commands sent whose replies have not been received.
         self.closed = False
+        self.run_id = ""  # Of the server process, once `Node` has asked for it.
+        self.idle_since = 0.0  # Since when it has been in its pool.
+        self.ticket: object = None  # What its pool counts.
         self._pid = os.getpid()
         self._seconds = call_seconds
         self._on_push = on_push
-        self._transport = Transport(address, connect_seconds=connect_seconds)
+        self._opened = redis_py.open_connection(address, connect_seconds, 3 if on_push else 2)
+        self._transport = Transport(self._opened._sock, address.name)
         self._decoder = ReplyDecoder(self._transport, address.name, max_reply_bytes)
-        try:
-            self._log_in(name, connect_seconds)
-        except BaseException:
-            self.close()
-            raise
 
     def call(self, *args: Arg, seconds: float | None = None) -> Reply:
         """Send one command and return its reply.
@@ -92,6 +90,7 @@ class Connection:
         *,
         into: Sequence[Sequence[Buffer] | None] | None = None,
         seconds: float | None = None,
+        bulk: bool = False,
     ) -> list[Reply]:
         """Send all the commands and return all the replies, a `ReplyError` where one is refused.
 
@@ -101,17 +100,23 @@ class Connection:
                 other. The reply in the result is then its length in bytes, which may be less than
                 the buffers hold, or more: then the rest was dropped. None for a nil.
             seconds: Replaces `call_seconds`.
+            bulk: The commands carry chunks, which may be slow as long as they move.
 
         Raises:
             UnavailableError: as for `call`; then each of the commands is in doubt, and the content
                 of the buffers is undefined.
         """
-        self.send(commands, seconds=seconds)
+        self.send(commands, seconds=seconds, bulk=bulk)
         targets: Iterable[Sequence[Buffer] | None] = into or (None,) * len(commands)
         return [self.receive(target) for target in targets]
 
     def stream(
-        self, commands: Sequence[Command], into: Sequence[Sequence[Buffer]], *, window: int
+        self,
+        commands: Sequence[Command],
+        into: Sequence[Sequence[Buffer]],
+        *,
+        window: int,
+        seconds: float | None = None,
     ) -> Generator[Reply, None, None]:
         """Yield the replies like `pipeline`, with at most `window` commands in flight.
 
@@ -121,14 +126,35 @@ class Connection:
         Raises:
             UnavailableError: as for `call`; the replies before it are valid.
         """
-        self.send(commands[:window])
+        self.send(commands[:window], seconds=seconds, bulk=True)
         for following, target in enumerate(into, window):
             reply = self.receive(target)
             if following < len(commands):
-                self.send(commands[following : following + 1])
+                self.send(commands[following : following + 1], seconds=seconds, bulk=True)
             yield reply
 
-    def send(self, commands: Sequence[Command], *, seconds: float | None = None) -> None:
+    def fetch(self, end: bytes) -> bytes | list[Reply]:
+        """Return the bytes of all pending replies if they end with `end`, else these replies.
+
+        Bytes that are as expected need no decoding.
+
+        Raises:
+            UnavailableError: as for `receive`.
+        """
+        try:
+            data = self._transport.more()
+            if data.endswith(end):
+                self.pending = 0
+                return data
+            self._decoder.feed(data)
+        except BaseException:
+            self.close()
+            raise
+        return [self.receive() for _ in range(self.pending)]
+
+    def send(
+        self, commands: Sequence[Command], *, seconds: float | None = None, bulk: bool = False
+    ) -> None:
         """Send commands; as many calls of `receive` must follow before the connection is reused.
 
         The time limit for sending and receiving together starts here.
@@ -136,10 +162,18 @@ class Connection:
         Raises:
             UnavailableError: they could not be sent in time.
         """
-        self._begin(seconds)
+        self._begin(seconds, bulk=bulk)
+        self._send(encode(commands), len(commands))
+
+    def post(self, data: bytes, count: int, seconds: float) -> None:
+        """Send `count` commands that are encoded already, as `send` does."""
+        self._transport.allow(seconds)
+        self._send((data,), count)
+
+    def _send(self, buffers: Sequence[Buffer], count: int) -> None:
         try:
-            self.pending += len(commands)
-            self._transport.send(encode(commands))
+            self.pending += count
+            self._transport.send(buffers)
         except BaseException:
             self.close()
             raise
@@ -164,6 +198,8 @@ class Connection:
                 pushed, reply = self._read(into)
                 if not pushed:
                     self.pending -= 1
+                    if type(reply) is ReplyError and redis_py.FULL in reply.text:
+                        raise self._transport.fault(redis_py.FULL_ADVICE)
                     return reply
                 self._push(reply)
         except GarbledError as error:
@@ -211,7 +247,8 @@ class Connection:
     def close(self) -> None:
         """Close the connection. Idempotent; in a forked child, the parent's stays open."""
         self.closed = True
-        self._transport.close()
+        self.ticket = None
+        self._opened.disconnect()
 
     def __enter__(self) -> Self:
         return self
@@ -231,9 +268,9 @@ class Connection:
         if self._on_push is not None:
             self._on_push(message)
 
-    def _begin(self, seconds: float | None) -> None:
+    def _begin(self, seconds: float | None, *, bulk: bool = False) -> None:
         self._check()
-        self._transport.allow(self._seconds if seconds is None else seconds)
+        self._transport.allow(self._seconds if seconds is None else seconds, bulk=bulk)
 
     def _check(self) -> None:
         if self._pid != os.getpid():
@@ -243,22 +280,6 @@ class Connection:
             )
         if self.closed:
             raise UnavailableError(f"the connection to the node {self.address.name} is closed")
-
-    def _log_in(self, name: str, seconds: float) -> None:
-        address = self.address
-        login: tuple[Arg, ...] = ()
-        if address.password is not None:
-            login = ("AUTH", address.user or "default", address.password)
-        try:
-            self.call("HELLO", "3", *login, "SETNAME", name, seconds=seconds)
-        except ReplyError as error:
-            if error.code not in ("ERR", "NOPROTO"):
-                raise
-            if login:  # A server older than HELLO; it has no users either, unless one is given.
-                user = (address.user,) if address.user else ()
-                self.call("AUTH", *user, address.password or "", seconds=seconds)
-        if address.database:
-            self.call("SELECT", address.database, seconds=seconds)
 
 
 def ready(connections: Sequence[Connection], seconds: float) -> list[Connection]:

@@ -6,7 +6,6 @@ node at once.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 from memories.cluster.client import scripts
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
+from memories.cluster.client.latency import Latency
 from memories.cluster.client.pool import ConnectionPool
 from memories.cluster.client.resp import Buffer, Command, ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.fork_lock import new_lock
 
-CONNECT_SECONDS = 0.5
-CALL_SECONDS = 0.9
+CLIENT_NAME = "memories"
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 4.0
 _MOST_TIMEOUTS = 2  # After so many timeouts in a row a node counts as hung.
@@ -42,23 +41,22 @@ class Node:
         monotonic: Callable[[], float],
         allow_eviction: bool = False,
         setup_commands: Sequence[Command] = (),
+        expected_seconds: float = 0.0,
     ) -> None:
         self.address = address
         self.name = address.name
         self.last_error = ""
-        self.latency_seconds = 0.0
+        self.latency = Latency(address.timeout, expected_seconds)
         self.up_to_date = False  # As its latest reply with an incarnation has shown.
         self._monotonic = monotonic
         self._allow_eviction = allow_eviction
         self._setup_commands = setup_commands  # Sent first on every new connection.
-        self._pool = ConnectionPool(
-            address, connect_seconds=CONNECT_SECONDS, call_seconds=CALL_SECONDS
-        )
-        self._run_ids: weakref.WeakKeyDictionary[Connection, str] = weakref.WeakKeyDictionary()
+        self._pool = ConnectionPool(address, latency=self.latency)
         self._lock = new_lock()
         self._pause_seconds = 0.0
         self._paused_until = 0.0
         self._timeouts = 0
+        self._probing = False
 
     @property
     def usable(self) -> bool:
@@ -79,22 +77,48 @@ class Node:
             ReplyError: it refuses the login.
             EvictingNodeError: it would drop values silently.
         """
-        with self._pool.acquire() as connection:
-            if connection not in self._run_ids:
-                self._prepare(connection)
+        connection = self.take()
+        try:
             yield connection
+        finally:
+            self.give(connection)
 
-    def run_id_of(self, connection: Connection) -> str:
-        """Return the run id of the server process at the other end of an acquired connection."""
-        return self._run_ids[connection]
+    def take(self, seconds: float | None = None) -> Connection:
+        """Return a connection, which the caller gives back; raises like `acquire`.
+
+        Args:
+            seconds: How long each step of opening one may take; by default as measured.
+        """
+        limit = self.latency.connect_seconds if seconds is None else seconds
+        connection = self._pool.take(limit)
+        if not connection.run_id:
+            try:
+                self._prepare(connection, limit)
+            except BaseException:
+                connection.close()
+                self._pool.give(connection)
+                raise
+        return connection
+
+    def take_idle(self) -> Connection | None:
+        """Return a prepared connection that was in use a moment ago; None if there is none."""
+        connection = self._pool.take_idle()
+        if connection is not None and not connection.run_id:
+            self._pool.give(connection)
+            return None
+        return connection
+
+    def give(self, connection: Connection) -> None:
+        """Give back a connection; it is closed unless all of its replies were received."""
+        self._pool.give(connection)
 
     def forget_scripts(self, connection: Connection) -> None:
         """Load the scripts again when this connection is acquired next."""
-        self._run_ids.pop(connection, None)
+        connection.run_id = ""
 
     def record_success(self, seconds: float) -> None:
         """Record an answer in time: the node is usable."""
-        self.latency_seconds += (seconds - self.latency_seconds) / 8
+        self.latency.record(seconds)
         self._timeouts = 0
         if self._pause_seconds:
             with self._lock:
@@ -118,8 +142,37 @@ class Node:
     def record_timeout(self) -> None:
         """Record that a caller stopped waiting for an answer."""
         self._timeouts += 1
+        self.latency.back_off()
+        self._pool.drop_idle()
         if self._timeouts >= _MOST_TIMEOUTS:
             self.record_failure(UnavailableError(f"the node {self.name} does not answer in time"))
+
+    def probe(self) -> None:
+        """Ask a failing node for an answer, with more patience than others have; record it.
+
+        Raises:
+            UnavailableError: the node did not answer.
+            ReplyError: it refused the command.
+        """
+        if self._probing:
+            return
+        self._probing = True
+        try:
+            limit = self.latency.probe_seconds
+            connection = self.take(limit)
+            try:
+                began = self._monotonic()
+                connection.call("PING", seconds=limit)
+                self.latency.record_probe(self._monotonic() - began)
+            finally:
+                self.give(connection)
+        except (UnavailableError, ReplyError) as error:
+            self.latency.back_off()
+            self.record_failure(error)
+            raise
+        finally:
+            self._probing = False
+        self.record_success(self.latency.seconds)
 
     def call(self, *args: Any, seconds: float | None = None) -> Any:
         """Run one command, and record its success or failure.
@@ -137,10 +190,16 @@ class Node:
         into: Any = None,
         seconds: float | None = None,
         strict: bool = False,
+        bulk: bool = False,
     ) -> list[Any]:
-        """Run commands, and record their success or failure; with `strict` raise error replies."""
-        with self._tracked(len(commands)) as connection:
-            replies = connection.pipeline(commands, into=into, seconds=seconds)
+        """Run commands, and record their success or failure; with `strict` raise error replies.
+
+        With `bulk` they carry chunks, which may take long as long as they move.
+        """
+        if seconds is None:
+            seconds = self.address.timeout if bulk else self.latency.patience_seconds
+        with self._tracked(len(commands), measured=not bulk) as connection:
+            replies = connection.pipeline(commands, into=into, seconds=seconds, bulk=bulk)
         refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
         for refusal in refusals:
             self.record_refusal(refusal)
@@ -157,8 +216,9 @@ class Node:
             UnavailableError: the node did not answer; the replies before are valid.
             ReplyError: it refuses the login.
         """
-        with self._tracked(len(commands)) as connection:
-            for reply in connection.stream(commands, into, window=window):
+        seconds = self.latency.patience_seconds
+        with self._tracked(len(commands), measured=False) as connection:
+            for reply in connection.stream(commands, into, window=window, seconds=seconds):
                 if isinstance(reply, ReplyError):
                     self.record_refusal(reply)
                 yield reply
@@ -171,11 +231,11 @@ class Node:
         return f"<Node {self.name}{'' if self.usable else ', failing'}>"
 
     @contextmanager
-    def _tracked(self, count: int) -> Iterator[Connection]:
+    def _tracked(self, count: int, *, measured: bool) -> Iterator[Connection]:
         """Yield a connection for `count` commands, and record their success or failure."""
-        began = self._monotonic()
         try:
             with self.acquire() as connection:
+                asked = self._monotonic()
                 yield connection
         except (UnavailableError, EvictingNodeError) as error:
             self.record_failure(error)
@@ -183,12 +243,20 @@ class Node:
         except ReplyError as error:
             self.record_refusal(error)
             raise
-        self.record_success((self._monotonic() - began) / max(1, count))
+        spent = (self._monotonic() - asked) / max(1, count)
+        self.record_success(spent if measured else self.latency.seconds)
 
-    def _prepare(self, connection: Connection) -> None:
+    def _prepare(self, connection: Connection, seconds: float) -> None:
         loads = [("SCRIPT", "LOAD", script.source) for script in scripts.ALL]
-        info, memory, *loaded = connection.pipeline(
-            [("INFO", "server"), ("INFO", "memory"), *loads, *self._setup_commands]
+        _, info, memory, *loaded = connection.pipeline(
+            [
+                ("CLIENT", "SETNAME", CLIENT_NAME),  # A node may refuse this one.
+                ("INFO", "server"),
+                ("INFO", "memory"),
+                *loads,
+                *self._setup_commands,
+            ],
+            seconds=seconds,
         )
         for reply in (info, memory, *loaded):
             if isinstance(reply, ReplyError):
@@ -200,7 +268,7 @@ class Node:
                 "silently when it is full; set noeviction there, or pass allow_eviction=True if "
                 "stored values may be lost"
             )
-        self._run_ids[connection] = parse_info(info).get("run_id", "")
+        connection.run_id = parse_info(info).get("run_id", "")
 
 
 def parse_info(text: bytes) -> dict[str, str]:

@@ -1,43 +1,68 @@
 """A pool of connections to one node; each connection is used by one thread at a time.
 
 A connection returns to the pool only if every reply was received, and an idle one is checked before
-it is used again. It neither retries nor breaks a circuit: `Node` does that.
+it is used again. The pool is bounded: who needs one more waits. It neither retries nor breaks a
+circuit: `Node` does that.
 """
 
 from __future__ import annotations
 
 import os
+import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
-from memories.errors import ClosedError
+from memories.cluster.client.latency import Latency
+from memories.cluster.client.resp import ReplyError
+from memories.errors import ClosedError, UnavailableError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.periodic import AutoResetEvent
 
 IDLE_CONNECTIONS = 8
+# A firewall or load balancer may have forgotten a connection that was idle for longer.
+CHECKED_SECONDS = 10.0
+_TRUSTED_SECONDS = 0.5  # So soon the end of a connection need not be looked for.
+_LOOK_SECONDS = 0.05
+
+
+class _Ticket:
+    """Stands for one connection that is open, or being opened; counted until it is garbage."""
+
+    __slots__ = ("__weakref__",)
 
 
 class ConnectionPool:
     """Gives connections to any number of threads, and keeps some that are idle.
 
-    There is no limit on how many are in use at once. A forked child does not use the connections of
-    its parent.
+    A forked child does not use the connections of its parent.
 
     Args:
-        address: The node.
+        address: The node; `max_connections` and `timeout` of it hold for all threads together.
+        latency: What is known of the node; its limits hold for opening and checking.
         size: How many idle connections are kept.
         options: The options of every `Connection`.
     """
 
     def __init__(
-        self, address: NodeAddress, *, size: int = IDLE_CONNECTIONS, **options: Any
+        self,
+        address: NodeAddress,
+        *,
+        latency: Latency | None = None,
+        size: int = IDLE_CONNECTIONS,
+        **options: Any,
     ) -> None:
         self.address = address
+        self._latency = latency or Latency(address.timeout)
         self._size = size
         self._options = options
         self._idle: list[Connection] = []
+        self._tickets: weakref.WeakSet[_Ticket] = weakref.WeakSet()
+        self._returned = AutoResetEvent()
+        self._waiting = 0
         self._lock = new_lock()
         self._pid = os.getpid()
         self._closed = False
@@ -47,23 +72,86 @@ class ConnectionPool:
         """Yield a connection, which the block uses alone.
 
         Raises:
-            UnavailableError: a new one was needed, and the node cannot be reached.
+            UnavailableError: a new one was needed, and the node cannot be reached; or all are in
+                use for too long.
             ReplyError: the node refuses the login.
             ClosedError: the pool was closed.
         """
-        connection = self._idle_connection() or Connection(self.address, **self._options)
+        connection = self.take()
         try:
             yield connection
         finally:
-            self._release(connection)
+            self.give(connection)
 
-    def close(self) -> None:
-        """Close idle connections now, and those in use once they are released. Idempotent."""
+    def take(self, connect_seconds: float | None = None) -> Connection:
+        """Return a connection, which the caller gives back; raises like `acquire`.
+
+        Args:
+            connect_seconds: How long each step of opening one may take; by default as measured.
+        """
+        end = time.monotonic() + self.address.timeout
+        while True:
+            connection = self._idle_connection()
+            if connection is not None:
+                return connection
+            ticket = self._ticket()
+            if ticket is not None:
+                break
+            if time.monotonic() >= end:
+                raise UnavailableError(
+                    f"all {self.address.max_connections} connections to the node "
+                    f"{self.address.name} were in use for {self.address.timeout:g} s; raise "
+                    "max_connections in node_options, or use fewer threads"
+                )
+            self._waiting += 1
+            try:
+                self._returned.wait(_LOOK_SECONDS)
+            finally:
+                self._waiting -= 1
+        limit = self._latency.connect_seconds if connect_seconds is None else connect_seconds
+        options = {"connect_seconds": limit, **self._options}
+        connection = Connection(self.address, **options)
+        connection.ticket = ticket
+        return connection
+
+    def take_idle(self) -> Connection | None:
+        """Return a connection that was in use a moment ago; None if there is none."""
+        if self._pid != os.getpid():
+            return None
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return None
+        if time.monotonic() - connection.idle_since < _TRUSTED_SECONDS and not self._closed:
+            return connection
+        self._idle.append(connection)
+        return None
+
+    def give(self, connection: Connection) -> None:
+        """Give back a connection of `take`; it is closed unless it can be used again."""
+        if not connection.closed:
+            with self._lock:
+                sound = not connection.pending and not self._closed and self._pid == os.getpid()
+                if sound and len(self._idle) < self._size:
+                    connection.idle_since = time.monotonic()
+                    self._idle.append(connection)
+                    connection = None  # type: ignore[assignment]
+        if connection is not None:
+            connection.close()
+        if self._waiting:
+            self._returned.add()
+
+    def drop_idle(self) -> None:
+        """Close the idle connections, after one of them gave no answer."""
         with self._lock:
-            self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
+
+    def close(self) -> None:
+        """Close idle connections now, and those in use once they are released. Idempotent."""
+        self._closed = True
+        self.drop_idle()
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +161,14 @@ class ConnectionPool:
 
     def __repr__(self) -> str:
         return f"<ConnectionPool of {self.address.name}>"
+
+    def _ticket(self) -> _Ticket | None:
+        with self._lock:
+            if len(self._tickets) >= self.address.max_connections:
+                return None
+            ticket = _Ticket()
+            self._tickets.add(ticket)
+            return ticket
 
     def _idle_connection(self) -> Connection | None:
         while True:
@@ -84,21 +180,25 @@ class ConnectionPool:
                     return None
                 connection = self._idle.pop()
             # Bytes without a request, or the end of the connection: it cannot be used again.
-            if not connection.ready():
+            if not connection.ready() and self._is_alive(connection):
                 return connection
             connection.close()
 
-    def _release(self, connection: Connection) -> None:
-        if connection.closed:
-            return
-        with self._lock:
-            sound = not connection.pending and not self._closed and self._pid == os.getpid()
-            if sound and len(self._idle) < self._size:
-                self._idle.append(connection)
-                return
-        connection.close()
+    def _is_alive(self, connection: Connection) -> bool:
+        """Ask for an answer, if the connection was idle for long."""
+        if time.monotonic() - connection.idle_since < CHECKED_SECONDS:
+            return True
+        try:
+            connection.call("PING", seconds=self._latency.hedge_seconds)
+        except ReplyError:
+            return True  # The server refuses the command, but it has answered.
+        except UnavailableError:
+            self.drop_idle()  # What has forgotten this one has forgotten the others.
+            return False
+        return True
 
     def _drop_parents_connections(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._idle = []
+            self._tickets = weakref.WeakSet()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from memories.cluster.client.resp import Arg, Command
+from memories.cluster.client.resp import Arg, Command, encode_strings
 
 
 class Script(NamedTuple):
@@ -17,6 +17,13 @@ class Script(NamedTuple):
 
     source: str
     sha: str
+
+    def encoded(self, keys: int, words: int) -> bytes:
+        """Return the beginning of the command that runs it; the `words` follow, the keys first."""
+        return b"*%d\r\n$7\r\nEVALSHA\r\n%b" % (
+            3 + words,
+            encode_strings([self.sha.encode(), b"%d" % keys]),
+        )
 
     def call(self, keys: list[bytes], *args: Arg) -> Command:
         """Return the command that runs it."""
@@ -28,13 +35,14 @@ def _script(source: str) -> Script:
 
 
 # KEYS: the incarnation, registers. ARGV: two accepted incarnations, then a value per register.
-# Replies 1 for each register that was set, else the version that the node already has.
+# Replies how many there are if it has set all of them; else a list with 1 for each that it has set,
+# and the version that it already has for each other.
 STORE = _script("""
 local mark = redis.call('GET', KEYS[1])
 if mark ~= ARGV[1] and mark ~= ARGV[2] then
   return redis.error_reply('MARK ' .. (mark or 'none'))
 end
-local done = {}
+local done, stored = {}, 0
 for i = 2, #KEYS do
   local value = ARGV[i + 1]
   local version = string.sub(value, 1, 32)
@@ -42,11 +50,31 @@ for i = 2, #KEYS do
   if known < version then
     redis.call('SET', KEYS[i], value)
     done[i - 1] = 1
+    stored = stored + 1
   else
     done[i - 1] = known
   end
 end
+if stored == #KEYS - 1 then
+  return stored
+end
 return done
+""")
+
+# KEYS: the incarnation, registers. Replies the incarnation, and the first 64 bytes of each register
+# one after the other, blanks for one that is absent; nothing if all are absent.
+HEADS = _script("""
+local heads, found = {}, false
+for i = 2, #KEYS do
+  local head = redis.call('GETRANGE', KEYS[i], 0, 63)
+  if head == '' then
+    head = string.rep(' ', 64)
+  else
+    found = true
+  end
+  heads[i - 1] = head
+end
+return {redis.call('GET', KEYS[1]), found and table.concat(heads) or ''}
 """)
 
 # KEYS: the incarnation, a register. ARGV: two accepted incarnations, the digest of the present
@@ -118,4 +146,4 @@ end
 return 0
 """)
 
-ALL = (STORE, REPLACE, DROP, SWAP, SLOT_STORE, SLOT_REPLACE)
+ALL = (STORE, HEADS, REPLACE, DROP, SWAP, SLOT_STORE, SLOT_REPLACE)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from memories.cluster.client.connection import Connection, ready
-from memories.cluster.client.node import CALL_SECONDS, CONNECT_SECONDS, Node
+from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.freshness import LEASE_SECONDS, Freshness
 from memories.cluster.register_format import PREFIX, key_of
@@ -20,6 +20,8 @@ from memories.foundation.periodic import Latch, Periodic
 
 PING_SECONDS = 0.25
 _SILENCE_SECONDS = 1.0  # A connection without an answer to a PING for so long is closed.
+# Between two attempts at a server that refuses CLIENT TRACKING.
+_FIRST_PAUSE_SECONDS, _LONGEST = 1.0, 300.0
 
 
 class ListenerQuorum(NamedTuple):
@@ -32,8 +34,9 @@ class ListenerQuorum(NamedTuple):
 class _Subscription:
     """The connection to one node, and the time until which its reports are complete."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, silence_seconds: float) -> None:
         self.connection = connection
+        self.silence_seconds = silence_seconds
         self.pinged_at = 0.0
         self.valid_until = 0.0
 
@@ -59,6 +62,7 @@ class InvalidationListener:
         self._quorums = quorums
         self._monotonic = monotonic
         self._subscriptions: dict[str, _Subscription] = {}
+        self._refusals: dict[str, tuple[float, float]] = {}  # The pause, and when it ends.
         self._ended = Latch()
         self._thread = Periodic(self._listen, "nodes-tracker", seconds=0.0)
 
@@ -88,7 +92,8 @@ class InvalidationListener:
     def _run_once(self) -> None:
         """Send a PING to every node, and process messages until the next PING is due."""
         for node in self._nodes():
-            if node.name not in self._subscriptions and node.usable:
+            ends = self._refusals.get(node.name, (0.0, 0.0))[1]
+            if node.name not in self._subscriptions and node.usable and self._monotonic() >= ends:
                 self._subscribe(node)
         began = self._monotonic()
         for name, subscription in list(self._subscriptions.items()):
@@ -107,29 +112,38 @@ class InvalidationListener:
         try:
             connection = Connection(
                 node.address,
-                connect_seconds=CONNECT_SECONDS,
-                call_seconds=CALL_SECONDS,
+                connect_seconds=node.latency.connect_seconds,
+                call_seconds=node.latency.patience_seconds,
                 on_push=self._on_push,
-                name="memories-tracker",
             )
         except UnavailableError as error:
             node.record_failure(error)
             return
         except ReplyError as error:
             node.record_refusal(error)
+            self._postpone(node.name)
             return
         try:
             connection.call("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", PREFIX)
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             connection.close()
+            self._postpone(node.name)
             return
-        self._subscriptions[node.name] = _Subscription(connection)
+        self._refusals.pop(node.name, None)
+        self._subscriptions[node.name] = _Subscription(
+            connection, max(_SILENCE_SECONDS, node.latency.patience_seconds)
+        )
         self._freshness.require_revalidation()  # The node may have accepted writes before.
+
+    def _postpone(self, name: str) -> None:
+        """Let a server that has no CLIENT TRACKING, or does not allow it, alone for a while."""
+        seconds = min(2 * self._refusals.get(name, (_FIRST_PAUSE_SECONDS / 2, 0.0))[0], _LONGEST)
+        self._refusals[name] = seconds, self._monotonic() + seconds
 
     def _ping(self, name: str, subscription: _Subscription, now: float) -> None:
         if subscription.connection.pending:
-            if now - subscription.pinged_at > _SILENCE_SECONDS:
+            if now - subscription.pinged_at > subscription.silence_seconds:
                 self._disconnect(name)
             return
         try:

@@ -41,7 +41,7 @@ class QuorumChunks(ChunkStore):
         done: list[int] = []
         for start in range(0, len(indices), WINDOW):
             try:
-                replies = node.pipeline(commands[start : start + WINDOW])
+                replies = node.pipeline(commands[start : start + WINDOW], bulk=True)
             except (UnavailableError, ReplyError) as error:
                 return NodeTransfer(node, done, [], str(error))
             refusals = [reply for reply in replies if isinstance(reply, ReplyError)]

@@ -7,6 +7,7 @@ writes only from clients with the same epoch, so two clients never write by diff
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -72,8 +73,10 @@ class Members:
         *,
         monotonic: Callable[[], float],
         allow_eviction: bool = False,
+        latency: float = 0.0,
     ) -> None:
         self.monotonic = monotonic
+        self._latency = latency
         self._allow_eviction = allow_eviction
         self._template = addresses[0]
         self.nodes: dict[str, Node] = {}
@@ -117,7 +120,10 @@ class Members:
     def preference_lists(self, name: bytes) -> list[Preference]:
         """Return the preference lists of a register; two during a change of members."""
         member_list = self.current
-        found = [prefer(name, nodes, member_list.copies) for nodes in member_list.lists]
+        if not member_list.target:
+            found = [prefer(name, member_list.nodes, member_list.copies)]
+        else:
+            found = [prefer(name, nodes, member_list.copies) for nodes in member_list.lists]
         if member_list.lost is msgspec.UNSET:
             return found
         return [one.without(member_list.lost_names) for one in found]
@@ -140,11 +146,16 @@ class Members:
             node.close()
 
     def _node(self, address: NodeAddress) -> Node:
-        return Node(address, monotonic=self.monotonic, allow_eviction=self._allow_eviction)
+        return Node(
+            address,
+            monotonic=self.monotonic,
+            allow_eviction=self._allow_eviction,
+            expected_seconds=self._latency,
+        )
 
     def _address_of(self, name: str) -> NodeAddress:
         """Return the address of a member that another manager added, with our credentials."""
         if name.startswith("unix://"):
-            return NodeAddress.parse(name)
+            return replace(self._template, path=name.removeprefix("unix://"))
         host, _, port = name.rpartition(":")
         return self._template.at(host.strip("[]"), int(port))

@@ -104,7 +104,7 @@ class NodeRecovery:
         )
         with self._node.acquire() as connection:
             # A connection belongs to one server process, so the incarnation is of this process.
-            if self._node.run_id_of(connection) != run_id:
+            if connection.run_id != run_id:
                 return False
             run_script(connection, scripts.SWAP, [INCARNATION_KEY], before, after)
             self._node.up_to_date = connection.call("GET", INCARNATION_KEY) == after

@@ -1,7 +1,7 @@
 """Phase one of a quorum read or write: collects replies for many registers, in parallel.
 
-The nodes that a register prefers are asked first. When one does not answer for `HEDGE_SECONDS`, the
-next node in the list is asked as well (a hedged request).
+The nodes that a register prefers are asked first. When one does not answer for several times as
+long as it usually takes, the next node in the list is asked as well (a hedged request).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
-from memories.cluster.limits import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.limits import allowance
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.register_copy import read_copy
@@ -47,15 +47,14 @@ class QuorumRead:
         Raises:
             OutdatedMembersError: a node has a newer member list.
         """
-        patience = PATIENCE_SECONDS + allowance(len(queries))
+        slack = allowance(len(queries))
         with RequestRound(self._members.monotonic) as round_:
             open_ = list(queries)
             self._ask(round_, open_, hedge=False, whole=whole)
-            end = self._members.monotonic() + patience
+            began = self._members.monotonic()
             while open_ := [query for query in open_ if query.missing_answers > 0]:
-                left = end - self._members.monotonic()
-                hedge = HEDGE_SECONDS + allowance(len(queries))
-                answers = round_.wait(min(hedge, max(0.0, left)))
+                left = began + round_.patience_seconds + slack - self._members.monotonic()
+                answers = round_.wait(min(round_.hedge_seconds + slack, max(0.0, left)))
                 for answer in answers:
                     self.record(answer)
                 asked = self._ask(round_, open_, hedge=not answers, whole=whole)
@@ -73,7 +72,7 @@ class QuorumRead:
                     if node not in query.asked and self._members.nodes[node].usable:
                         wanted[node].append((query, whole))
             self._send(round_, wanted)
-            self._drain(round_, HEDGE_SECONDS + allowance(len(queries)))
+            self._drain(round_, round_.hedge_seconds + allowance(len(queries)))
 
     def fetch(self, queries: Sequence[RegisterQuery]) -> None:
         """Ask a holder of the newest version of each query for the whole register."""
@@ -82,7 +81,7 @@ class QuorumRead:
             for query in queries:
                 wanted[query.holders[0]].append((query, True))
             self._send(round_, wanted)
-            self._drain(round_, PATIENCE_SECONDS / 2 + allowance(len(queries)))
+            self._drain(round_, round_.patience_seconds / 2 + allowance(len(queries)))
 
     def record(self, answer: NodeRequest) -> None:
         """Record an answer in the queries that it belongs to."""

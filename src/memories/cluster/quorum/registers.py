@@ -25,6 +25,7 @@ from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import ALL_NODES, OutdatedMembersError, QuorumRead
 from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.quorum.unanimous_read import NewestVersion, UnanimousRead
+from memories.cluster.quorum.unanimous_write import SmallWrite, UnanimousWrite
 from memories.cluster.quorum.write import QuorumWrite, WriteJob
 from memories.cluster.reasons import join_reasons
 from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
@@ -78,6 +79,7 @@ class QuorumRegisters(Registers):
         self._reader = QuorumRead(members, on_stale_node)
         self._writer = QuorumWrite(members)
         self._unanimous = UnanimousRead(members)
+        self._unanimous_write = UnanimousWrite(members)
 
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
@@ -260,10 +262,11 @@ class QuorumRegisters(Registers):
     def _read(
         self, names: Sequence[bytes], fetch: bool
     ) -> dict[bytes, FoundRegister | Exception | None]:
+        epoch = self._members.epoch
         lists = {name: self._members.preference_lists(name) for name in names}
         results: dict[bytes, FoundRegister | Exception | None] = {}
         if fetch:
-            results.update(self._unanimous.read(lists))
+            results.update(self._unanimous.read(lists, epoch))
         queries = [RegisterQuery(name, lists[name]) for name in lists if name not in results]
         if queries:
             results.update(self._read_by_quorum(queries, fetch))
@@ -331,30 +334,41 @@ class QuorumRegisters(Registers):
         version 5 on one node; thread 2 reads it, and stores version 6. If thread 1 repeated its
         write as version 7, its value would come back after the one that replaced it.
         """
-        queries = {
-            name: RegisterQuery(name, self._members.preference_lists(name)) for name in bodies
-        }
-        known = self._unanimous.read_versions(
-            {name: query.lists for name, query in queries.items()}
-        )
-        rest = [query for name, query in queries.items() if name not in known]
-        self._reader.collect(rest, whole=0)
+        epoch = self._members.epoch
+        lists = {name: self._members.preference_lists(name) for name in bodies}
+        known = self._unanimous.read_versions(lists, epoch)
+        queries = {name: RegisterQuery(name, lists[name]) for name in lists if name not in known}
         results: dict[bytes, WrittenRegister | Exception] = {}
-        for query in rest:
-            if query.missing_answers > 0:
-                results[query.name] = query.error("written")
-            else:
-                known[query.name] = _newest_version(query)
+        if queries:
+            self._reader.collect(list(queries.values()), whole=0)
+            for query in queries.values():
+                if query.missing_answers > 0:
+                    results[query.name] = query.error("written")
+                else:
+                    known[query.name] = _newest_version(query)
         wall = self._clock.wall()
-        jobs: list[WriteJob] = []
+        writes: list[SmallWrite] = []
         for name, newest in known.items():
             if name not in given:
                 version = successor(newest.version, self._client, wall)
                 given[name] = NewestVersion(version, newest.upload)
-            version = given[name].version
-            register = pack_register(name, version, *bodies[name])
-            jobs.append(WriteJob(queries[name], version, register))
-        self._writer.store(jobs)
+            register = pack_register(name, given[name].version, *bodies[name])
+            nbytes = sum([segment.nbytes for segment in register])
+            writes.append(SmallWrite(name, lists[name], register, nbytes))
+        stored = self._unanimous_write.store(writes, epoch)
+        jobs: list[WriteJob] = []
+        for write in writes:
+            name, holders = write.name, stored.get(write.name, ())
+            version, replaced = given[name]
+            if len(write.lists) == 1 and len(holders) >= write.lists[0].copies:
+                results[name] = WrittenRegister(version, replaced)
+                continue
+            query = queries.get(name) or RegisterQuery(name, write.lists)
+            job = WriteJob(query, version, write.register)
+            job.stored_on.update(holders)
+            jobs.append(job)
+        if jobs:
+            self._writer.store(jobs)
         for job in jobs:
             results[job.name] = _write_result(job, given[job.name].upload)
         return results
@@ -374,7 +388,7 @@ class QuorumRegisters(Registers):
                 there = connection.call("GET", query.name)
                 if _is_sound(query.name, there):
                     return False
-                run_id = node.run_id_of(connection)
+                run_id = connection.run_id
                 accepted = Incarnation(JOINING, run_id, self._members.epoch).accepted
                 digest = hashlib.sha1(there).hexdigest()
                 keys = [INCARNATION_KEY, query.name]
@@ -392,7 +406,7 @@ def _ask_up_to_date(node: Node, epoch: int) -> bool:
     """Ask a node for its incarnation, and return whether the node has all that it should have."""
     with node.acquire() as connection:
         incarnation = read_incarnation(connection.call("GET", INCARNATION_KEY))
-        return incarnation == Incarnation(UP, node.run_id_of(connection), epoch)
+        return incarnation == Incarnation(UP, connection.run_id, epoch)
 
 
 def _is_sound(name: bytes, data: bytes | None) -> bool:

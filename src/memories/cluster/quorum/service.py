@@ -47,11 +47,21 @@ class QuorumService(NodeService):
     """
 
     def __init__(
-        self, addresses: Sequence[NodeAddress], copies: int, *, clock: Clock, allow_eviction: bool
+        self,
+        addresses: Sequence[NodeAddress],
+        copies: int,
+        *,
+        clock: Clock,
+        allow_eviction: bool,
+        latency: float = 0.0,
     ) -> None:
         super().__init__(clock)
         self.members = Members(
-            addresses, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
+            addresses,
+            copies,
+            monotonic=clock.monotonic,
+            allow_eviction=allow_eviction,
+            latency=latency,
         )
         self._stale_nodes: set[str] = set()
         self._recoveries: dict[str, BackgroundThread] = {}

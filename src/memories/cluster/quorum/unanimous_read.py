@@ -1,20 +1,30 @@
-"""The fast path of phase one: all nodes that are asked answer, and for a read they agree.
+"""The fast path of a quorum read, for registers whose nodes all answer and reply the same.
 
-If all nodes of a quorum answer, the newest of their versions is the newest version. A read returns
-it only if their headers are equal byte for byte, since otherwise a write-back may be needed. The
-other registers are left to `QuorumRead`, which asks again.
+Equal replies of as many voting nodes as there are copies prove that the version is the newest, and
+that it is on enough nodes: nothing else has to be decided or written back. For one register each
+node gets two commands, whose replies need no decoding; for many registers it gets one command.
+Everything unusual (a failing or stale node, unequal replies, a change of members) is left out of
+the results, and decided by `QuorumRead`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
-from memories.cluster.client.fanout import NodeRequest, RequestRound
-from memories.cluster.client.resp import Command
+from memories.cluster.client import scripts
+from memories.cluster.client.fanout import (
+    NodeRequest,
+    RequestRound,
+    SmallReply,
+    SmallRequest,
+    ask_at_once,
+)
+from memories.cluster.client.resp import Command, encode, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
-from memories.cluster.limits import HEDGE_SECONDS, allowance
+from memories.cluster.limits import allowance
 from memories.cluster.manifest import ChunkUpload, read_upload
 from memories.cluster.quorum.members import Members
 from memories.cluster.register_api import FoundRegister
@@ -29,7 +39,14 @@ from memories.cluster.rendezvous import Preference
 from memories.cluster.versions import ABSENT, RegisterVersion
 from memories.errors import CorruptDataError
 
-_LAST = PEEK_BYTES - 1
+_NO_HEAD = b" " * HEADER_BYTES
+_GET_INCARNATION = b"".join(map(bytes, encode([("GET", INCARNATION_KEY)])))
+_HEAD_RANGE = encode_strings([b"0", b"%d" % (HEADER_BYTES - 1)])
+_PEEK_RANGE = encode_strings([b"0", b"%d" % (PEEK_BYTES - 1)])
+_MOST_DIGITS = 12  # Of the length of a reply.
+
+_Lists = Mapping[bytes, Sequence[Preference]]
+_Nodes = tuple[str, ...]
 
 
 class NewestVersion(NamedTuple):
@@ -39,116 +56,218 @@ class NewestVersion(NamedTuple):
     upload: ChunkUpload | None
 
 
-class _Request(NamedTuple):
-    """One register, the nodes that are asked for it, and the positions of their replies."""
-
-    name: bytes
-    nodes: Sequence[str]
-    positions: Sequence[int]
+_NOTHING = NewestVersion(ABSENT, None)
 
 
-_Lists = Mapping[bytes, Sequence[Preference]]
-_Replies = dict[str, list[bytes | None]]
+class _UnusualReplyError(Exception):
+    """A reply that the general way must look at."""
 
 
 class UnanimousRead:
-    """Asks for registers whose nodes are all usable, and returns those with equal replies."""
+    """Asks for registers whose nodes are all usable, and returns those with equal replies.
+
+    The epoch is the one of the member list by which the lists of nodes were made.
+    """
 
     def __init__(self, members: Members) -> None:
         self._members = members
 
-    def read(self, lists: _Lists) -> dict[bytes, FoundRegister | None]:
+    def read(self, lists: _Lists, epoch: int) -> dict[bytes, FoundRegister | None]:
         """Return the content of registers; those without equal replies are left out."""
-        asked, replies = self._ask(lists, whole=1)
+        groups = self._groups(lists)
+        if len(lists) == 1:
+            return dict(self._read_one(groups, epoch))
+        replies = self._ask(groups, epoch, whole=True)
         results: dict[bytes, FoundRegister | None] = {}
-        for one in asked:
-            try:
-                whole, *others = [
-                    replies[node][position]
-                    for node, position in zip(one.nodes, one.positions, strict=True)
-                ]
-                if not whole:
-                    if not any(others):
-                        results[one.name] = None
-                    continue
-                head = whole[:HEADER_BYTES]
-                if all(other is not None and other.startswith(head) for other in others):
-                    header = read_header(one.name, whole)
-                    body = read_body(one.name, header, whole)
-                    results[one.name] = FoundRegister(header.version, header.kind, body)
-            except (KeyError, CorruptDataError):
-                continue  # A node did not answer, or a copy is damaged.
+        for nodes, names in groups.items():
+            if not all((node, nodes) in replies for node in nodes):
+                continue
+            values, *heads = (replies[node, nodes] for node in nodes)
+            for index, name in enumerate(names):
+                value = values[index]
+                head = value[:HEADER_BYTES] if value else _NO_HEAD
+                start = HEADER_BYTES * index
+                for other in heads:
+                    if other[start : start + HEADER_BYTES] != head:
+                        break
+                else:
+                    try:
+                        results[name] = _found(name, value) if value else None
+                    except CorruptDataError:
+                        continue
         return results
 
-    def read_versions(self, lists: _Lists) -> dict[bytes, NewestVersion]:
-        """Return the newest version of registers; those with a missing reply are left out."""
-        asked, replies = self._ask(lists, whole=0)
+    def read_versions(self, lists: _Lists, epoch: int) -> dict[bytes, NewestVersion]:
+        """Return the newest version of registers.
+
+        Those with a missing reply, and manifests among many registers, are left out.
+        """
+        groups = self._groups(lists)
+        if len(lists) == 1:
+            return dict(self._read_one_version(groups, epoch))
+        replies = self._ask(groups, epoch, whole=False)
         results: dict[bytes, NewestVersion] = {}
-        for one in asked:
-            try:
-                copies = [
-                    replies[node][position]
-                    for node, position in zip(one.nodes, one.positions, strict=True)
-                ]
-                results[one.name] = _newest(one.name, copies)
-            except (KeyError, CorruptDataError):
+        for nodes, names in groups.items():
+            if not all((node, nodes) in replies for node in nodes):
                 continue
+            heads = {replies[node, nodes] for node in nodes}
+            if heads == {_NO_HEAD * len(names)}:
+                results.update(dict.fromkeys(names, _NOTHING))
+                continue
+            for index, name in enumerate(names):
+                start = HEADER_BYTES * index
+                known = {one[start : start + HEADER_BYTES] for one in heads}
+                newest = _newest_head(name, known)
+                if newest is not None:
+                    results[name] = newest
         return results
 
-    def _ask(self, lists: _Lists, *, whole: int) -> tuple[list[_Request], _Replies]:
-        commands: dict[str, list[Command]] = defaultdict(list)
-        asked: list[_Request] = []
+    def _groups(self, lists: _Lists) -> dict[_Nodes, list[bytes]]:
+        """Return the registers by the nodes that must reply, without those that are unusual."""
+        groups: dict[_Nodes, list[bytes]] = defaultdict(list)
         usable = {name for name, node in self._members.nodes.items() if node.usable}
-        for name, (first, *more) in lists.items():
-            count = max(first.answers, first.copies)
-            nodes = first.nodes[:count]
-            if more or not usable.issuperset(nodes):
-                continue
-            positions = []
-            for index, node in enumerate(nodes):
-                queue = commands[node]
-                positions.append(len(queue))
-                queue.append(("GET", name) if index < whole else ("GETRANGE", name, 0, _LAST))
-            asked.append(_Request(name, nodes, positions))
-        return asked, self._exchange(commands)
+        for name, preferences in lists.items():
+            first = preferences[0]
+            if len(preferences) == 1:
+                groups[first.nodes[: max(first.answers, first.copies)]].append(name)
+        return {nodes: names for nodes, names in groups.items() if usable.issuperset(nodes)}
 
-    def _exchange(self, commands: dict[str, list[Command]]) -> _Replies:
-        """Return the replies of every voting node that answers before the hedge delay ends."""
-        replies: _Replies = {}
+    def _read_one(
+        self, groups: Mapping[_Nodes, Sequence[bytes]], epoch: int
+    ) -> Iterator[tuple[bytes, FoundRegister | None]]:
+        for nodes, (name,) in groups.items():
+            word = encode_strings([name])
+            get = b"*2\r\n$3\r\nGET\r\n" + word + _GET_INCARNATION
+            peek = b"*4\r\n$8\r\nGETRANGE\r\n" + word + _HEAD_RANGE + _GET_INCARNATION
+            try:
+                value, *heads = self._ask_one(nodes, [get, *[peek] * (len(nodes) - 1)], epoch)
+                if not value:
+                    if not any(heads):
+                        yield name, None
+                elif heads.count(value[:HEADER_BYTES]) == len(heads):
+                    yield name, _found(name, value)
+            except (_UnusualReplyError, CorruptDataError):
+                continue
+
+    def _read_one_version(
+        self, groups: Mapping[_Nodes, Sequence[bytes]], epoch: int
+    ) -> Iterator[tuple[bytes, NewestVersion]]:
+        for nodes, (name,) in groups.items():
+            peek = b"*4\r\n$8\r\nGETRANGE\r\n" + encode_strings([name]) + _PEEK_RANGE
+            try:
+                peeks = self._ask_one(nodes, [peek + _GET_INCARNATION] * len(nodes), epoch)
+                yield name, max((_newest(name, one) for one in set(peeks)), key=_by_version)
+            except (_UnusualReplyError, CorruptDataError):
+                continue
+
+    def _ask_one(self, nodes: _Nodes, requests: Sequence[bytes], epoch: int) -> list[bytes]:
+        """Return what each node replies about one register; nothing where it has none."""
+        end = partial(_vote, epoch=epoch)
+        asked = [
+            SmallRequest(self._members.nodes[node], lambda run_id, data=data: data, 2, end)  # type: ignore[misc]
+            for node, data in zip(nodes, requests, strict=True)
+        ]
+        replies = ask_at_once(asked, self._members.monotonic)
+        if replies is None:
+            raise _UnusualReplyError
+        return [_value(reply, epoch) for reply in replies]
+
+    def _ask(
+        self, groups: Mapping[_Nodes, Sequence[bytes]], epoch: int, *, whole: bool
+    ) -> dict[tuple[str, _Nodes], Any]:
+        """Return the values, or else the first bytes, of the registers of groups by node.
+
+        With `whole` the first node of each group is asked for the values.
+        """
+        commands: dict[str, list[Command]] = defaultdict(list)
+        tags: dict[str, list[tuple[_Nodes, int, bool]]] = defaultdict(list)
+        for nodes, names in groups.items():
+            words = encode_strings([INCARNATION_KEY, *names])
+            count = len(names) + 1
+            for index, node in enumerate(nodes):
+                valued = whole and index == 0
+                if valued:
+                    commands[node].append(b"*%d\r\n$4\r\nMGET\r\n" % (count + 1) + words)
+                else:
+                    commands[node].append(scripts.HEADS.encoded(count, count) + words)
+                tags[node].append((nodes, len(names), valued))
+        replies: dict[tuple[str, _Nodes], Any] = {}
         with RequestRound(self._members.monotonic) as round_:
-            for node, queue in commands.items():
-                queue.append(("GET", INCARNATION_KEY))
-                round_.ask(self._members.nodes[node], lambda run_id, sent=queue: sent)  # type: ignore[misc]
-            longest = max(map(len, commands.values()), default=0)
-            while answers := round_.wait(HEDGE_SECONDS + allowance(longest)):
-                replies.update(self._voting_replies(answers))
+            for node, sent in commands.items():
+                round_.ask(self._members.nodes[node], lambda run_id, sent=sent: sent, tags[node])  # type: ignore[misc]
+            longest = max(map(len, groups.values()), default=0)
+            while answers := round_.wait(round_.hedge_seconds + allowance(longest)):
+                for answer in answers:
+                    replies.update(_replies(answer, epoch))
         return replies
 
-    def _voting_replies(
-        self, answers: Iterable[NodeRequest]
-    ) -> Iterable[tuple[str, list[bytes | None]]]:
-        for answer in answers:
-            if answer.error is not None:
-                continue
-            *copies, incarnation = answer.replies
-            if incarnation == Incarnation(UP, answer.run_id, self._members.epoch).text:
-                # An error reply becomes None, which differs from the reply of any other node.
-                yield (
-                    answer.node.name,
-                    [one if isinstance(one, bytes) else None for one in copies],
-                )
+
+def _replies(answer: NodeRequest, epoch: int) -> Iterator[tuple[tuple[str, _Nodes], Any]]:
+    """Yield the replies of a node that votes."""
+    if answer.error is not None:
+        return
+    up = Incarnation(UP, answer.run_id, epoch).text
+    for (nodes, count, valued), reply in zip(answer.tag, answer.replies, strict=True):
+        if isinstance(reply, list) and reply[0] == up:
+            if valued:
+                del reply[0]
+                yield (answer.node.name, nodes), reply
+            else:
+                yield (answer.node.name, nodes), reply[1] or _NO_HEAD * count
 
 
-def _newest(name: bytes, copies: Sequence[bytes | None]) -> NewestVersion:
-    newest = NewestVersion(ABSENT, None)
-    for reply in copies:
-        if reply:
-            header = read_header(name, reply)
-            if header.version > newest.version:
-                upload = (
-                    read_upload(reply[HEADER_BYTES:])
-                    if header.kind is RegisterKind.MANIFEST
-                    else None
-                )
-                newest = NewestVersion(header.version, upload)
-    return newest
+@lru_cache(256)
+def _vote(run_id: str, epoch: int) -> bytes:
+    """Return the reply to `_GET_INCARNATION` of a node that votes."""
+    return encode_strings([Incarnation(UP, run_id, epoch).text])
+
+
+def _value(reply: SmallReply, epoch: int) -> bytes:
+    """Return the first of two replies, if the second one is the vote of the node."""
+    vote, data = _vote(reply.run_id, epoch), reply.replies
+    if isinstance(data, list):
+        value, incarnation = data
+        if isinstance(value, Exception) or isinstance(incarnation, Exception):
+            raise _UnusualReplyError
+        if encode_strings([incarnation or b""]) != vote:
+            raise _UnusualReplyError
+        return value or b""
+    start = data.find(b"\r\n", 1, _MOST_DIGITS) + 2
+    length = data[1 : start - 2]
+    if length == b"-1" and len(data) == start + len(vote):
+        return b""
+    if data[:1] != b"$" or not length.isdigit() or len(data) != start + int(length) + 2 + len(vote):
+        raise _UnusualReplyError
+    return data[start : -len(vote) - 2]
+
+
+def _found(name: bytes, value: bytes) -> FoundRegister:
+    header = read_header(name, value)
+    return FoundRegister(header.version, header.kind, read_body(name, header, value))
+
+
+def _by_version(newest: NewestVersion) -> RegisterVersion:
+    return newest.version
+
+
+def _newest(name: bytes, peek: bytes) -> NewestVersion:
+    if not peek:
+        return _NOTHING
+    header = read_header(name, peek)
+    is_manifest = header.kind is RegisterKind.MANIFEST
+    return NewestVersion(header.version, read_upload(peek[HEADER_BYTES:]) if is_manifest else None)
+
+
+def _newest_head(name: bytes, heads: set[bytes]) -> NewestVersion | None:
+    """Return the newest version among the headers; None if more than headers are needed."""
+    version = ABSENT
+    try:
+        for head in heads:
+            if head != _NO_HEAD:
+                header = read_header(name, head)
+                if header.kind is RegisterKind.MANIFEST:
+                    return None
+                version = max(version, header.version)
+    except CorruptDataError:
+        return None
+    return NewestVersion(version, None)

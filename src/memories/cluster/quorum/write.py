@@ -15,7 +15,7 @@ from memories.cluster.client.fanout import Commands, NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation, read_incarnation
-from memories.cluster.limits import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.limits import CONFIRMED_SECONDS, allowance
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import OutdatedMembersError
 from memories.cluster.quorum.rules import RegisterQuery
@@ -24,6 +24,7 @@ from memories.cluster.run_script import run_script
 from memories.cluster.versions import RegisterVersion
 from memories.errors import MemoriesError
 
+_MOST_PASSES = 3
 _CALL_BYTES = 1 << 20  # The most that one script call carries, unless one register is larger.
 _CALL_REGISTERS = 50
 
@@ -114,15 +115,26 @@ class QuorumWrite:
         Raises:
             OutdatedMembersError: a node has a newer member list.
         """
+        for _ in range(_MOST_PASSES):
+            began = self._members.monotonic()
+            self._store_once(jobs)
+            if self._members.monotonic() - began < CONFIRMED_SECONDS:
+                return
+            jobs = [job for job in jobs if not job.only]
+            for job in jobs:
+                job.stored_on.clear()
+                job.sent.clear()
+
+    def _store_once(self, jobs: Sequence[WriteJob]) -> None:
         total = sum(job.nbytes for job in jobs)
         slack = allowance(len(jobs), total)
         with RequestRound(self._members.monotonic) as round_:
             open_ = [job for job in jobs if job.missing_copies > 0]
             self._send(round_, open_, hedge=False)
-            end = self._members.monotonic() + PATIENCE_SECONDS + slack
+            began = self._members.monotonic()
             while open_ := [job for job in open_ if job.missing_copies > 0]:
-                left = end - self._members.monotonic()
-                answers = round_.wait(min(HEDGE_SECONDS + slack, max(0.0, left)))
+                left = began + round_.patience_seconds + slack - self._members.monotonic()
+                answers = round_.wait(min(round_.hedge_seconds + slack, max(0.0, left)))
                 failures = sum(not self._record(answer) for answer in answers)
                 if answers and not failures and round_.waiting:
                     continue  # No failure so far, and other nodes are yet to answer.
@@ -176,6 +188,8 @@ class QuorumWrite:
                     if again:
                         job.sent.discard(name)
                 continue
+            if isinstance(reply, int):
+                reply = [1] * reply
             for job, stored in zip(call, reply, strict=True):
                 if stored == 1 or _is_at_least(stored, job.version):
                     job.stored_on.add(name)

@@ -64,7 +64,9 @@ class ClusterChunks(ChunkStore):
         for start in range(0, len(indices), WINDOW):
             window = indices[start : start + WINDOW]
             try:
-                *replies, copies = node.pipeline([*commands[start : start + WINDOW], wait])
+                *replies, copies = node.pipeline(
+                    [*commands[start : start + WINDOW], wait], bulk=True
+                )
             except (UnavailableError, ReplyError) as error:
                 return NodeTransfer(node, done, [], str(error))
             refusals = [reply for reply in (*replies, copies) if isinstance(reply, ReplyError)]

@@ -14,7 +14,7 @@ from typing import Any
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node, parse_info
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.limits import HEDGE_SECONDS, PATIENCE_SECONDS, allowance
+from memories.cluster.limits import allowance
 from memories.cluster.reasons import join_reasons
 from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import PEEK_BYTES, key_text
@@ -124,7 +124,7 @@ class ClusterRead:
     def _ask_all(self, names: Sequence[bytes], whole: bool) -> list[_ShardRead]:
         served = group_by_shard(self._shards.slot_map, names)
         groups = [_ShardRead(shard, some, self._shards.copies) for shard, some in served.items()]
-        patience = PATIENCE_SECONDS + allowance(len(names))
+        slack = allowance(len(names))
         began = self._shards.monotonic()
         with RequestRound(self._shards.monotonic) as round_:
             for group in groups:
@@ -133,13 +133,13 @@ class ClusterRead:
                 else:
                     self._ask(round_, group, group.shard.nodes, whole)
             while not all(group.complete for group in groups):
-                requests = round_.wait(HEDGE_SECONDS + allowance(len(names)))
+                requests = round_.wait(round_.hedge_seconds + slack)
                 for request in requests:
                     self._record(request, whole)
                 for group in groups:
                     if not group.complete and (not requests or self._failed(group)):
                         self._ask(round_, group, group.shard.nodes, whole)
-                late = self._shards.monotonic() - began > patience
+                late = self._shards.monotonic() - began > round_.patience_seconds + slack
                 if not requests and (late or not round_.waiting):
                     break
         return groups

@@ -50,10 +50,15 @@ class ClusterService(NodeService):
         clock: Clock,
         allow_eviction: bool,
         strict: bool,
+        latency: float = 0.0,
     ) -> None:
         super().__init__(clock)
         self.shards = Shards(
-            seeds, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
+            seeds,
+            copies,
+            monotonic=clock.monotonic,
+            allow_eviction=allow_eviction,
+            latency=latency,
         )
         self._refreshed_at = 0.0
         self.redundancy = Redundancy(self.shards, strict=strict)

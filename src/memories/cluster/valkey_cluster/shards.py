@@ -23,7 +23,6 @@ from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.fork_lock import is_held_here, new_lock
 
 _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
-_ASK_SECONDS = 0.5
 _FOUND_SECONDS = 2.0
 _HIDDEN_SECONDS = 15.0  # A new replica is hidden until the nodes know how much it has copied.
 # It allows reads from a replica, and has no effect on a primary.
@@ -38,6 +37,7 @@ class Shards:
         copies: How many nodes must have an acknowledged write.
         monotonic: Returns seconds that never run backwards.
         allow_eviction: Accept nodes that drop values when they are full.
+        latency: How many seconds the slowest of the seeds takes to answer.
     """
 
     def __init__(
@@ -47,7 +47,9 @@ class Shards:
         *,
         monotonic: Callable[[], float],
         allow_eviction: bool = False,
+        latency: float = 0.0,
     ) -> None:
+        self._latency = latency
         self.copies = copies
         self.monotonic = monotonic
         self.slot_map = SlotMap()
@@ -178,9 +180,7 @@ class Shards:
 
     def _view_of(self, node: Node) -> SlotMap | None:
         try:
-            info, slots = node.pipeline(
-                [("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")], seconds=_ASK_SECONDS, strict=True
-            )
+            info, slots = node.pipeline([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")], strict=True)
             epoch = int(parse_info(info).get("cluster_current_epoch", 0))
             return SlotMap.read(slots, epoch, asked=node.address.host)
         except (UnavailableError, ReplyError) as error:
@@ -195,4 +195,5 @@ class Shards:
             monotonic=self.monotonic,
             allow_eviction=self._allow_eviction,
             setup_commands=SETUP_COMMANDS,
+            expected_seconds=self._latency,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from memories.cluster.client import scripts
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.limits import PATIENCE_SECONDS, allowance
+from memories.cluster.limits import allowance
 from memories.cluster.manifest import ChunkUpload
 from memories.cluster.register_api import RegisterBody, WrittenRegister
 from memories.cluster.register_copy import RegisterCopy, read_copy
@@ -141,7 +141,7 @@ class ClusterWrite:
     ) -> bool:
         count = max(map(len, waves.values()))
         nbytes = sum(one.nbytes for wave in waves.values() for one in wave)
-        end = self._shards.monotonic() + PATIENCE_SECONDS + allowance(count, nbytes)
+        began = self._shards.monotonic()
         sound = True
         with RequestRound(self._shards.monotonic) as round_:
             unanswered = {id(wave): wave for wave in waves.values()}
@@ -149,6 +149,7 @@ class ClusterWrite:
                 if not self._ask(round_, shard, wave):
                     unanswered.pop(id(wave))
                     sound = False
+            end = began + round_.patience_seconds + allowance(count, nbytes)
             while unanswered and (requests := round_.wait(end - self._shards.monotonic())):
                 for request in requests:
                     unanswered.pop(id(request.tag))

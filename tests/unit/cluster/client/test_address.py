@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
+import redis
 
 from memories.cluster.client.address import TLS, NodeAddress
 from memories.errors import InvalidOptionError
@@ -25,9 +28,13 @@ SECRET = "s3cr3t"
         ("rediss://node1", NodeAddress("node1", tls=TLS())),
         (
             "valkeys://n:1?ssl_ca_certs=/ca.pem&ssl_check_hostname=false",
-            NodeAddress("n", 1, tls=TLS(ca_certs="/ca.pem", check_hostname=False)),
+            NodeAddress("n", 1, tls=TLS({"ssl_ca_certs": "/ca.pem", "ssl_check_hostname": False})),
         ),
-        ("rediss://n?ssl_cert_reqs=none", NodeAddress("n", tls=TLS(verify=False))),
+        ("rediss://n?ssl_cert_reqs=none", NodeAddress("n", tls=TLS({"ssl_cert_reqs": "none"}))),
+        (
+            "redis://n?timeout=2.5&max_connections=9",
+            NodeAddress("n", timeout=2.5, max_connections=9),
+        ),
         ("unix:///run/v.sock?db=2", NodeAddress(path="/run/v.sock", database=2)),
         ("unix://me:pw@/run/v.sock", NodeAddress(path="/run/v.sock", user="me", password="pw")),
     ],
@@ -68,6 +75,43 @@ def test_another_node_of_a_cluster_gets_the_same_credentials() -> None:
     address = NodeAddress.parse("rediss://me:pw@node1:7000").at("node2", 7001)
     assert ("node2", 7001, "me", "pw") == (address.host, address.port, address.user, "pw")
     assert address.tls == TLS()
+
+
+def test_options_of_tls_and_redis_py_hold_for_all_nodes() -> None:
+    """Certificates, a context or a provider of credentials are given once, by redis-py's names."""
+    context = ssl.create_default_context()
+    assert TLS({}, context) == NodeAddress.parse("node1", tls=context).tls
+    assert TLS() == NodeAddress.parse("node1", tls=True).tls
+    assert TLS() == NodeAddress.parse("node1", ssl=True).tls
+    assert NodeAddress.parse("node1", tls=False).tls is None
+    secured = NodeAddress.parse("node1", ssl_ca_certs="/ca.pem", username="me", password="pw")
+    assert (TLS({"ssl_ca_certs": "/ca.pem"}), "me") == (secured.tls, secured.user)
+    own = NodeAddress.parse("rediss://node1?ssl_ca_certs=/own.pem", ssl_ca_certs="/ca.pem")
+    assert TLS({"ssl_ca_certs": "/own.pem"}) == own.tls
+    provider = redis.UsernamePasswordCredentialProvider("me", SECRET)
+    address = NodeAddress.parse("node1", credential_provider=provider)
+    assert {"credential_provider": provider} == address.options
+    assert SECRET not in repr(address)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tls": "yes"}, {"colour": 5}, {"timeout": 0}, {"timeout": "long"}, {"max_connections": -1},
+        {"ssl_cert_reqs": "perhaps"}, {"db": "five"}, {"user": "me"},
+    ],
+)  # fmt: skip
+def test_an_option_that_does_not_fit_is_refused(options: dict[str, object]) -> None:
+    """At once, with its name, and not as an error of Python at the first connection."""
+    with pytest.raises(InvalidOptionError):
+        NodeAddress.parse("node1", **options)  # type: ignore[arg-type]
+
+
+def test_a_scheme_without_tls_contradicts_options_of_tls() -> None:
+    """A password must not be sent in the clear by somebody who has asked for TLS."""
+    with pytest.raises(InvalidOptionError, match="rediss"):
+        NodeAddress.parse("redis://node1", tls=True)
+    assert NodeAddress.parse("unix:///run/v.sock", tls=True).tls is None
 
 
 def test_options_hold_where_the_text_says_nothing() -> None:
