@@ -109,7 +109,7 @@ def test_a_slow_network_carries_forty_megabytes(proxies: list[NodeProxy]) -> Non
 def test_forgotten_connections_cost_at_most_a_moment(
     proxies: list[NodeProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A firewall drops what comes on connections that were idle, and tells nobody."""
+    """A firewall drops what comes on connections that were idle, and sends no error."""
     monkeypatch.setattr(pool, "CHECKED_SECONDS", 0.2)
     with opened(proxies) as manager:
         threads = 16

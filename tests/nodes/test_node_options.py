@@ -96,7 +96,7 @@ def test_a_server_with_too_many_clients_says_so(node: LocalServer) -> None:
 
 
 def test_a_pool_is_bounded_and_waits(node: LocalServer) -> None:
-    """Many threads share few connections, and one that gets none is told why."""
+    """Many threads share few connections, and one that gets none gets the reason."""
     address = NodeAddress.parse(node.name, max_connections=3, timeout=2)
     most = 0
 
@@ -150,7 +150,7 @@ def test_one_server_under_two_names_is_refused(plain_nodes: LocalGroup) -> None:
 
 
 def test_a_bad_address_does_not_stop_the_other_nodes(plain_nodes: LocalGroup) -> None:
-    """A name that nobody knows, or a replica, beside nodes that are enough."""
+    """A name that no resolver knows, beside nodes that are enough."""
     names = plain_nodes.names
     works(names, replication_factor=2)
     works([*names, "no.such.host.invalid:6379"], replication_factor=2)

@@ -63,6 +63,21 @@ class NodeAddress:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    @property
+    def dial(self) -> redis_py.DialOptions:
+        """Return how redis-py reaches the node."""
+        login = {**self.options, "db": self.database}
+        if "credential_provider" not in login:
+            login |= {"username": self.user, "password": self.password}
+        place: dict[str, Any] = {"host": self.host, "port": self.port}
+        if self.path is not None:
+            place = {"path": self.path}
+            login = {key: login[key] for key in login if not key.startswith("socket_")}
+        secure = None if self.tls is None else self.tls.options
+        return redis_py.DialOptions(
+            self.name, place, login, secure, self.tls.context if self.tls is not None else None
+        )
+
     def at(self, host: str, port: int) -> NodeAddress:
         """Return the address of another node of the cluster, with the same credentials."""
         return replace(self, host=host, port=port, path=None)
@@ -120,7 +135,8 @@ class NodeAddress:
         address = _with_options(address, given)
         if address.user is not None and address.password is None:
             raise InvalidOptionError(f"{address.name} has a user but no password")
-        redis_py.check(address)
+        if address.tls is not None or address.options:
+            redis_py.check(address.dial)
         return address
 
     @classmethod

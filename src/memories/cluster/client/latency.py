@@ -15,7 +15,7 @@ _USUAL_SECONDS = 0.02
 _MOST_PATIENCE = 64
 
 
-class Latency:
+class NodeLatency:
     """How long a node takes to answer a small request.
 
     Args:

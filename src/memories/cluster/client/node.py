@@ -13,7 +13,7 @@ from typing import Any
 from memories.cluster.client import scripts
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
-from memories.cluster.client.latency import Latency
+from memories.cluster.client.latency import NodeLatency
 from memories.cluster.client.pool import ConnectionPool
 from memories.cluster.client.resp import Buffer, Command, ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
@@ -46,7 +46,7 @@ class Node:
         self.address = address
         self.name = address.name
         self.last_error = ""
-        self.latency = Latency(address.timeout, expected_seconds)
+        self.latency = NodeLatency(address.timeout, expected_seconds)
         self.up_to_date = False  # As its latest reply with an incarnation has shown.
         self._monotonic = monotonic
         self._allow_eviction = allow_eviction

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
-from memories.cluster.client.latency import Latency
+from memories.cluster.client.latency import NodeLatency
 from memories.cluster.client.resp import ReplyError
 from memories.errors import ClosedError, UnavailableError
 from memories.foundation.fork_lock import new_lock
@@ -51,12 +51,12 @@ class ConnectionPool:
         self,
         address: NodeAddress,
         *,
-        latency: Latency | None = None,
+        latency: NodeLatency | None = None,
         size: int = IDLE_CONNECTIONS,
         **options: Any,
     ) -> None:
         self.address = address
-        self._latency = latency or Latency(address.timeout)
+        self._latency = latency or NodeLatency(address.timeout)
         self._size = size
         self._options = options
         self._idle: list[Connection] = []

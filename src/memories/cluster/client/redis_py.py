@@ -8,9 +8,9 @@ only module that imports redis-py, and it does so when the first node is needed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from memories.cluster.client.resp import ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
@@ -18,8 +18,7 @@ from memories.foundation.optional_imports import require
 
 if TYPE_CHECKING:
     import socket
-
-    from memories.cluster.client.address import TLS, NodeAddress
+    import ssl
 
 _EXTRA = "cluster"
 FULL = "max number of clients reached"
@@ -28,6 +27,16 @@ FULL_ADVICE = (
     "or lower max_connections in node_options"
 )
 _LOOK_SECONDS = 0.2  # For what a server says that has closed a new connection.
+
+
+class DialOptions(NamedTuple):
+    """How a node is reached, by the names of redis-py."""
+
+    name: str  # Of the node, for errors.
+    place: Mapping[str, Any]  # Host and port, or the path of a socket.
+    login: Mapping[str, Any]
+    secure: Mapping[str, Any] | None  # The options of TLS; None for no TLS.
+    context: ssl.SSLContext | None  # Replaces them.
 
 
 class Opened(Protocol):
@@ -58,13 +67,12 @@ def option_names() -> frozenset[str]:
     return frozenset(chosen | {name for name in secure if name.startswith("ssl_")})
 
 
-def check(address: NodeAddress) -> None:
-    """Raise `InvalidOptionError` unless redis-py accepts the options of an address."""
-    if address.tls is not None or address.options:
-        _made(address, 1.0, 2)
+def check(dial: DialOptions) -> None:
+    """Raise `InvalidOptionError` unless redis-py accepts the options."""
+    _made(dial, 1.0, 2)
 
 
-def open_connection(address: NodeAddress, seconds: float, protocol: int) -> Opened:
+def open_connection(dial: DialOptions, seconds: float, protocol: int) -> Opened:
     """Return a connection after login, whose connecting and login took `seconds` each at most.
 
     Raises:
@@ -72,13 +80,13 @@ def open_connection(address: NodeAddress, seconds: float, protocol: int) -> Open
         ReplyError: it refuses the login; `code` is WRONGPASS, NOAUTH, NOPERM, LOADING or similar.
         InvalidOptionError: a file of TLS cannot be used.
     """
-    made = _made(address, seconds, protocol)
+    made = _made(dial, seconds, protocol)
     try:
         made.connect()
     except BaseException as error:
         made.disconnect()
         if isinstance(error, (require("redis", extra=_EXTRA).RedisError, OSError, ValueError)):
-            _explain(error, made, address)
+            _explain(error, made, dial)
         raise
     opened: Opened = made
     return opened
@@ -106,39 +114,24 @@ def _with_context() -> Any:
     return ContextConnection
 
 
-def _made(address: NodeAddress, seconds: float, protocol: int) -> Any:
+def _made(dial: DialOptions, seconds: float, protocol: int) -> Any:
     """Return an unconnected connection that does not send the name of a library first."""
-    made = _constructed(address, seconds, protocol)
+    limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "protocol": protocol}
+    options = {**dial.place, **dial.login, **limits}
+    try:
+        if "path" in dial.place:
+            made = _module().UnixDomainSocketConnection(**options)
+        elif dial.context is not None:
+            made = _with_context()(context=dial.context, **options)
+        elif dial.secure is not None:
+            secure = {"ssl_password": _refuse_to_ask, **dial.secure}
+            made = _module().SSLConnection(**secure, **options)
+        else:
+            made = _module().Connection(**options)
+    except require("redis", extra=_EXTRA).RedisError as error:
+        raise InvalidOptionError(f"the options of {dial.name} do not fit: {error}") from None
     made.lib_name = made.lib_version = made.driver_info = None  # By the version of redis-py.
     return made
-
-
-def _constructed(address: NodeAddress, seconds: float, protocol: int) -> Any:
-    options = {
-        **address.options,
-        "db": address.database,
-        "username": address.user,
-        "password": address.password,
-        "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
-        "protocol": protocol,
-    }
-    if "credential_provider" in address.options:
-        del options["username"], options["password"]
-    try:
-        if address.path is not None:
-            options.pop("socket_keepalive", None)
-            options.pop("socket_keepalive_options", None)
-            return _module().UnixDomainSocketConnection(path=address.path, **options)
-        options |= {"host": address.host, "port": address.port}
-        if address.tls is None:
-            return _module().Connection(**options)
-        if address.tls.context is not None:
-            return _with_context()(context=address.tls.context, **options)
-        secure = {"ssl_password": _refuse_to_ask, **address.tls.options}
-        return _module().SSLConnection(**secure, **options)
-    except require("redis", extra=_EXTRA).RedisError as error:
-        raise InvalidOptionError(f"the options of {address.name} do not fit: {error}") from None
 
 
 def _refuse_to_ask() -> NoReturn:
@@ -148,14 +141,14 @@ def _refuse_to_ask() -> NoReturn:
     )
 
 
-def _explain(error: BaseException, made: Any, address: NodeAddress) -> NoReturn:
+def _explain(error: BaseException, made: Any, dial: DialOptions) -> NoReturn:
     """Raise the error of ours that says what has gone wrong at the opening of a connection."""
     errors = require("redis.exceptions", extra=_EXTRA)
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
-    if address.tls is not None:
-        _explain_tls(causes, address.tls, address)
+    if dial.secure is not None:
+        _explain_tls(causes, dial, dial.secure)
     for kind, code in (
         ("BusyLoadingError", "LOADING"),
         ("NoPermissionError", "NOPERM"),
@@ -167,19 +160,21 @@ def _explain(error: BaseException, made: Any, address: NodeAddress) -> NoReturn:
             first, _, rest = text.partition(" ")
             if first.isupper() and first.isalpha():
                 code, text = first, rest
-            raise ReplyError(code, text, address.name) from error
+            raise ReplyError(code, text, dial.name) from error
     system = next((one for one in causes if isinstance(one, OSError) and one.strerror), None)
     cut = isinstance(system, (BrokenPipeError, ConnectionResetError))
     if any(FULL in str(cause) for cause in causes) or (cut and _says_full(made)):
-        raise UnavailableError(f"the node {address.name} {FULL_ADVICE}") from error
+        raise UnavailableError(f"the node {dial.name} {FULL_ADVICE}") from error
     if any(isinstance(cause, (TimeoutError, errors.TimeoutError)) for cause in causes):
-        reason = "it did not answer in time" + (" by TLS" if address.tls is not None else "")
+        reason = "it did not answer in time" + (" by TLS" if dial.secure is not None else "")
     else:
         reason = str(error) if system is None else str(system.strerror)
-    raise UnavailableError(f"the node {address.name} cannot be connected to: {reason}") from error
+    raise UnavailableError(f"the node {dial.name} cannot be connected to: {reason}") from error
 
 
-def _explain_tls(causes: Sequence[BaseException], tls: TLS, address: NodeAddress) -> None:
+def _explain_tls(
+    causes: Sequence[BaseException], dial: DialOptions, secure: Mapping[str, Any]
+) -> None:
     """Raise the error of ours, if it was TLS that failed."""
     import ssl
 
@@ -188,13 +183,13 @@ def _explain_tls(causes: Sequence[BaseException], tls: TLS, address: NodeAddress
             raise cause
         if isinstance(cause, (FileNotFoundError, PermissionError, IsADirectoryError)):
             names = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
-            files = [tls.options[name] for name in names if tls.options.get(name)]
+            files = [secure[name] for name in names if secure.get(name)]
             raise InvalidOptionError(
                 f"the TLS files {files} cannot be used: {cause.strerror}"
             ) from cause
         if isinstance(cause, (ssl.SSLError, ssl.CertificateError)):
             raise UnavailableError(
-                f"the node {address.name} did not agree on TLS: {cause.strerror or cause}"
+                f"the node {dial.name} did not agree on TLS: {cause.strerror or cause}"
             ) from cause
 
 

@@ -108,7 +108,7 @@ def test_an_option_that_does_not_fit_is_refused(options: dict[str, object]) -> N
 
 
 def test_a_scheme_without_tls_contradicts_options_of_tls() -> None:
-    """A password must not be sent in the clear by somebody who has asked for TLS."""
+    """A password must not be sent in the clear by a user who has asked for TLS."""
     with pytest.raises(InvalidOptionError, match="rediss"):
         NodeAddress.parse("redis://node1", tls=True)
     assert NodeAddress.parse("unix:///run/v.sock", tls=True).tls is None
