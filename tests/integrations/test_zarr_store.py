@@ -37,6 +37,14 @@ def manager(tmp_path: Path) -> Iterator[MemoryManager]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryManager]:
+    """One manager for all of zarr's tests; each has a prefix of its own."""
+    path = tmp_path_factory.mktemp("shared")
+    with MemoryManager(*SIZES, storage_path=path / "store") as one:
+        yield one
+
+
 class TestMemoriesStore(StoreTests[MemoriesStore, cpu.Buffer]):
     """Zarr's tests of a store; the manager below it is the second opinion."""
 
@@ -45,8 +53,8 @@ class TestMemoriesStore(StoreTests[MemoriesStore, cpu.Buffer]):
     tier: Any = "auto"
 
     @pytest.fixture
-    def store_kwargs(self, manager: MemoryManager) -> dict[str, Any]:
-        return {"manager": manager, "prefix": "cubes", "tier": self.tier}
+    def store_kwargs(self, shared: MemoryManager, tmp_path: Path) -> dict[str, Any]:
+        return {"manager": shared, "prefix": f"cubes{tmp_path}", "tier": self.tier}
 
     @pytest.fixture
     def store(self, open_kwargs: dict[str, Any]) -> MemoriesStore:
@@ -57,14 +65,14 @@ class TestMemoriesStore(StoreTests[MemoriesStore, cpu.Buffer]):
         return self.store_cls(**store_kwargs)
 
     async def set(self, store: MemoriesStore, key: str, value: cpu.Buffer) -> None:
-        store.manager.store(f"cubes/{key}", value.to_bytes(), self.tier)
+        store.manager.store(f"{store.prefix}{key}", value.to_bytes(), self.tier)
 
     async def get(self, store: MemoriesStore, key: str) -> cpu.Buffer:
-        return cpu.Buffer.from_bytes(store.manager.retrieve(f"cubes/{key}"))
+        return cpu.Buffer.from_bytes(store.manager.retrieve(f"{store.prefix}{key}"))
 
     def test_store_repr(self, store: MemoriesStore) -> None:
         assert repr(store).startswith("MemoriesStore('memories://")
-        assert repr(store).endswith("/cubes/')")
+        assert repr(store).endswith(f"/{store.prefix}')")
 
     def test_store_supports_writes(self, store: MemoriesStore) -> None:
         assert store.supports_writes

@@ -17,14 +17,19 @@ def read_bytes(
 ) -> bytes | memoryview | None:
     """Return the bytes of `key` from `start` to `stop`; None if it is absent.
 
+    Only these are read. A negative `start` counts from the end.
+
     Raises:
         UnsupportedTypeError: the value is not made of bytes.
     """
-    value = manager.retrieve(key, None)
-    if value is None:
-        return None
-    whole = as_bytes(key, value)
-    return whole if start == 0 and stop is None else memoryview(whole)[start:stop]
+    if start == 0 and stop is None:
+        value = manager.retrieve(key, None)
+        return None if value is None else as_bytes(key, value)
+    try:
+        value = manager.retrieve(key, None, region=slice(start, stop))
+    except UnsupportedTypeError:
+        value = manager.retrieve(key, None)  # Its type is a part of the message.
+    return None if value is None else as_bytes(key, value)
 
 
 def as_bytes(key: str, value: Any) -> bytes | memoryview:
@@ -47,6 +52,12 @@ def as_bytes(key: str, value: Any) -> bytes | memoryview:
 
 def size_of(manager: MemoryManager, key: str) -> int | None:
     """Return how many bytes the value of `key` has; None if it is absent."""
+    try:
+        info = manager.info(key)
+    except KeyNotFoundError:
+        return None
+    if info.codec == "bytes":
+        return info.nbytes
     value = read_bytes(manager, key)
     return None if value is None else len(value)
 

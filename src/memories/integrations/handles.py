@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from typing import Any, NamedTuple
 
-from memories.core.lifecycle import running
+from memories.core.lifecycle import Lifecycle, running
 from memories.core.manager import MemoryManager
 from memories.core.pickled_reader import is_unopened, open_reader, unopened
 from memories.engine.lifecycle_state import LifecycleState
@@ -21,8 +21,7 @@ from memories.foundation.fork_lock import new_lock
 READERS_KEPT = 4  # Workers get a handle with each task; opening the store each time is slow.
 
 _lock = new_lock()
-_tokens: weakref.WeakKeyDictionary[MemoryManager, str] = weakref.WeakKeyDictionary()
-_managers: weakref.WeakValueDictionary[str, MemoryManager] = weakref.WeakValueDictionary()
+_tokens: weakref.WeakKeyDictionary[Lifecycle, str] = weakref.WeakKeyDictionary()
 _readers: deque[tuple[Any, MemoryManager]] = deque(maxlen=READERS_KEPT)
 
 
@@ -50,11 +49,7 @@ def handle_of(manager: MemoryManager) -> ManagerHandle:
     """
     services = manager._services
     services.hierarchy.require_readable()
-    with _lock:
-        token = _tokens.get(manager)
-        if token is None:
-            token = _tokens[manager] = uuid.uuid4().hex
-            _managers[token] = manager
+    token = token_of(manager)
     where = str(services.settings.storage_path)
     if services.is_private:
         return ManagerHandle(
@@ -76,14 +71,21 @@ def handle_of(manager: MemoryManager) -> ManagerHandle:
     return ManagerHandle(token, where, services.reader_arguments())
 
 
+def token_of(manager: MemoryManager) -> str:
+    """Return the name of a manager in this process, and in forks of it."""
+    with _lock:
+        return _tokens.setdefault(manager._lifecycle, uuid.uuid4().hex)
+
+
 def open_handle(handle: ManagerHandle) -> MemoryManager:
     """Return the manager of a handle: the one of this process, or else a reader.
 
     If neither is possible, each use of the result raises the reason.
     """
     with _lock:
-        manager = _managers.get(handle.token)
-    if manager is not None and not manager._lifecycle.closed:
+        mine = [one for one, token in _tokens.items() if token == handle.token]
+    manager = _open_manager(mine)
+    if manager is not None:
         return manager
     if not handle.arguments:
         error = UnsupportedTypeError(
@@ -91,14 +93,22 @@ def open_handle(handle: ManagerHandle) -> MemoryManager:
         )
         refused: MemoryManager = unopened(MemoryManager, error)
         return refused
-    for lifecycle in running():
-        if str(lifecycle.services.settings.storage_path) == handle.where:
-            found = next(
-                (one for one in lifecycle.owners() if isinstance(one, MemoryManager)), None
-            )
-            if found is not None and not lifecycle.closed:
-                return found
-    return _reader(handle)
+    same = [one for one in running() if _directory(one) == handle.where]
+    manager = _open_manager(same)
+    return _reader(handle) if manager is None else manager
+
+
+def _directory(lifecycle: Lifecycle) -> str:
+    return str(lifecycle.services.settings.storage_path)
+
+
+def _open_manager(lifecycles: list[Lifecycle]) -> MemoryManager | None:
+    """Return an open manager whose services one of these ends."""
+    for lifecycle in lifecycles:
+        for manager in lifecycle.owners():
+            if isinstance(manager, MemoryManager) and not lifecycle.closed:
+                return manager
+    return None
 
 
 def _reader(handle: ManagerHandle) -> MemoryManager:

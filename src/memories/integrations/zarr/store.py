@@ -111,7 +111,7 @@ class MemoriesStore(Store):
     ) -> Buffer | None:
         """Return the value of `key`, or a part of it; None if it is absent."""
         self._is_open = True
-        start, stop = _bounds(self._manager, self._prefix + key, byte_range)
+        start, stop = _bounds(byte_range)
         value = read_bytes(self._manager, self._prefix + key, start, stop)
         if value is None:
             return None
@@ -120,7 +120,7 @@ class MemoriesStore(Store):
     def set_sync(self, key: str, value: Buffer) -> None:
         """Store `value` under `key`."""
         self._begin_write()
-        self._manager.store(self._prefix + key, _content(key, value), self._tier)
+        self._manager.store(self._prefix + key, content_of(key, value), self._tier)
 
     def delete_sync(self, key: str) -> None:
         """Remove `key`, if it is there."""
@@ -168,7 +168,7 @@ class MemoriesStore(Store):
             await asyncio.to_thread(
                 self._manager.store,
                 self._prefix + key,
-                _content(key, value),
+                content_of(key, value),
                 self._tier,
                 if_version=0,
             )
@@ -177,7 +177,7 @@ class MemoriesStore(Store):
 
     async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
         self._begin_write()
-        contents = {self._prefix + key: _content(key, value) for key, value in values}
+        contents = {self._prefix + key: content_of(key, value) for key, value in values}
         await asyncio.to_thread(self._manager.store_many, contents, self._tier)
 
     async def delete(self, key: str) -> None:
@@ -250,7 +250,7 @@ def _only_reads(manager: MemoryManager) -> bool:
     return is_unopened(manager) or manager._hierarchy.state is LifecycleState.READ_ONLY
 
 
-def _content(key: str, value: object) -> bytes:
+def content_of(key: str, value: object) -> bytes:
     """Return the bytes of a buffer of zarr."""
     if not isinstance(value, Buffer):
         raise InvalidOptionTypeError(
@@ -259,9 +259,7 @@ def _content(key: str, value: object) -> bytes:
     return bytes(value.to_bytes())
 
 
-def _bounds(
-    manager: MemoryManager, key: str, byte_range: ByteRequest | None
-) -> tuple[int, int | None]:
+def _bounds(byte_range: ByteRequest | None) -> tuple[int, int | None]:
     """Return the first byte that is asked for, and the one after the last."""
     if byte_range is None:
         return 0, None
@@ -270,7 +268,7 @@ def _bounds(
     if isinstance(byte_range, OffsetByteRequest):
         return byte_range.offset, None
     if isinstance(byte_range, SuffixByteRequest):
-        return max((size_of(manager, key) or 0) - byte_range.suffix, 0), None
+        return (-byte_range.suffix, None) if byte_range.suffix else (0, 0)
     raise InvalidOptionTypeError(
         f"no request of zarr: Unexpected byte_range, got {byte_range!r:.60}"
     )
