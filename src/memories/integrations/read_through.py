@@ -6,7 +6,9 @@ A value of the source is an *object*, with a name; it is kept whole or in parts.
 
 from __future__ import annotations
 
+import hashlib
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from memories.foundation.bounded_dict import BoundedDict
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork
 from memories.integrations.byte_values import as_bytes, folder, is_in_ram
+from memories.integrations.handles import READERS_KEPT
 from memories.model.tiers import StoreTier, TierName
 from memories.options.settings import check_seconds, check_tier
 from memories.options.store_terms import make_terms
@@ -146,7 +149,8 @@ class ReadThrough:
         self._writings: list[Writing] = []
         self._checked: BoundedDict[str, float] = BoundedDict(REMEMBERED_KEYS)
         self._absent: BoundedDict[str, float] = BoundedDict(REMEMBERED_KEYS)
-        self._tags_of_parts: BoundedDict[str, str] = BoundedDict(REMEMBERED_KEYS)
+        # Of objects in parts, and when the source last said so.
+        self._tags_of_parts: BoundedDict[str, tuple[str, float]] = BoundedDict(REMEMBERED_KEYS)
         self._claim(identity)
         self._has_parts = next(manager.scan(f"{self.prefix}part/"), None) is not None
         _all.add(self)
@@ -166,17 +170,17 @@ class ReadThrough:
     @property
     def keeps(self) -> bool:
         """Return whether what is fetched is kept."""
-        return self.keeper._hierarchy.state is LifecycleState.OPEN
+        return self.target._hierarchy.state is LifecycleState.OPEN
 
     @property
-    def keeper(self) -> MemoryManager:
+    def target(self) -> MemoryManager:
         """Return the manager that keeps what is fetched."""
         return self.manager if self._worker is None else self._worker
 
     @property
     def memory(self) -> int:
         """Return how many bytes of RAM there are for what is fetched."""
-        return int(self.keeper._services.settings.capacities[TierName.WARM])
+        return int(self.target._services.settings.capacities[TierName.WARM])
 
     @staticmethod
     def name_of(key: str, part: str | None = None) -> str:
@@ -220,17 +224,19 @@ class ReadThrough:
         return (self._worker, self.manager)
 
     def tag_of_parts(self, key: str, tag: str | None) -> str | None:
-        """Return the tag of the parts that are kept of an object; note `tag` if none is known."""
-        known = self._tags_of_parts.get(key)
-        if known is None and tag is not None:
-            known = self._kept_tag(key)
-            self._tags_of_parts.set(key, known or tag)
+        """Return the tag of the parts that are kept of an object; note `tag` if it is the same."""
+        found = self._tags_of_parts.get(key)
+        known = None if found is None else found[0]
+        if tag is not None:
+            known = known or self._kept_tag(key)
+            if known in (None, tag):
+                self.set_tag_of_parts(key, tag)
         return known
 
     def _kept_tag(self, key: str) -> str | None:
         """Return the tag of a part that an earlier process has kept."""
         prefix = f"{self.prefix}part/{key}/"
-        first = next((one for one in self.manager.scan(prefix)), None) if self._has_parts else None
+        first = next(self.manager.scan(prefix), None) if self._has_parts else None
         return None if first is None else self.tag_of(first[len(self.prefix) :])
 
     def set_tag_of_parts(self, key: str, tag: str | None) -> None:
@@ -238,7 +244,21 @@ class ReadThrough:
         if tag is None:
             self._tags_of_parts.pop(key)
         else:
-            self._tags_of_parts.set(key, tag)
+            self._tags_of_parts.set(key, (tag, self.now()))
+
+    def version(self, key: str, terms: KeepTerms) -> str | None:
+        """Return the version of what may be served of an object; None if there is none."""
+        name = self.name_of(key)
+        for manager in self._places(name):
+            try:
+                version = manager._hierarchy.lookup(self.prefix + name).version
+            except KeyNotFoundError:
+                continue
+            return str(version) if self._is_fresh(name, terms) else None
+        tag, checked = self._tags_of_parts.get(key) or (None, 0.0)
+        if tag is None or (terms.max_age is not None and self.now() - checked >= terms.max_age):
+            return None
+        return hashlib.sha256(tag.encode()).hexdigest()[:16]
 
     def _is_fresh(self, name: str, terms: KeepTerms) -> bool:
         if terms.max_age is None:
@@ -271,6 +291,9 @@ class ReadThrough:
         with self._stripe(fetch.key):
             if not fetch.outdated:
                 self._checked.set(fetch.name, self._clock.monotonic())
+                if fetch.name.startswith("part/"):
+                    tag = self.tag_of(fetch.name)
+                    self.set_tag_of_parts(fetch.key, tag)
 
     def keep(
         self,
@@ -384,7 +407,7 @@ class ReadThrough:
         for absent in [one for one in self._absent if one.startswith(name)]:
             self._absent.pop(absent)
         if self.keeps:
-            self.keeper.delete_prefix(self.prefix + name)
+            self.target.delete_prefix(self.prefix + name)
 
     def _stripe(self, key: str) -> Any:
         """Return the lock of the objects of one stripe: keeping and dropping exclude each other."""
@@ -398,7 +421,7 @@ class ReadThrough:
         if self._worker is not None:
             self._hidden.add(name)
         try:
-            self.keeper.delete(self.prefix + name)
+            self.target.delete(self.prefix + name)
         except KeyNotFoundError:
             pass  # It was not kept, or was evicted.
 
@@ -406,7 +429,7 @@ class ReadThrough:
         self, name: str, content: bytes, tag: str | None, asked: float, tier: TierName | None
     ) -> None:
         """Store a value that may be evicted; on the disk as well, if the manager outlives this."""
-        services = self.keeper._services
+        services = self.target._services
         if self._worker is not None:
             self._hidden.add(name)  # If it is evicted, an older one must not come back.
         terms = make_terms(
@@ -440,10 +463,22 @@ class ReadThrough:
         self._writings.clear()
 
 
+def worker_for(token: str, memory: int) -> MemoryManager:
+    """Return the manager, in RAM, that a worker uses in the place of one that it cannot open."""
+    with _workers_lock:
+        for name, manager in _workers:
+            if name == token:
+                return manager
+        _workers.append((token, worker_manager(memory)))
+        return _workers[-1][1]
+
+
 def worker_manager(memory: int) -> MemoryManager:
     """Return a manager in RAM; what has no room there is dropped."""
     return MemoryManager("1 kB", f"{max(memory, 1000)} B", "1 MB", migration=False, prefetch="off")
 
 
+_workers_lock = new_lock()
+_workers: deque[tuple[str, MemoryManager]] = deque(maxlen=READERS_KEPT)
 _all: weakref.WeakSet[ReadThrough] = weakref.WeakSet()
 after_fork(_all, ReadThrough._after_fork)

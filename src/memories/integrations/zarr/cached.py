@@ -42,7 +42,7 @@ from memories.integrations.read_through import (
     Kept,
     KeptState,
     ReadThrough,
-    worker_manager,
+    worker_for,
 )
 from memories.integrations.zarr.neighbours import Neighbours
 from memories.integrations.zarr.sources import Fetched, source_of
@@ -453,6 +453,13 @@ class CachedStore(Store):
             return len(found.content)
         return int(await self.source.getsize(key))
 
+    def kept_version(self, key: str) -> str | None:
+        """Return the version of the encoded value of `key`, if it may be served without asking.
+
+        It is the same only while the value is. An object that is read in parts has one, too.
+        """
+        return self._shared.kept.version(key, self._terms)
+
     def reads(self) -> dict[str, ArrayReads]:
         """Return what was read so far, by the path of the array."""
         with self._shared.lock:
@@ -500,7 +507,7 @@ def _reopen(source: Store, handle: ManagerHandle, options: dict[str, Any]) -> Ca
     manager = open_handle(handle)
     if is_unopened(manager):
         memory = parse_size(options["worker_memory"], name="worker_memory")
-        manager = _worker_for(handle.token, memory)
+        manager = worker_for(handle.token, memory)
     return CachedStore(source, manager, **options)
 
 
@@ -512,26 +519,15 @@ def _shared_by(manager: MemoryManager, prefix: str, identity: str, memory: int) 
         if shared is None:
             kept = ReadThrough(manager, prefix, identity=identity, worker_memory=memory)
             shared = _shared[name] = _Shared(kept)
-            if not kept.keeps or kept.manager is not kept.keeper:
+            if not kept.keeps or kept.manager is not kept.target:
                 _recent.append(shared)
         return shared
-
-
-def _worker_for(token: str, memory: int) -> MemoryManager:
-    """Return the manager, in RAM, that a worker uses in the place of one that it cannot open."""
-    with _lock:
-        for name, manager in _workers:
-            if name == token:
-                return manager
-        _workers.append((token, worker_manager(memory)))
-        return _workers[-1][1]
 
 
 _lock = new_lock()
 _shared: weakref.WeakValueDictionary[tuple[str, str, str], _Shared] = weakref.WeakValueDictionary()
 # Tasks of dask bring the store along each time, and drop it at their end.
 _recent: deque[_Shared] = deque(maxlen=READERS_KEPT)
-_workers: deque[tuple[str, MemoryManager]] = deque(maxlen=READERS_KEPT)
 
 
 def _part(byte_range: ByteRequest | None) -> str | None:
