@@ -33,7 +33,8 @@ def nodes(plain_nodes: LocalGroup) -> Iterator[dict[str, Node]]:
 def chunks(nodes: dict[str, Node]) -> Iterator[ChunkStore]:
     """A store where every chunk prefers the nodes in the same order, and has two copies."""
     workers = WorkerPool(4, "test")
-    yield QuorumChunks(lambda: ChunkPlacement(nodes, lambda name: list(nodes), 2), workers.submit)
+    placement = ChunkPlacement(nodes, lambda name: list(nodes), 2)
+    yield QuorumChunks(lambda: placement, workers.submit, lambda manifest: None)
     workers.close()
 
 

@@ -228,6 +228,32 @@ def test_nodes_are_given_up_when_too_many_are_dead(tmp_path: Path) -> None:
                 assert values == one.retrieve_many_distributed(values)
 
 
+def test_reads_bring_every_value_to_enough_living_nodes(tmp_path: Path) -> None:
+    """While a node is dead, what it had has one copy only: a second death must lose nothing."""
+    with LocalGroup(tmp_path, 4) as group, manager_of(group.names) as manager:
+        values = {f"key {number}": number for number in range(200)}
+        manager.store_many_distributed(values)
+        large = {f"large {number}": np.arange(900_000) + number for number in range(4)}
+        for key, value in large.items():
+            manager.store_distributed(key, value)
+        group.servers[0].kill()
+        left = group.servers[1:]
+        assert values == manager.retrieve_many_distributed(values)
+        for key in large:
+            manager.retrieve_distributed(key)
+        assert 2 * len(values | large) == sum(map(registers_on, left))
+        chunks = 4 * 2  # Each value has two.
+        until(lambda: 2 * chunks == sum(len(one.call("KEYS", "m:c:*")) for one in left))  # type: ignore[arg-type]
+        for key in large:
+            manager.retrieve_distributed(key)
+        manager.delete_distributed("large 0")  # The copies expire with the others.
+        assert 2 * 2 == sum(
+            one.call("TTL", name) != -1
+            for one in left
+            for name in one.call("KEYS", "m:c:*")  # type: ignore[union-attr]
+        )
+
+
 def test_a_node_that_was_a_member_is_emptied_first(
     plain_nodes: LocalGroup, node: LocalServer
 ) -> None:

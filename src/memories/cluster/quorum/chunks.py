@@ -9,9 +9,12 @@ from typing import Any
 from memories.cluster.chunks import WINDOW, ChunkPlacement, ChunkStore, NodeTransfer
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.manifest import ChunkManifest
 from memories.cluster.reasons import join_reasons
 from memories.errors import ReplicationError, UnavailableError
 from memories.foundation.worker_pool import Task
+
+_MOST_RESTORED = 4096
 
 
 class QuorumChunks(ChunkStore):
@@ -20,13 +23,20 @@ class QuorumChunks(ChunkStore):
     Args:
         placement: Returns where chunks may be, as of now.
         submit: Runs a function with its arguments in another thread.
+        restore: Brings the chunks of a value to enough nodes that answer.
     """
 
     def __init__(
-        self, placement: Callable[[], ChunkPlacement], submit: Callable[..., Task[Any]]
+        self,
+        placement: Callable[[], ChunkPlacement],
+        submit: Callable[..., Task[Any]],
+        restore: Callable[[ChunkManifest], None],
     ) -> None:
         super().__init__(submit)
         self._current_placement = placement
+        self._restore = restore
+        # The uploads that were restored, with the nodes that were failing.
+        self._restored: set[tuple[bytes, frozenset[str]]] = set()
 
     def placement(self) -> ChunkPlacement:
         """Return where chunks may be, as of now."""
@@ -50,6 +60,26 @@ class QuorumChunks(ChunkStore):
             if refusals:
                 return NodeTransfer(node, done, [], str(refusals[0]))
         return NodeTransfer(node, done, [], "")
+
+    def read(self, manifest: ChunkManifest, frame: memoryview) -> None:
+        """Read as `ChunkStore.read` does; while nodes fail, copy in the background what they had.
+
+        Raises:
+            CorruptDataError: a chunk is damaged or missing on every node that may have it.
+            UnavailableError: no sound copy of a chunk can be reached.
+        """
+        super().read(manifest, frame)
+        placement = self.placement()
+        failing = frozenset(name for name, node in placement.nodes.items() if not node.usable)
+        work = manifest.upload.id, failing
+        if not failing or work in self._restored:
+            return
+        if len(self._restored) >= _MOST_RESTORED:
+            self._restored.clear()
+        self._restored.add(work)
+        names = manifest.upload.names()
+        if any(failing.intersection(placement.rank(one)[: placement.copies]) for one in names):
+            self._submit(self._restore, manifest)
 
     def nodes_of(self, names: Sequence[bytes]) -> Sequence[Sequence[Node]]:
         """Return all nodes for each chunk, because a copy may be on any of them."""

@@ -21,6 +21,8 @@ from memories.cluster.run_script import run_script
 from memories.cluster.versions import RegisterVersion
 from memories.errors import CorruptDataError, UnavailableError
 
+_NO_EXPIRY = -1  # The reply of PTTL.
+
 
 class QuorumRepair:
     """The part of a repair that is particular to plain servers.
@@ -105,9 +107,9 @@ class QuorumRepair:
                     break
                 if name not in sound:
                     sources = [*sound, *(set(complete) - sound)]
-                    _fetch(placement, chunk, sources, buffer, held)
+                    source = _fetch(placement, chunk, sources, buffer, held)
                     try:
-                        placement.nodes[name].call("SET", chunk.name, buffer[: chunk.nbytes])
+                        _copy(chunk, buffer, placement.nodes[source], placement.nodes[name])
                     except (UnavailableError, ReplyError) as error:
                         refusals[name] = str(error)
                         continue
@@ -163,11 +165,11 @@ def _fetch(
     sources: Sequence[str],
     buffer: memoryview,
     held: Mapping[str, int | None],
-) -> None:
-    """Read a chunk into `buffer` from the first of the nodes that has a sound copy."""
+) -> str:
+    """Read a chunk into `buffer` from the first of the nodes that has a sound copy; return it."""
     for name in sources:
         if _read(placement.nodes[name], chunk, buffer):
-            return
+            return name
     silent = [name for name, nbytes in held.items() if nbytes is None]
     if silent:
         raise UnavailableError(
@@ -175,6 +177,18 @@ def _fetch(
             f"{', '.join(silent)} may have one"
         )
     raise CorruptDataError(f"no node has a sound copy of chunk {chunk.name.decode()}")
+
+
+def _copy(chunk: _ChunkToRepair, buffer: memoryview, source: Node, target: Node) -> None:
+    """Store a chunk on a node, for as long as the source of it will have it.
+
+    Thread 1 reads a chunk. Thread 2 replaces the value, and makes the chunk expire on all nodes
+    that have it. Thread 1 stores its copy, which would stay for ever.
+    """
+    target.call("SET", chunk.name, buffer[: chunk.nbytes])
+    milliseconds = int(source.call("PTTL", chunk.name))
+    if milliseconds != _NO_EXPIRY:
+        target.call("PEXPIRE", chunk.name, max(0, milliseconds))
 
 
 def _held_bytes(node: Node, chunk: _ChunkToRepair) -> int | None:

@@ -14,6 +14,7 @@ from memories.cluster.chunks import ChunkPlacement
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
+from memories.cluster.manifest import ChunkManifest
 from memories.cluster.near_cache.invalidation import ListenerQuorum
 from memories.cluster.node_service import NodeService
 from memories.cluster.quorum import discovery
@@ -28,7 +29,7 @@ from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import node_status
 from memories.cluster.store import FrameStore
 from memories.cluster.versions import new_client
-from memories.errors import ClosedError, InvalidOptionError, UnavailableError
+from memories.errors import ClosedError, InvalidOptionError, MemoriesError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
 from memories.foundation.periodic import BackgroundThread
@@ -73,7 +74,7 @@ class QuorumService(NodeService):
             refresh=lambda: discovery.refresh(self.members),
             on_stale_node=self._mark_stale,
         )
-        self.chunks = QuorumChunks(self._placement, self.workers.submit)
+        self.chunks = QuorumChunks(self._placement, self.workers.submit, self._restore_chunks)
         self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             discovery.bootstrap(self.members)
@@ -178,6 +179,16 @@ class QuorumService(NodeService):
     def _repair_walk(self, deep: bool) -> RepairWalk:
         replicas = QuorumRepair(self.members, self.registers, self._placement)
         return RepairWalk(replicas, self.clock.wall, pause=self.pause, deep=deep)
+
+    def _restore_chunks(self, manifest: ChunkManifest) -> None:
+        """Bring the chunks of a value that was read to enough nodes that answer."""
+        repair = QuorumRepair(self.members, self.registers, self._placement)
+        try:
+            repair.repair_chunks(manifest, deep=False)
+        except ClosedError:
+            return
+        except (MemoriesError, ReplyError) as error:
+            logger.info("the chunks of a value could not be copied: %s", error)
 
     def _placement(self) -> ChunkPlacement:
         nodes = {node.name: node for node in self.members.all_members()}
