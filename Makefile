@@ -8,11 +8,11 @@ WORKERS ?= 3
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help demo compile test check lint format bench days reference docs torture test-gpu clean
+.PHONY: help demo compile test check lint format bench days reference docs dist matrix workflows test-lowest torture test-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 # Tests of what is compiled, and of what everything else relies on: they run a second time, interpreted.
 CORE_TESTS := tests/unit/model tests/unit/engine tests/unit/core/test_short_ways.py \
@@ -73,6 +73,21 @@ docs: ## Build the site of the documents into .docs/site, and run its notebooks 
 	@.ci/venv docs
 	@$(BIN)/python -m sphinx -q -W --keep-going -c docs/site . .docs/site
 	@echo "open .docs/site/index.html"
+
+dist: ## Build sdist, pure wheel and bill of materials into dist/, and show size and import time.
+	@.ci/dist
+
+workflows: ## Check the workflows: their schema, and what could be abused.
+	@.ci/venv dist
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet .github
+
+matrix: ## Run the tests with every Python on this machine (PYTHONS="..." chooses).
+	@.ci/matrix
+
+test-lowest: ## Run the tests with the lowest versions of all dependencies.
+	@.ci/venv test torture
+	@$(BIN)/python -m pytest -m torture --timeout 3600 tests/torture/test_lower_bounds.py $(ARGS)
 
 torture: ## Run the long campaigns: kills, faults and races, many times over.
 	@.ci/venv test torture compile
