@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import redis
 from cryptography.hazmat.primitives import serialization
 from tests.support.nodes.certificates import Certificates
 from tests.support.nodes.proxy import NodeProxy
+from tests.support.waiting import until
 
 from memories import DistributedMemoryManager
 from memories.cluster.client.address import NodeAddress
@@ -147,6 +149,44 @@ def test_one_server_under_two_names_is_refused(plain_nodes: LocalGroup) -> None:
     first, second, _ = plain_nodes.servers
     with pytest.raises(InvalidOptionError, match="the same server"):
         works([first.name, f"localhost:{first.port}", second.name], replication_factor=2)
+
+
+def test_members_are_reached_by_the_names_of_each_manager(
+    plain_nodes: LocalGroup, in_front: Callable[..., NodeProxy]
+) -> None:
+    """Through a tunnel or a container's network the same servers have other addresses."""
+    works(plain_nodes.names, replication_factor=2)
+    proxies = [in_front(server.port) for server in reversed(plain_nodes.servers)]
+    names = [proxy.name for proxy in proxies]
+    with DistributedMemoryManager(
+        "5MB", "5MB", "5MB", nodes=names, near_cache=False, migration=False
+    ) as manager:
+        assert b"value" * 100_000 == manager.retrieve_distributed("key")
+        manager.store_distributed("key", "new")
+        assert set(names) == set(manager.get_node_status())
+        reached = {node.address.name for node in manager._service.nodes()}  # type: ignore[attr-defined]
+        assert set(names) == reached
+        plain_nodes.servers[0].restart()
+        until(lambda: all(s["up_to_date"] for s in manager.get_node_status().values()))
+    with DistributedMemoryManager(
+        "5MB", "5MB", "5MB", nodes=plain_nodes.names, near_cache=False, migration=False
+    ) as manager:
+        assert "new" == manager.retrieve_distributed("key")
+        assert set(plain_nodes.names) == set(manager.get_node_status())
+
+
+def test_a_unix_socket_member_keeps_its_credentials(tmp_path: Path) -> None:
+    """Another manager that finds it in the member list must log in to it as well."""
+    sockets = [f"/tmp/memories-{os.getpid()}-{number}.sock" for number in range(3)]
+    with ExitStack() as stack:
+        for number, path in enumerate(sockets):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            arguments = ("--unixsocket", path)
+            stack.enter_context(LocalServer(folder, arguments=arguments, password="pw"))
+        nodes = [f"unix://{path}" for path in sockets]
+        works(nodes, replication_factor=2, node_options={"password": "pw"})
+        works(nodes[:2], replication_factor=2, node_options={"password": "pw"})
 
 
 def test_a_bad_address_does_not_stop_the_other_nodes(plain_nodes: LocalGroup) -> None:

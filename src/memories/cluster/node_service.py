@@ -160,7 +160,7 @@ class NodeService(ABC):
         """Return what `ask` returns for each node, by its name; all are asked in parallel."""
         asked = list(nodes)
         states = self.workers.map(ask, asked, ahead=WORKERS)
-        return {node.name: state for node, state in zip(asked, states, strict=True)}
+        return {node.address.name: state for node, state in zip(asked, states, strict=True)}
 
     def after_fork(self) -> None:
         """In a forked child: stop using the threads and connections of the parent."""

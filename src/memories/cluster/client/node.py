@@ -44,7 +44,7 @@ class Node:
         expected_seconds: float = 0.0,
     ) -> None:
         self.address = address
-        self.name = address.name
+        self.name = address.name  # Or by which name the members know it.
         self.last_error = ""
         self.latency = NodeLatency(address.timeout, expected_seconds)
         self.up_to_date = False  # As its latest reply with an incarnation has shown.

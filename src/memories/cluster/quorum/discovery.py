@@ -16,13 +16,14 @@ from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import EvictingNodeError, Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation, read_incarnation
-from memories.cluster.quorum.members import MEMBERS_KEY, MemberList, Members
+from memories.cluster.quorum.members import MEMBERS_KEY, NAME_KEY, MemberList, Members
 from memories.cluster.reasons import join_reasons
 from memories.cluster.run_script import run_script
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.logging import logger
 
 _DISCOVERY_SECONDS = 1.5
+_QUESTIONS = (("GET", MEMBERS_KEY), ("GET", INCARNATION_KEY), ("GET", NAME_KEY))
 
 
 class DiscoveryReply(NamedTuple):
@@ -32,6 +33,7 @@ class DiscoveryReply(NamedTuple):
     run_id: str
     member_list: MemberList | None
     incarnation: Incarnation | None
+    name: str  # Of the server in the member list; empty if it has none.
 
     def is_up_to_date(self, epoch: int) -> bool:
         """Return whether the node has all that it should have under that member list."""
@@ -53,12 +55,34 @@ def bootstrap(members: Members) -> None:
         member_list = msgspec.structs.replace(members.current, epoch=1)
         for reply in discovered:
             publish_to(reply, member_list, UP)
+    identify(members, member_list, discovered)
     _check(member_list, members)
     members.apply(member_list)
     discovered, reasons = discover(members, list(members.all_members()))
     _require_enough(member_list, reasons)
     for reply in discovered:
         reply.node.up_to_date = reply.is_up_to_date(member_list.epoch)
+
+
+def identify(
+    members: Members, member_list: MemberList, discovered: Sequence[DiscoveryReply]
+) -> None:
+    """Match the given nodes with the members, by the names that the servers have stored."""
+    known = set(member_list.all_names)
+    names = {reply.node.address.name: reply.name for reply in discovered if reply.name in known}
+    if len(set(names.values())) == len(names):  # Else one has been filled from another's dump.
+        members.identify(names)
+    for reply in discovered:
+        if not reply.name and reply.node.name in known and reply.member_list is not None:
+            _store_name(reply.node)
+
+
+def _store_name(node: Node) -> None:
+    """Store on a server by which name the members know it."""
+    try:
+        node.call("SET", NAME_KEY, node.name)
+    except (UnavailableError, ReplyError) as error:
+        node.last_error = str(error)  # The next manager tries again.
 
 
 def refresh(members: Members) -> None:
@@ -81,8 +105,8 @@ def discover(
     reasons = {node.name: "it did not answer in time" for node in nodes}
     with RequestRound(members.monotonic) as round_:
         for node in nodes:
-            round_.ask(node, lambda run_id: [("GET", MEMBERS_KEY), ("GET", INCARNATION_KEY)])
-        while answers := round_.wait(_DISCOVERY_SECONDS):
+            round_.ask(node, lambda run_id: _QUESTIONS)
+        while answers := round_.wait(max(_DISCOVERY_SECONDS, round_.patience_seconds)):
             for answer in answers:
                 _record(answer, discovered, reasons)
     return discovered, reasons
@@ -138,6 +162,7 @@ def publish_to(reply: DiscoveryReply, member_list: MemberList, state: str) -> No
     old_incarnation = b"" if reply.incarnation is None else reply.incarnation.text
     incarnation = Incarnation(state, reply.run_id, member_list.epoch)
     new_member_list = pack_member_list(member_list)
+    reply.node.call("SET", NAME_KEY, reply.node.name)
     run_script(reply.node, scripts.SWAP, [MEMBERS_KEY], old_member_list, new_member_list)
     run_script(reply.node, scripts.SWAP, [INCARNATION_KEY], old_incarnation, incarnation.text)
 
@@ -149,7 +174,7 @@ def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict
     if answer.error is not None:
         reasons[name] = str(answer.error)
         return
-    member_list, incarnation = answer.replies
+    member_list, incarnation, stored_name = answer.replies
     for reply in answer.replies:
         if isinstance(reply, ReplyError):
             reasons[name] = str(reply)
@@ -157,7 +182,11 @@ def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict
     del reasons[name]
     discovered.append(
         DiscoveryReply(
-            answer.node, answer.run_id, read_member_list(member_list), read_incarnation(incarnation)
+            answer.node,
+            answer.run_id,
+            read_member_list(member_list),
+            read_incarnation(incarnation),
+            (stored_name or b"").decode("utf-8", "replace"),
         )
     )
 

@@ -6,7 +6,7 @@ writes only from clients with the same epoch, so two clients never write by diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -18,6 +18,7 @@ from memories.cluster.rendezvous import Preference, prefer, rank
 from memories.errors import InvalidOptionError
 
 MEMBERS_KEY = b"m:members"
+NAME_KEY = b"m:name"  # Of the server in the member list.
 PROPAGATION_SECONDS = 1.0  # How long a new list may take to reach all nodes.
 
 
@@ -110,9 +111,29 @@ class Members:
             return False
         return incarnation == Incarnation(UP, run_id, self.epoch - 1)
 
+    def identify(self, names: Mapping[str, str]) -> None:
+        """Let nodes be known by their names in the member list, which may differ from ours.
+
+        Another manager may reach the same servers by other addresses: by a tunnel, or a container's
+        network. A server stores its name, so that this manager uses its own address for it.
+        """
+        known = dict(self.nodes)
+        for given, name in names.items():
+            node = known.get(given)
+            if node is None or node.name == name:
+                continue
+            if self.nodes.get(given) is node:
+                del self.nodes[given]
+            self.nodes[name], node.name = node, name
+
+    def member_name(self, given: str) -> str:
+        """Return by which name the members know the node that this manager reaches as `given`."""
+        shown = {node.address.name: name for name, node in list(self.nodes.items())}
+        return shown.get(given, given)
+
     def node_for(self, address: NodeAddress) -> Node:
         """Return the node of an address, which need not be a member."""
-        node = self.nodes.get(address.name)
+        node = self.nodes.get(self.member_name(address.name))
         if node is None:
             node = self.nodes[address.name] = self._node(address)
         return node

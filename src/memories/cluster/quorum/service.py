@@ -120,8 +120,10 @@ class QuorumService(NodeService):
                 self.members.current.membership(node.name),
             ),
         )
-        for name in self._stale_nodes & status.keys():
-            status[name]["up_to_date"] = False
+        for name in self._stale_members():
+            shown = self.members.nodes[name].address.name
+            if shown in status:
+                status[shown]["up_to_date"] = False
         return status
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
@@ -144,6 +146,7 @@ class QuorumService(NodeService):
         """Add and remove members, and copy to each what it should have."""
         discovery.refresh(self.members)  # Another manager may have changed them a moment ago.
         member_list = self.members.current
+        remove = {self.members.member_name(name) for name in remove}
         strangers = set(remove) - {*member_list.nodes, *member_list.target}
         if strangers:
             verb = "is not a member" if len(strangers) == 1 else "are not members"
@@ -159,7 +162,7 @@ class QuorumService(NodeService):
                     "by FLUSHALL, then add it"
                 )
         names = {*(member_list.target or member_list.nodes)} - set(remove)
-        names.update(address.name for address in add)
+        names.update(self.members.member_name(address.name) for address in add)
         given_up = remove if lost else ()
         change_members(self.members, names, self._copying_walk, progress, lost=given_up)
 
