@@ -133,6 +133,19 @@ class Connection:
                 self.send(commands[following : following + 1], seconds=seconds, bulk=True)
             yield reply
 
+    def post(self, data: bytes, count: int, seconds: float) -> None:
+        """Send `count` small commands that are encoded already; `fetch` must follow.
+
+        Raises:
+            UnavailableError: as for `send`.
+        """
+        self.pending = count
+        try:
+            self._transport.post(data, seconds)
+        except BaseException:
+            self.close()
+            raise
+
     def fetch(self, end: bytes) -> bytes | list[Reply]:
         """Return the bytes of all pending replies if they end with `end`, else these replies.
 
@@ -142,7 +155,7 @@ class Connection:
             UnavailableError: as for `receive`.
         """
         try:
-            data = self._transport.more()
+            data = self._transport.fetch()
             if data.endswith(end):
                 self.pending = 0
                 return data
@@ -150,6 +163,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
+        self._transport.allow(self._seconds)
         return [self.receive() for _ in range(self.pending)]
 
     def send(
@@ -163,17 +177,9 @@ class Connection:
             UnavailableError: they could not be sent in time.
         """
         self._begin(seconds, bulk=bulk)
-        self._send(encode(commands), len(commands))
-
-    def post(self, data: bytes, count: int, seconds: float) -> None:
-        """Send `count` commands that are encoded already, as `send` does."""
-        self._transport.allow(seconds)
-        self._send((data,), count)
-
-    def _send(self, buffers: Sequence[Buffer], count: int) -> None:
         try:
-            self.pending += count
-            self._transport.send(buffers)
+            self.pending += len(commands)
+            self._transport.send(encode(commands))
         except BaseException:
             self.close()
             raise

@@ -8,7 +8,7 @@ to each node has a way of its own, `ask_at_once`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self, TypeAlias
 
 from memories.cluster.client.connection import Connection, ready
 from memories.cluster.client.latency import HEDGE_SECONDS, PATIENCE_SECONDS
@@ -16,60 +16,57 @@ from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.errors import UnavailableError
 
+# The run id of a server, and its replies: bytes if they end as expected, else decoded.
+SmallReply: TypeAlias = tuple[str, bytes | list[Any]]
 Commands = Callable[[str], Sequence[Command]]  # Made from the run id of the server.
 
 
-class SmallRequest(NamedTuple):
-    """A small request to one node."""
-
-    node: Node
-    data: Callable[[str], bytes]  # Commands that are encoded, made from the run id of the server.
-    commands: int  # How many there are.
-    end: Callable[[str], bytes]  # How the replies end if they are as expected.
-
-
-class SmallReply(NamedTuple):
-    """The replies to a small request: bytes if they end as expected, else decoded."""
-
-    run_id: str
-    replies: bytes | list[Any]
-
-
 def ask_at_once(
-    requests: Sequence[SmallRequest], monotonic: Callable[[], float]
+    nodes: Sequence[Node],
+    build: Callable[[int, str], bytes],
+    count: int,
+    end: Callable[[str], bytes],
+    monotonic: Callable[[], float],
 ) -> list[SmallReply] | None:
     """Send one small request to each node, and return the replies; None if one does not come.
 
     It uses connections that were in use a moment ago, so that nothing has to be opened or checked.
+
+    Args:
+        nodes: They are asked in this order.
+        build: Returns `count` encoded commands for a node, from its index and its run id.
+        count: How many commands.
+        end: Returns the bytes with which the replies end if they are as expected, from the run id.
+        monotonic: Returns seconds that never run backwards.
     """
-    held: list[tuple[Node, Connection]] = []
+    held: list[Connection] = []
+    began = monotonic()
     try:
-        for request in requests:
-            connection = request.node.take_idle()
+        for node in nodes:
+            connection = node.take_idle()
             if connection is None:
                 return None
-            held.append((request.node, connection))
-        began = monotonic()
-        for request, (node, connection) in zip(requests, held, strict=True):
-            data = request.data(connection.run_id)
-            connection.post(data, request.commands, node.latency.hedge_seconds)
+            held.append(connection)
+        for index, connection in enumerate(held):
+            data = build(index, connection.run_id)
+            connection.post(data, count, nodes[index].latency.hedge_seconds)
         replies: list[SmallReply] = []
-        for request, (node, connection) in zip(requests, held, strict=True):
+        for connection in held:
             run_id = connection.run_id
-            try:
-                reply = connection.fetch(request.end(run_id))
-            except UnavailableError:
-                if monotonic() - began >= node.latency.hedge_seconds:
-                    node.record_timeout()
-                return None
-            node.record_success(monotonic() - began)
-            replies.append(SmallReply(run_id, reply))
-        return replies
+            replies.append((run_id, connection.fetch(end(run_id))))
     except UnavailableError:
-        return None  # A connection was closed: the caller asks in the other way.
+        if monotonic() - began >= HEDGE_SECONDS:
+            for node, connection in zip(nodes, held, strict=False):
+                if connection.pending:
+                    node.record_timeout()
+        return None  # The caller asks in the other way.
     finally:
-        for node, connection in held:
+        for node, connection in zip(nodes, held, strict=False):
             node.give(connection)
+    spent = monotonic() - began
+    for node in nodes:
+        node.record_quick(spent)
+    return replies
 
 
 class NodeRequest:

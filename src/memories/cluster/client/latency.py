@@ -23,23 +23,22 @@ class NodeLatency:
         expected_seconds: The first estimate.
     """
 
-    __slots__ = ("_deviation", "_limit", "_patience_factor", "seconds")
+    __slots__ = ("_deviation", "_limit", "_patience_factor", "hedge_seconds", "seconds")
 
     def __init__(self, limit_seconds: float, expected_seconds: float = 0.0) -> None:
-        self.seconds = expected_seconds
-        self._deviation = expected_seconds / 4
         self._limit = limit_seconds
         self._patience_factor = 1  # Of the next probe.
+        self._estimate(expected_seconds, expected_seconds / 4)
 
     def record(self, seconds: float) -> None:
         """Record an answer in time; one that came unusually late counts for a few usual ones."""
         seconds = min(seconds, 4 * self.seconds + _USUAL_SECONDS)
-        if not self.seconds:
-            self.seconds, self._deviation = seconds, seconds / 4
-            return
         difference = seconds - self.seconds
-        self.seconds += difference / 8
-        self._deviation += (abs(difference) - self._deviation) / 4
+        if self.seconds:
+            deviation = self._deviation + (abs(difference) - self._deviation) / 4
+            self._estimate(self.seconds + difference / 8, deviation)
+        else:
+            self._estimate(seconds, seconds / 4)
 
     def back_off(self) -> None:
         """Record that no answer came in time: the next probe waits for longer."""
@@ -47,12 +46,8 @@ class NodeLatency:
 
     def record_probe(self, seconds: float) -> None:
         """Record the answer to a probe, which had more time: the estimate begins anew."""
-        self.seconds, self._deviation, self._patience_factor = seconds, seconds / 4, 1
-
-    @property
-    def hedge_seconds(self) -> float:
-        """Return how long to wait for an answer before another node is asked as well."""
-        return min(max(HEDGE_SECONDS, self._late), self._limit)
+        self._patience_factor = 1
+        self._estimate(seconds, seconds / 4)
 
     @property
     def patience_seconds(self) -> float:
@@ -72,3 +67,8 @@ class NodeLatency:
     @property
     def _late(self) -> float:
         return 1.25 * self.seconds + 4 * self._deviation
+
+    def _estimate(self, seconds: float, deviation: float) -> None:
+        self.seconds, self._deviation = seconds, deviation
+        # How long to wait for an answer before another node is asked as well.
+        self.hedge_seconds = min(max(HEDGE_SECONDS, self._late), self._limit)

@@ -22,6 +22,7 @@ from memories.foundation.fork_lock import new_lock
 CLIENT_NAME = "memories"
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 4.0
+_QUICK_SECONDS = 0.005  # Below, the limits do not depend on the exact time.
 _MOST_TIMEOUTS = 2  # After so many timeouts in a row a node counts as hung.
 # Errors that concern the whole node, not one command: an immediate retry would fail, too.
 REFUSING_CODES = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "LOADING", "BUSY", "DENIED"})
@@ -123,6 +124,16 @@ class Node:
         if self._pause_seconds:
             with self._lock:
                 self._pause_seconds = self._paused_until = 0.0
+
+    def record_quick(self, seconds: float) -> None:
+        """Record an answer in time as `record_success` does; most of them change nothing."""
+        if (
+            seconds > _QUICK_SECONDS
+            or self.latency.seconds > _QUICK_SECONDS
+            or self._pause_seconds
+            or self._timeouts
+        ):
+            self.record_success(seconds)
 
     def record_failure(self, error: BaseException) -> None:
         """Record a failed request: the node is not usable until a later one succeeds."""

@@ -129,14 +129,13 @@ class ConnectionPool:
 
     def give(self, connection: Connection) -> None:
         """Give back a connection of `take`; it is closed unless it can be used again."""
-        if not connection.closed:
-            with self._lock:
-                sound = not connection.pending and not self._closed and self._pid == os.getpid()
-                if sound and len(self._idle) < self._size:
-                    connection.idle_since = time.monotonic()
-                    self._idle.append(connection)
-                    connection = None  # type: ignore[assignment]
-        if connection is not None:
+        sound = not (connection.closed or connection.pending or self._closed)
+        if sound and len(self._idle) < self._size and self._pid == os.getpid():
+            connection.idle_since = time.monotonic()
+            self._idle.append(connection)
+            if self._closed:
+                self.drop_idle()  # Closed by another thread in between.
+        else:
             connection.close()
         if self._waiting:
             self._returned.add()

@@ -41,6 +41,7 @@ class Transport:
         self._node = node
         self._silence = self._deadline = 0.0
         self._per_byte = SECONDS_PER_BYTE
+        self._timeout = -1.0  # The one of the socket.
         self._socket = connected
         self._secured = hasattr(connected, "context")
         self._poll = select.poll()
@@ -55,6 +56,28 @@ class Transport:
     def expect(self, count: int) -> None:
         """Extend the time limit of the call by the time that so many bytes take."""
         self._deadline += count * self._per_byte
+
+    def post(self, data: bytes, seconds: float) -> None:
+        """Send a small request; it and `fetch` have `seconds` each."""
+        if self._timeout != seconds:
+            self._timeout = self._silence = seconds
+            self._socket.settimeout(seconds)
+        try:
+            if self._socket.send(data) != len(data):
+                raise self.fault("does not read what is sent to it")
+        except TimeoutError:
+            raise self.fault("does not read what is sent to it") from None
+        except OSError as error:
+            raise self.fault(self._last_words() or _broken(error)) from error
+
+    def fetch(self) -> bytes:
+        """Return received bytes after `post`, at least one."""
+        try:
+            return self._received(self._socket.recv(_RECEIVE_BYTES))
+        except TimeoutError:
+            raise self.fault(f"did not answer within {self._timeout:g} s") from None
+        except OSError as error:
+            raise self.fault(_broken(error)) from error
 
     def send(self, buffers: Sequence[Buffer]) -> None:
         """Send all buffers, several per system call where the socket supports that."""
@@ -101,7 +124,8 @@ class Transport:
         while True:
             seconds = min(self._silence, self._deadline - time.monotonic())
             try:
-                self._socket.settimeout(max(_LEAST_SECONDS, seconds))
+                self._timeout = max(_LEAST_SECONDS, seconds)
+                self._socket.settimeout(self._timeout)
                 return act(argument)
             except TimeoutError:
                 before, unsent = unsent, self._unsent()

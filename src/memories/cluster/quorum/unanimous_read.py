@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from memories.cluster.client import scripts
@@ -19,9 +19,9 @@ from memories.cluster.client.fanout import (
     NodeRequest,
     RequestRound,
     SmallReply,
-    SmallRequest,
     ask_at_once,
 )
+from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, encode, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
 from memories.cluster.limits import allowance
@@ -74,9 +74,13 @@ class UnanimousRead:
 
     def read(self, lists: _Lists, epoch: int) -> dict[bytes, FoundRegister | None]:
         """Return the content of registers; those without equal replies are left out."""
-        groups = self._groups(lists)
         if len(lists) == 1:
-            return dict(self._read_one(groups, epoch))
+            ((name, preferences),) = lists.items()
+            try:
+                return {name: self._read_one(name, self._nodes_for(preferences), epoch)}
+            except (_UnusualReplyError, CorruptDataError):
+                return {}
+        groups = self._groups(lists)
         replies = self._ask(groups, epoch, whole=True)
         results: dict[bytes, FoundRegister | None] = {}
         for nodes, names in groups.items():
@@ -102,9 +106,13 @@ class UnanimousRead:
 
         Those with a missing reply, and manifests among many registers, are left out.
         """
-        groups = self._groups(lists)
         if len(lists) == 1:
-            return dict(self._read_one_version(groups, epoch))
+            ((name, preferences),) = lists.items()
+            try:
+                return {name: self._read_one_version(name, self._nodes_for(preferences), epoch)}
+            except (_UnusualReplyError, CorruptDataError):
+                return {}
+        groups = self._groups(lists)
         replies = self._ask(groups, epoch, whole=False)
         results: dict[bytes, NewestVersion] = {}
         for nodes, names in groups.items():
@@ -132,45 +140,49 @@ class UnanimousRead:
                 groups[first.nodes[: max(first.answers, first.copies)]].append(name)
         return {nodes: names for nodes, names in groups.items() if usable.issuperset(nodes)}
 
-    def _read_one(
-        self, groups: Mapping[_Nodes, Sequence[bytes]], epoch: int
-    ) -> Iterator[tuple[bytes, FoundRegister | None]]:
-        for nodes, (name,) in groups.items():
-            word = encode_strings([name])
-            get = b"*2\r\n$3\r\nGET\r\n" + word + _GET_INCARNATION
-            peek = b"*4\r\n$8\r\nGETRANGE\r\n" + word + _HEAD_RANGE + _GET_INCARNATION
-            try:
-                value, *heads = self._ask_one(nodes, [get, *[peek] * (len(nodes) - 1)], epoch)
-                if not value:
-                    if not any(heads):
-                        yield name, None
-                elif heads.count(value[:HEADER_BYTES]) == len(heads):
-                    yield name, _found(name, value)
-            except (_UnusualReplyError, CorruptDataError):
-                continue
+    def _read_one(self, name: bytes, nodes: list[Node], epoch: int) -> FoundRegister | None:
+        word = encode_strings([name])
+        get = b"*2\r\n$3\r\nGET\r\n" + word + _GET_INCARNATION
+        peek = b"*4\r\n$8\r\nGETRANGE\r\n" + word + _HEAD_RANGE + _GET_INCARNATION
+        value, *heads = self._ask_one(nodes, [get, *[peek] * (len(nodes) - 1)], epoch)
+        if any(head != value[:HEADER_BYTES] for head in heads):
+            raise _UnusualReplyError
+        return _found(name, value) if value else None
 
-    def _read_one_version(
-        self, groups: Mapping[_Nodes, Sequence[bytes]], epoch: int
-    ) -> Iterator[tuple[bytes, NewestVersion]]:
-        for nodes, (name,) in groups.items():
-            peek = b"*4\r\n$8\r\nGETRANGE\r\n" + encode_strings([name]) + _PEEK_RANGE
-            try:
-                peeks = self._ask_one(nodes, [peek + _GET_INCARNATION] * len(nodes), epoch)
-                yield name, max((_newest(name, one) for one in set(peeks)), key=_by_version)
-            except (_UnusualReplyError, CorruptDataError):
-                continue
+    def _read_one_version(self, name: bytes, nodes: list[Node], epoch: int) -> NewestVersion:
+        peek = b"*4\r\n$8\r\nGETRANGE\r\n" + encode_strings([name]) + _PEEK_RANGE
+        first, *others = self._ask_one(nodes, [peek + _GET_INCARNATION] * len(nodes), epoch)
+        newest = _newest(name, first)
+        for other in others:
+            if other != first:
+                newest = max(newest, _newest(name, other), key=_by_version)
+        return newest
 
-    def _ask_one(self, nodes: _Nodes, requests: Sequence[bytes], epoch: int) -> list[bytes]:
+    def _ask_one(self, nodes: list[Node], requests: Sequence[bytes], epoch: int) -> list[bytes]:
         """Return what each node replies about one register; nothing where it has none."""
-        end = partial(_vote, epoch=epoch)
-        asked = [
-            SmallRequest(self._members.nodes[node], lambda run_id, data=data: data, 2, end)  # type: ignore[misc]
-            for node, data in zip(nodes, requests, strict=True)
-        ]
-        replies = ask_at_once(asked, self._members.monotonic)
+
+        def build(index: int, run_id: str) -> bytes:
+            del run_id
+            return requests[index]
+
+        def end(run_id: str) -> bytes:
+            return _vote(run_id, epoch)
+
+        replies = ask_at_once(nodes, build, 2, end, self._members.monotonic)
         if replies is None:
             raise _UnusualReplyError
         return [_value(reply, epoch) for reply in replies]
+
+    def _nodes_for(self, preferences: Sequence[Preference]) -> list[Node]:
+        """Return the nodes that must reply about one register, if all of them are usable."""
+        first = preferences[0]
+        if len(preferences) > 1:
+            raise _UnusualReplyError
+        known = self._members.nodes
+        nodes = [known[name] for name in first.nodes[: max(first.answers, first.copies)]]
+        if not all(node.usable for node in nodes):
+            raise _UnusualReplyError
+        return nodes
 
     def _ask(
         self, groups: Mapping[_Nodes, Sequence[bytes]], epoch: int, *, whole: bool
@@ -224,7 +236,8 @@ def _vote(run_id: str, epoch: int) -> bytes:
 
 def _value(reply: SmallReply, epoch: int) -> bytes:
     """Return the first of two replies, if the second one is the vote of the node."""
-    vote, data = _vote(reply.run_id, epoch), reply.replies
+    run_id, data = reply
+    vote = _vote(run_id, epoch)
     if isinstance(data, list):
         value, incarnation = data
         if isinstance(value, Exception) or isinstance(incarnation, Exception):

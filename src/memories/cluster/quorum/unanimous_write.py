@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import NodeRequest, RequestRound, SmallRequest, ask_at_once
+from memories.cluster.client.fanout import NodeRequest, RequestRound, ask_at_once
 from memories.cluster.client.resp import Command, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation
 from memories.cluster.limits import CONFIRMED_SECONDS, allowance
@@ -46,6 +46,37 @@ class UnanimousWrite:
 
     def store(self, writes: Sequence[SmallWrite], epoch: int) -> Mapping[bytes, set[str]]:
         """Return for each register the nodes that have stored it; unusual ones may have none."""
+        began = self._members.monotonic()
+        if len(writes) == 1:
+            stored = {writes[0].name: self._store_one(writes[0], epoch)}
+        else:
+            stored = self._store_many(writes, epoch)
+        if self._members.monotonic() - began > CONFIRMED_SECONDS:
+            return {}  # A node may have lost its memory, and have been refilled, in between.
+        return stored
+
+    def _store_one(self, write: SmallWrite, epoch: int) -> set[str]:
+        first, *more = write.lists
+        names = first.nodes[: first.copies]
+        nodes = [self._members.nodes[name] for name in names]
+        if more or write.nbytes > _SMALL_BYTES or not all(node.usable for node in nodes):
+            return set()
+        value = b"".join(write.register)
+        data = _STORE_ONE + encode_strings([write.name])
+
+        def build(index: int, run_id: str) -> bytes:
+            del index
+            return b"%b%b$%d\r\n%b\r\n" % (data, _accepted(run_id, epoch), len(value), value)
+
+        replies = ask_at_once(nodes, build, 1, _stored_one, self._members.monotonic)
+        # Other replies, of a node that has a newer version too, are left to `QuorumWrite`.
+        return {
+            name
+            for name, (_, reply) in zip(names, replies or (), strict=replies is not None)
+            if reply == _STORED_ONE
+        }
+
+    def _store_many(self, writes: Sequence[SmallWrite], epoch: int) -> dict[bytes, set[str]]:
         usable = {name for name, node in self._members.nodes.items() if node.usable}
         groups: dict[tuple[str, ...], list[SmallWrite]] = defaultdict(list)
         for write in writes:
@@ -53,38 +84,6 @@ class UnanimousWrite:
             if len(write.lists) == 1 and write.nbytes <= _SMALL_BYTES:
                 groups[first.nodes[: first.copies]].append(write)
         groups = {nodes: group for nodes, group in groups.items() if usable.issuperset(nodes)}
-        began = self._members.monotonic()
-        if len(writes) == 1:
-            stored = self._store_one(groups, epoch)
-        else:
-            stored = self._store_many(groups, epoch)
-        if self._members.monotonic() - began > CONFIRMED_SECONDS:
-            return {}  # A node may have lost its memory, and have been refilled, in between.
-        return stored
-
-    def _store_one(
-        self, groups: Mapping[tuple[str, ...], Sequence[SmallWrite]], epoch: int
-    ) -> dict[bytes, set[str]]:
-        for nodes, (write,) in groups.items():
-            value = b"".join(write.register)
-            data = partial(
-                _store_command, words=encode_strings([write.name]), value=value, epoch=epoch
-            )
-            end = lambda run_id: _STORED_ONE  # noqa: E731
-            asked = [SmallRequest(self._members.nodes[node], data, 1, end) for node in nodes]
-            replies = ask_at_once(asked, self._members.monotonic)
-            # Other replies, of a node that has a newer version too, are left to `QuorumWrite`.
-            done = {
-                node
-                for node, reply in zip(nodes, replies or (), strict=replies is not None)
-                if reply.replies in (_STORED_ONE, [1])
-            }
-            return {write.name: done}
-        return {}
-
-    def _store_many(
-        self, groups: Mapping[tuple[str, ...], Sequence[SmallWrite]], epoch: int
-    ) -> dict[bytes, set[str]]:
         calls: dict[str, list[tuple[Sequence[bytes], bytes, bytes]]] = defaultdict(list)
         for nodes, group in groups.items():
             for start in range(0, len(group), _CALL_REGISTERS):
@@ -125,8 +124,9 @@ _INCARNATION = encode_strings([INCARNATION_KEY])
 _STORE_ONE = scripts.STORE.encoded(2, 5) + _INCARNATION
 
 
-def _store_command(run_id: str, *, words: bytes, value: bytes, epoch: int) -> bytes:
-    return b"%b%b%b$%d\r\n%b\r\n" % (_STORE_ONE, words, _accepted(run_id, epoch), len(value), value)
+def _stored_one(run_id: str) -> bytes:
+    del run_id
+    return _STORED_ONE
 
 
 def _store_commands(
