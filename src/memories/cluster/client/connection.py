@@ -146,8 +146,8 @@ class Connection:
             self.close()
             raise
 
-    def fetch(self, end: bytes) -> bytes | list[Reply]:
-        """Return the bytes of all pending replies if they end with `end`, else these replies.
+    def fetch(self, begin: bytes, end: bytes) -> bytes | list[Reply]:
+        """Return the bytes of all pending replies if they begin and end so, else these replies.
 
         Bytes that are as expected need no decoding.
 
@@ -156,7 +156,7 @@ class Connection:
         """
         try:
             data = self._transport.fetch()
-            if data.endswith(end):
+            if data.endswith(end) and data.startswith(begin):
                 self.pending = 0
                 return data
             self._decoder.feed(data)

@@ -25,19 +25,25 @@ def ask_at_once(
     nodes: Sequence[Node],
     build: Callable[[int, str], bytes],
     count: int,
+    begin: bytes,
     end: Callable[[str], bytes],
     monotonic: Callable[[], float],
+    *,
+    seconds: float = 0.0,
 ) -> list[SmallReply] | None:
     """Send one small request to each node, and return the replies; None if one does not come.
 
     It uses connections that were in use a moment ago, so that nothing has to be opened or checked.
+    If there is none, nothing is sent, and the list is empty.
 
     Args:
         nodes: They are asked in this order.
         build: Returns `count` encoded commands for a node, from its index and its run id.
         count: How many commands.
-        end: Returns the bytes with which the replies end if they are as expected, from the run id.
+        begin: The bytes with which the replies begin if they are as expected.
+        end: Returns the bytes with which they end then, from the run id.
         monotonic: Returns seconds that never run backwards.
+        seconds: How much longer than usually an answer may take.
     """
     held: list[Connection] = []
     began = monotonic()
@@ -45,17 +51,17 @@ def ask_at_once(
         for node in nodes:
             connection = node.take_idle()
             if connection is None:
-                return None
+                return []
             held.append(connection)
         for index, connection in enumerate(held):
             data = build(index, connection.run_id)
-            connection.post(data, count, nodes[index].latency.hedge_seconds)
+            connection.post(data, count, nodes[index].latency.hedge_seconds + seconds)
         replies: list[SmallReply] = []
         for connection in held:
             run_id = connection.run_id
-            replies.append((run_id, connection.fetch(end(run_id))))
+            replies.append((run_id, connection.fetch(begin, end(run_id))))
     except UnavailableError:
-        if monotonic() - began >= HEDGE_SECONDS:
+        if monotonic() - began >= HEDGE_SECONDS + seconds:
             for node, connection in zip(nodes, held, strict=False):
                 if connection.pending:
                     node.record_timeout()

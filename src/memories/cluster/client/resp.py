@@ -18,6 +18,7 @@ Command: TypeAlias = Sequence[Arg] | bytes
 Reply: TypeAlias = Any  # bytes, int, None, a list of replies, or a ReplyError.
 
 # A smaller argument is copied into the head: that costs less than one more buffer to send.
+NIL = b"$-1\r\n"
 GATHERED_BYTES = 16 << 10
 MAX_LINE_BYTES = 64 << 10
 MAX_DEPTH = 16
@@ -91,6 +92,19 @@ def encode(commands: Iterable[Command]) -> list[Buffer]:
 def encode_strings(words: Iterable[bytes]) -> bytes:
     """Return bulk strings, as parts of a command that has many of them."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+def bulk_between(data: bytes, begin: bytes, end: bytes) -> bytes | None:
+    """Return the one bulk string between two known parts; None if anything else is there."""
+    at = len(begin)
+    start = data.find(b"\r\n", at, at + _LENGTH_BYTES) + 2
+    length = data[at + 1 : start - 2]
+    if start < 2 or not length.isdigit() or data[at : at + 1] != b"$":
+        return None
+    stop = start + int(length)
+    if len(data) != stop + 2 + len(end) or not (data.startswith(begin) and data.endswith(end)):
+        return None
+    return data[start:stop]
 
 
 def _gather(arg: Arg, head: bytearray, out: list[Buffer]) -> bytearray:

@@ -22,7 +22,7 @@ from memories.cluster.client.fanout import (
     ask_at_once,
 )
 from memories.cluster.client.node import Node
-from memories.cluster.client.resp import Command, encode, encode_strings
+from memories.cluster.client.resp import NIL, Command, bulk_between, encode, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
 from memories.cluster.limits import allowance
 from memories.cluster.manifest import ChunkUpload, read_upload
@@ -43,7 +43,6 @@ _NO_HEAD = b" " * HEADER_BYTES
 _GET_INCARNATION = b"".join(map(bytes, encode([("GET", INCARNATION_KEY)])))
 _HEAD_RANGE = encode_strings([b"0", b"%d" % (HEADER_BYTES - 1)])
 _PEEK_RANGE = encode_strings([b"0", b"%d" % (PEEK_BYTES - 1)])
-_MOST_DIGITS = 12  # Of the length of a reply.
 
 _Lists = Mapping[bytes, Sequence[Preference]]
 _Nodes = tuple[str, ...]
@@ -168,8 +167,8 @@ class UnanimousRead:
         def end(run_id: str) -> bytes:
             return _vote(run_id, epoch)
 
-        replies = ask_at_once(nodes, build, 2, end, self._members.monotonic)
-        if replies is None:
+        replies = ask_at_once(nodes, build, 2, b"$", end, self._members.monotonic)
+        if not replies:
             raise _UnusualReplyError
         return [_value(reply, epoch) for reply in replies]
 
@@ -245,13 +244,12 @@ def _value(reply: SmallReply, epoch: int) -> bytes:
         if encode_strings([incarnation or b""]) != vote:
             raise _UnusualReplyError
         return value or b""
-    start = data.find(b"\r\n", 1, _MOST_DIGITS) + 2
-    length = data[1 : start - 2]
-    if length == b"-1" and len(data) == start + len(vote):
-        return b""
-    if data[:1] != b"$" or not length.isdigit() or len(data) != start + int(length) + 2 + len(vote):
+    found = bulk_between(data, b"", vote)
+    if found is not None:
+        return found
+    if data != NIL + vote:
         raise _UnusualReplyError
-    return data[start : -len(vote) - 2]
+    return b""
 
 
 def _found(name: bytes, value: bytes) -> FoundRegister:

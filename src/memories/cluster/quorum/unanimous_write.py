@@ -68,11 +68,11 @@ class UnanimousWrite:
             del index
             return b"%b%b$%d\r\n%b\r\n" % (data, _accepted(run_id, epoch), len(value), value)
 
-        replies = ask_at_once(nodes, build, 1, _stored_one, self._members.monotonic)
+        replies = ask_at_once(nodes, build, 1, b":", _stored_one, self._members.monotonic)
         # Other replies, of a node that has a newer version too, are left to `QuorumWrite`.
         return {
             name
-            for name, (_, reply) in zip(names, replies or (), strict=replies is not None)
+            for name, (_, reply) in zip(names, replies or (), strict=bool(replies))
             if reply == _STORED_ONE
         }
 

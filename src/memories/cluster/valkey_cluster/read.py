@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from memories.cluster.client.fanout import NodeRequest, RequestRound
+from memories.cluster.client.fanout import NodeRequest, RequestRound, ask_at_once
 from memories.cluster.client.node import Node, parse_info
-from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.client.resp import NIL, Command, ReplyError, bulk_between, encode
 from memories.cluster.limits import allowance
 from memories.cluster.reasons import join_reasons
 from memories.cluster.register_copy import RegisterCopy, read_copy
@@ -29,6 +29,7 @@ NOT_COPIED = "the node restarted, and has not copied its primary yet"
 # Connections are READONLY, so a node that restarted empty as a replica would answer for the primary
 # it was. In this mode it answers MOVED.
 _PRIMARY_ONLY: tuple[Command, Command] = ("READWRITE",), ("READONLY",)
+_OK = b"+OK\r\n"
 _NEVER_SYNCED = frozenset({"0", "1"})  # Offsets of a replica before its first copy is complete.
 
 
@@ -102,6 +103,8 @@ class ClusterRead:
         With `whole` registers are fetched as a whole, else only their beginnings.
         """
         results: dict[bytes, RegisterCopy | MemoriesError] = {}
+        if len(names) == 1 and (copy := self._read_one(names[0], whole)) is not None:
+            return {names[0]: copy}
         pending = list(dict.fromkeys(names))
         end = self._shards.monotonic() + READ_SECONDS
         while pending:
@@ -120,6 +123,35 @@ class ClusterRead:
                 break
             self._shards.refresh()
         return results
+
+    def _read_one(self, name: bytes, whole: bool) -> RegisterCopy | None:
+        """Return the copy of one register on its primary; None if anything is unusual."""
+        try:
+            node = self._node(self._shards.shard_of(name).primary)
+        except UnavailableError:
+            return None
+        before, after = _PRIMARY_ONLY
+        data = b"".join(map(bytes, encode([before, _read_command(name, whole), after])))
+        if not node.usable:
+            return None
+        replies = ask_at_once(
+            [node],
+            lambda index, run_id: data,
+            3,
+            _OK + b"$",
+            lambda run_id: _OK,
+            self._shards.monotonic,
+        )
+        if not replies:
+            return None
+        reply = replies[0][1]
+        value = reply[1] if isinstance(reply, list) else bulk_between(reply, _OK, _OK)
+        if value is None and not isinstance(reply, list) and reply != _OK + NIL + _OK:
+            return None
+        try:
+            return None if isinstance(value, Exception) else read_copy(name, value, whole=whole)
+        except CorruptDataError:
+            return None
 
     def _ask_all(self, names: Sequence[bytes], whole: bool) -> list[_ShardRead]:
         served = group_by_shard(self._shards.slot_map, names)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import NodeRequest, RequestRound
-from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.client.fanout import NodeRequest, RequestRound, ask_at_once
+from memories.cluster.client.resp import Command, ReplyError, bulk_between, encode
 from memories.cluster.limits import allowance
 from memories.cluster.manifest import ChunkUpload
 from memories.cluster.register_api import RegisterBody, WrittenRegister
@@ -31,6 +31,8 @@ from memories.foundation.clock import Clock
 WRITE_SECONDS = 8.0  # A failover takes about 3 s with usual settings.
 WAIT_SECONDS = 0.7  # How long replicas may take to confirm a write.
 _PAUSE_SECONDS = 0.1
+_SMALL_BYTES = 64 << 10
+_DONE = b"*2\r\n$4\r\ndone\r\n"  # How the reply of a script that has stored begins.
 _WAVE_BYTES = 8 << 20  # Sent to one node before its answer is awaited.
 _WAVE_WRITES = 500
 # The node has not stored it, but it or another one may soon: refresh the slot map and try again.
@@ -102,6 +104,8 @@ class ClusterWrite:
         for one in pending.values():
             one.set_version(successor(ABSENT, self._client, self._clock.wall()))
         end = self._shards.monotonic() + WRITE_SECONDS
+        if len(pending) == 1 and self._send_one(next(iter(pending.values())), results):
+            return results
         while pending:
             again = self._send_all(pending, results)
             for name in results:
@@ -113,6 +117,46 @@ class ClusterWrite:
                 break
             self._shards.refresh()
         return results
+
+    def _send_one(
+        self, one: _PendingWrite, results: dict[bytes, WrittenRegister | Exception]
+    ) -> bool:
+        """Send one small write, and return whether it has an outcome."""
+        try:
+            node = self._shards.node(self._shards.shard_of(one.name).primary)
+        except UnavailableError:
+            return False
+        if not node.usable or one.nbytes > _SMALL_BYTES:
+            return False
+        wait = wait_command(self._redundancy, node.name)
+        data = b"".join(map(bytes, encode([one.command, wait])))
+        confirmed = b":%d\r\n" % self._redundancy.needed(node.name)
+        replies = ask_at_once(
+            [node],
+            lambda index, run_id: data,
+            2,
+            _DONE,
+            lambda run_id: confirmed,
+            self._shards.monotonic,
+            seconds=WAIT_SECONDS + node.latency.patience_seconds,
+        )
+        if not replies:
+            one.in_doubt = replies is None  # It may have been sent.
+            return False
+        reply = replies[0][1]
+        if isinstance(reply, list):
+            became, copies = reply
+        elif (known := bulk_between(reply, _DONE, confirmed)) is not None:
+            became, copies = [b"done", known], self._redundancy.needed(node.name)
+        else:
+            one.in_doubt = True
+            return False
+        if isinstance(became, ReplyError):
+            return False  # A node that refuses has changed nothing.
+        outcome = self._outcome(one, became, node.name, copies)
+        if outcome is not None:
+            results[one.name] = outcome
+        return outcome is not None
 
     def _send_all(
         self,
