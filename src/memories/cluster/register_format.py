@@ -7,9 +7,8 @@ versions, and a client can read a version without fetching the value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -35,13 +34,16 @@ class RegisterKind(Enum):
     TOMBSTONE = b"t"  # The key was deleted.
 
 
-@dataclass(frozen=True, slots=True)
-class RegisterHeader:
+class RegisterHeader(NamedTuple):
     """The first 64 bytes of a register."""
 
     version: RegisterVersion
     kind: RegisterKind
     body_sum: bytes
+
+
+_KINDS = {kind.value: kind for kind in RegisterKind}  # A dict is faster than the enum.
+_VALUES = {kind: kind.value for kind in RegisterKind}
 
 
 def register_name(key: str) -> bytes:
@@ -58,10 +60,14 @@ def pack_register(
     name: bytes, version: RegisterVersion, kind: RegisterKind, body: Sequence[memoryview] = ()
 ) -> tuple[memoryview, ...]:
     """Return the bytes of a register as a gather list; the body is not copied."""
-    digest = xxhash.xxh3_64()
-    for segment in body:
-        digest.update(segment)
-    lead = version.text + kind.value + digest.hexdigest().encode()
+    if len(body) == 1:
+        body_sum = xxhash.xxh3_64_hexdigest(body[0])
+    else:
+        digest = xxhash.xxh3_64()
+        for segment in body:
+            digest.update(segment)
+        body_sum = digest.hexdigest()
+    lead = version.text + _VALUES[kind] + body_sum.encode()
     return (memoryview(lead + _head_sum(name, lead)), *body)
 
 
@@ -76,7 +82,7 @@ def read_header(name: bytes, data: Any) -> RegisterHeader:
         raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
     return RegisterHeader(
         RegisterVersion.parse(head[:TEXT_BYTES]),
-        RegisterKind(head[_KIND : _KIND + 1]),
+        _KINDS[head[_KIND : _KIND + 1]],
         head[_BODY_SUM],
     )
 

@@ -353,7 +353,9 @@ class QuorumRegisters(Registers):
                 version = successor(newest.version, self._client, wall)
                 given[name] = NewestVersion(version, newest.upload)
             register = pack_register(name, given[name].version, *bodies[name])
-            nbytes = sum([segment.nbytes for segment in register])
+            nbytes = register[0].nbytes
+            for segment in register[1:]:
+                nbytes += segment.nbytes
             writes.append(SmallWrite(name, lists[name], register, nbytes))
         stored = self._unanimous_write.store(writes, epoch)
         jobs: list[WriteJob] = []
