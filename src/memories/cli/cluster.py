@@ -143,9 +143,12 @@ def repair(nodes: tuple[str, ...], shallow: bool, abandon: bool, name: str, as_j
 def _inspect(nodes: list[str]) -> NodeSurvey:
     from memories.cluster.connect import check_nodes
     from memories.cluster.inspect import survey_nodes
+    from memories.core.distributed import voucher_keys
     from memories.foundation.clock import SystemClock
+    from memories.frames import signing
 
-    return survey_nodes(check_nodes(nodes, {}), SystemClock())
+    keys = voucher_keys(signing.default())
+    return survey_nodes(check_nodes(nodes, {}), SystemClock(), keys)
 
 
 def _print_table(states: Mapping[str, Mapping[str, Any]]) -> None:

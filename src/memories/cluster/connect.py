@@ -12,6 +12,7 @@ from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
 from memories.cluster.client.node import parse_info
 from memories.cluster.node_service import NodeService
+from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.errors import InvalidOptionError, MemoriesError
 from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
@@ -59,6 +60,7 @@ def open_service(
     clock: Clock,
     allow_eviction: bool,
     strict: bool,
+    keys: VoucherKeys,
 ) -> NodeService:
     """Return a running service over the nodes, of the kind that they are.
 
@@ -90,7 +92,12 @@ def open_service(
                 "are given"
             )
         service = QuorumService(
-            addresses, factor, clock=clock, allow_eviction=allow_eviction, latency=latency
+            addresses,
+            factor,
+            clock=clock,
+            allow_eviction=allow_eviction,
+            keys=keys,
+            latency=latency,
         )
     service.start()
     return service

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.connect import are_a_cluster, greet
-from memories.cluster.quorum.discovery import discover, newest_member_list
+from memories.cluster.quorum.discovery import refresh
 from memories.cluster.quorum.members import Members
+from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.status import cluster_node_status, node_status
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.foundation.clock import Clock
@@ -25,7 +26,7 @@ class NodeSurvey(NamedTuple):
     states: dict[str, dict[str, Any]]
 
 
-def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
+def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock, keys: VoucherKeys) -> NodeSurvey:
     """Return the state of nodes and of all other members; `online` is false without an answer.
 
     Raises:
@@ -33,16 +34,13 @@ def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
     """
     if are_a_cluster(greet(addresses)):
         return _survey_slots(addresses, clock)
-    return _survey_plain(addresses, clock)
+    return _survey_plain(addresses, clock, keys)
 
 
-def _survey_plain(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
-    members = Members(addresses, 1, monotonic=clock.monotonic, allow_eviction=True)
+def _survey_plain(addresses: Sequence[NodeAddress], clock: Clock, keys: VoucherKeys) -> NodeSurvey:
+    members = Members(addresses, 1, monotonic=clock.monotonic, allow_eviction=True, keys=keys)
     try:
-        discovered, _ = discover(members, list(members.nodes.values()))
-        member_list = newest_member_list(discovered)
-        if member_list is not None:
-            members.apply(member_list)
+        member_list = refresh(members)
         states = {
             node.name: node_status(
                 node, clock.monotonic, members.epoch, members.current.membership(node.name)

@@ -17,6 +17,7 @@ from memories.cluster.connect import check_factor, check_nodes, open_service
 from memories.cluster.near_cache.freshness import PREFIX as NEAR_PREFIX
 from memories.cluster.near_cache.freshness import Freshness, FreshnessToken
 from memories.cluster.node_service import NodeService
+from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import StoredFrame
 from memories.codecs import main_classes
@@ -36,6 +37,8 @@ from memories.errors import (
 from memories.foundation.fork_lock import HeldLocks
 from memories.foundation.keys import check_key, some_of
 from memories.foundation.wrong_calls import explain_calls
+from memories.frames.signing import Keyring
+from memories.frames.store_binding import Signature
 from memories.frames.writer import Frame, pack
 from memories.model.events import Event, Removed
 from memories.options.choices import ManagerOptions
@@ -96,6 +99,7 @@ class DistributedMemoryManager(MemoryManager):
                     clock=self._services.clock,
                     allow_eviction=allow_eviction,
                     strict=strict_replication,
+                    keys=voucher_keys(self._hierarchy.trust),
                 )
                 # A separate object: references to it do not keep the manager alive.
                 self._near = Freshness(near_copies.drop)
@@ -421,6 +425,18 @@ class DistributedMemoryManager(MemoryManager):
                 return False
             near.invalidate(oldest)
         return False
+
+
+def voucher_keys(trust: Keyring) -> VoucherKeys:
+    """Return how the keys of a user vouch for members, and which vouchers they accept."""
+
+    def attest(message: bytes) -> tuple[str, bytes]:
+        signature = trust.attest(message)
+        return signature.key_id, signature.mac
+
+    return VoucherKeys(
+        attest, lambda message, key, mac: trust.attested(message, Signature(key, mac))
+    )
 
 
 def _weak_observer(near: Freshness) -> Callable[[Event], None]:

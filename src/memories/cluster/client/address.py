@@ -54,6 +54,21 @@ class NodeAddress:
     timeout: float = TIMEOUT_SECONDS
     max_connections: int = MAX_CONNECTIONS
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # Why no connection is made to it: it would get credentials that are not meant for it.
+    refusal: str = field(default="", compare=False)
+
+    @property
+    def secrets(self) -> tuple[Any, ...]:
+        """Return what a node at this address learns, or can use; empty if that is nothing."""
+        tls = TLS() if self.tls is None else self.tls
+        provider = self.options.get("credential_provider")
+        found = (
+            self.password,
+            None if provider is None else "a provider",
+            tls.options.get("ssl_certfile"),
+            None if tls.context is None else "a context",
+        )
+        return (self.user, *found) if any(one is not None for one in found) else ()
 
     @property
     def name(self) -> str:
@@ -80,7 +95,11 @@ class NodeAddress:
 
     def at(self, host: str, port: int) -> NodeAddress:
         """Return the address of another node of the cluster, with the same credentials."""
-        return replace(self, host=host, port=port, path=None)
+        return replace(self, host=host, port=port, path=None, refusal="")
+
+    def refused(self, reason: str) -> NodeAddress:
+        """Return the address without credentials, to which no connection is made."""
+        return replace(self, user=None, password=None, tls=None, options={}, refusal=reason)
 
     def __str__(self) -> str:
         return self.name

@@ -69,6 +69,8 @@ class Connection:
         self._pid = os.getpid()
         self._seconds = call_seconds
         self._on_push = on_push
+        if address.refusal:
+            raise UnavailableError(address.refusal)
         self._opened = redis_py.open_connection(address.dial, connect_seconds, 3 if on_push else 2)
         self._transport = Transport(self._opened._sock, address.name)
         self._decoder = ReplyDecoder(self._transport, address.name, max_reply_bytes)

@@ -30,6 +30,7 @@ class LocalGroup:
         count: How many plain servers, or how many primaries.
         replicas: None for plain servers; in a cluster, how many replicas each primary has.
         arguments: More of every server's command line.
+        password: The password that clients must send; None for none.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class LocalGroup:
         *,
         replicas: int | None = None,
         arguments: Sequence[str] = (),
+        password: str | None = None,
     ) -> None:
         self.clustered = replicas is not None
         self._primaries = count
@@ -46,7 +48,9 @@ class LocalGroup:
         for number in range(count * (1 + (replicas or 0))):
             place = folder / f"node-{number}"
             place.mkdir(mode=0o700)
-            self.servers.append(LocalServer(place, arguments=arguments, clustered=self.clustered))
+            self.servers.append(
+                LocalServer(place, arguments=arguments, clustered=self.clustered, password=password)
+            )
 
     @property
     def names(self) -> list[str]:

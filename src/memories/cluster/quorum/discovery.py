@@ -17,13 +17,15 @@ from memories.cluster.client.node import EvictingNodeError, Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation, read_incarnation
 from memories.cluster.quorum.members import MEMBERS_KEY, NAME_KEY, MemberList, Members
+from memories.cluster.quorum.vouchers import VOUCHERS_KEY, pack_vouchers, read_vouchers
 from memories.cluster.reasons import join_reasons
 from memories.cluster.run_script import run_script
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.logging import logger
 
 _DISCOVERY_SECONDS = 1.5
-_QUESTIONS = (("GET", MEMBERS_KEY), ("GET", INCARNATION_KEY), ("GET", NAME_KEY))
+_ASKED = (MEMBERS_KEY, INCARNATION_KEY, NAME_KEY, VOUCHERS_KEY)
+_QUESTIONS = tuple(("GET", key) for key in _ASKED)
 
 
 class DiscoveryReply(NamedTuple):
@@ -34,6 +36,7 @@ class DiscoveryReply(NamedTuple):
     member_list: MemberList | None
     incarnation: Incarnation | None
     name: str  # Of the server in the member list; empty if it has none.
+    vouchers: bytes = b""
 
     def is_up_to_date(self, epoch: int) -> bool:
         """Return whether the node has all that it should have under that member list."""
@@ -57,11 +60,13 @@ def bootstrap(members: Members) -> None:
             publish_to(reply, member_list, UP)
     identify(members, member_list, discovered)
     _check(member_list, members)
+    _learn(members, member_list, discovered)
     members.apply(member_list)
     discovered, reasons = discover(members, list(members.all_members()))
     _require_enough(member_list, reasons)
     for reply in discovered:
         reply.node.up_to_date = reply.is_up_to_date(member_list.epoch)
+    _share_vouchers(members, member_list, discovered)
 
 
 def identify(
@@ -85,12 +90,14 @@ def _store_name(node: Node) -> None:
         node.last_error = str(error)  # The next manager tries again.
 
 
-def refresh(members: Members) -> None:
-    """Apply a newer member list, if a node has one."""
+def refresh(members: Members) -> MemberList | None:
+    """Apply a newer member list, if a node has one; return the newest that was found."""
     discovered, _ = discover(members, list(members.all_members()))
     member_list = newest_member_list(discovered)
-    if member_list is not None and member_list.epoch > members.epoch:
+    if member_list is not None and member_list.epoch >= members.epoch:
+        _learn(members, member_list, discovered)
         members.apply(member_list)
+    return member_list
 
 
 def discover(
@@ -148,6 +155,7 @@ def publish(
             publish_to(reply, member_list, state)
         except (UnavailableError, ReplyError) as error:
             reasons[reply.node.name] = str(error)
+    _share_vouchers(members, member_list, discovered)
     return reasons
 
 
@@ -167,6 +175,33 @@ def publish_to(reply: DiscoveryReply, member_list: MemberList, state: str) -> No
     run_script(reply.node, scripts.SWAP, [INCARNATION_KEY], old_incarnation, incarnation.text)
 
 
+def _learn(members: Members, member_list: MemberList, discovered: Sequence[DiscoveryReply]) -> None:
+    """Learn from the vouchers on nodes which members may get the credentials."""
+    strangers = set(member_list.all_names) - members.named
+    if strangers and members.vouchers.matter:
+        for reply in discovered:
+            members.vouchers.learn(read_vouchers(reply.vouchers), strangers)
+
+
+def _share_vouchers(
+    members: Members, member_list: MemberList, discovered: Sequence[DiscoveryReply]
+) -> None:
+    """Vouch on the nodes for the members that our caller has named, where that is not done yet.
+
+    A node that does not take it has it from another manager, or gets it the next time.
+    """
+    named = members.named.intersection(member_list.all_names)
+    for reply in discovered:
+        present = read_vouchers(reply.vouchers)
+        added = members.vouchers.missing(present, named)
+        if added:
+            data = pack_vouchers(present, added, member_list.all_names)
+            try:
+                run_script(reply.node, scripts.SWAP, [VOUCHERS_KEY], reply.vouchers, data)
+            except (UnavailableError, ReplyError) as error:
+                logger.debug("%s took no vouchers: %s", reply.node.name, error)
+
+
 def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict[str, str]) -> None:
     name = answer.node.name
     if isinstance(answer.error, EvictingNodeError):
@@ -174,7 +209,7 @@ def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict
     if answer.error is not None:
         reasons[name] = str(answer.error)
         return
-    member_list, incarnation, stored_name = answer.replies
+    member_list, incarnation, stored_name, vouchers = answer.replies
     for reply in answer.replies:
         if isinstance(reply, ReplyError):
             reasons[name] = str(reply)
@@ -187,6 +222,7 @@ def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict
             read_member_list(member_list),
             read_incarnation(incarnation),
             (stored_name or b"").decode("utf-8", "replace"),
+            vouchers or b"",
         )
     )
 

@@ -14,6 +14,7 @@ import msgspec
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
 from memories.cluster.incarnation import UP, Incarnation
+from memories.cluster.quorum.vouchers import NO_KEYS, VoucherKeys, Vouchers
 from memories.cluster.rendezvous import Preference, prefer, rank
 from memories.errors import InvalidOptionError
 
@@ -75,11 +76,14 @@ class Members:
         monotonic: Callable[[], float],
         allow_eviction: bool = False,
         latency: float = 0.0,
+        keys: VoucherKeys = NO_KEYS,
     ) -> None:
         self.monotonic = monotonic
         self._latency = latency
         self._allow_eviction = allow_eviction
         self._template = addresses[0]
+        self.vouchers = Vouchers(self._template, keys)
+        self.named = {address.name for address in addresses}  # By the caller.
         self.nodes: dict[str, Node] = {}
         for address in addresses:
             self.nodes[address.name] = self._node(address)
@@ -96,8 +100,9 @@ class Members:
     def apply(self, member_list: MemberList) -> None:
         """Make a member list the current one."""
         for name in member_list.all_names:
-            if name not in self.nodes:
-                self.node_for(self._address_of(name))
+            node = self.nodes.get(name)
+            if node is None or (node.address.refusal and self.vouchers.accept(name)):
+                self.nodes[name] = self._node(self._address_of(name))
         if member_list.epoch != self.epoch:
             self._applied_at = self.monotonic()
         self.current = member_list
@@ -132,9 +137,10 @@ class Members:
         return shown.get(given, given)
 
     def node_for(self, address: NodeAddress) -> Node:
-        """Return the node of an address, which need not be a member."""
+        """Return the node of an address that the caller names; it need not be a member."""
+        self.named.add(address.name)
         node = self.nodes.get(self.member_name(address.name))
-        if node is None:
+        if node is None or node.address.refusal:
             node = self.nodes[address.name] = self._node(address)
         return node
 
@@ -175,8 +181,21 @@ class Members:
         )
 
     def _address_of(self, name: str) -> NodeAddress:
-        """Return the address of a member that another manager added, with our credentials."""
+        """Return the address of a member that another manager added.
+
+        It has our credentials if a key that we trust has vouched for it.
+        """
         if name.startswith("unix://"):
-            return replace(self._template, path=name.removeprefix("unix://"))
-        host, _, port = name.rpartition(":")
-        return self._template.at(host.strip("[]"), int(port))
+            address = replace(self._template, path=name.removeprefix("unix://"))
+        else:
+            host, _, port = name.rpartition(":")
+            address = self._template.at(host.strip("[]"), int(port))
+        return address if self.vouchers.accept(name) else address.refused(_stranger(name))
+
+
+def _stranger(name: str) -> str:
+    return (
+        f"{name} is a member by the list on the nodes only, and gets no password for that: name "
+        "it in nodes=, or trust the key of the user who added it (trusted_keys= or "
+        "`memories key import`)"
+    )

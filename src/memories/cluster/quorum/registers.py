@@ -69,7 +69,7 @@ class QuorumRegisters(Registers):
         client: int,
         clock: Clock,
         *,
-        refresh: Callable[[], None],
+        refresh: Callable[[], object],
         on_stale_node: Callable[[Node], None],
     ) -> None:
         self._members = members

@@ -24,6 +24,7 @@ from memories.cluster.quorum.node_recovery import NodeRecovery
 from memories.cluster.quorum.rebalance import abandon_change, change_members, finish_change
 from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.quorum.repair import QuorumRepair
+from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import node_status
@@ -54,6 +55,7 @@ class QuorumService(NodeService):
         *,
         clock: Clock,
         allow_eviction: bool,
+        keys: VoucherKeys,
         latency: float = 0.0,
     ) -> None:
         super().__init__(clock)
@@ -63,6 +65,7 @@ class QuorumService(NodeService):
             monotonic=clock.monotonic,
             allow_eviction=allow_eviction,
             latency=latency,
+            keys=keys,
         )
         self._stale_nodes: set[str] = set()
         self._recoveries: dict[str, BackgroundThread] = {}

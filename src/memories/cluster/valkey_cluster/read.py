@@ -205,7 +205,7 @@ class ClusterRead:
 
     def _follow_ask(self, group: _ShardRead, name: bytes, error: ReplyError, whole: bool) -> None:
         """Ask the node to which a register is being moved; its reply counts as the primary's."""
-        reply = ask_redirected(self._node(error.text.split()[-1]), _read_command(name, whole))
+        reply = ask_redirected(self._shards.node_asked_for(error), _read_command(name, whole))
         if isinstance(reply, Exception):
             group.reasons[group.shard.primary] = str(reply)
         else:

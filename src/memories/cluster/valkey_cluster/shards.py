@@ -6,7 +6,9 @@ A refresh asks all nodes for their map, and uses the one with the highest epoch.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import EvictingNodeError, Node, parse_info
@@ -27,6 +29,13 @@ _FOUND_SECONDS = 2.0
 _HIDDEN_SECONDS = 15.0  # A new replica is hidden until the nodes know how much it has copied.
 # It allows reads from a replica, and has no effect on a primary.
 SETUP_COMMANDS = (("READONLY",),)
+
+
+class _View(NamedTuple):
+    """What one node says of the others."""
+
+    slot_map: SlotMap
+    names: frozenset[str]
 
 
 class Shards:
@@ -57,6 +66,9 @@ class Shards:
         self._template = seeds[0]
         self._nodes: dict[str, Node] = {}
         self._seeds = [self._make(seed) for seed in seeds]
+        # Nodes that may get the credentials: those that the caller named, and those that more than
+        # half of the nodes with credentials name. One node alone cannot send them anywhere.
+        self._announced = {seed.name for seed in seeds}
         self._refreshing = new_lock()
         self._refreshed_at = float("-inf")
 
@@ -117,10 +129,13 @@ class Shards:
     def node(self, name: str) -> Node:
         """Return the node of that name; it is created if it is new."""
         node = self._nodes.get(name)
-        if node is None:
+        known = self._may_know(name)
+        if node is None or (known and node.address.refusal):
             host, _, port = name.rpartition(":")
             address = self._template.at(host.strip("[]"), int(port))
-            node = self._nodes.setdefault(name, self._make(address))
+            if not known:
+                address = address.refused(_stranger(name))
+            node = self._nodes[name] = self._make(address)
         return node
 
     def all_nodes(self) -> Iterator[Node]:
@@ -143,9 +158,19 @@ class Shards:
         """
         return self.slot_map.shard_of(name)
 
+    def node_asked_for(self, error: ReplyError) -> Node:
+        """Return the node of an ASK reply, to which a slot is being moved."""
+        name = error.text.split()[-1]
+        if not self._may_know(name):
+            self.refresh()
+        return self.node(name)
+
     def apply_moved(self, name: bytes, error: ReplyError) -> None:
         """Apply a MOVED reply: another node serves the slot of `name`."""
         target = error.text.split()[-1]
+        if not self._may_know(target):
+            self.refresh()
+            return
         self.slot_map = self.slot_map.with_moved(slot_of(name), target)
 
     def refresh(self) -> None:
@@ -160,7 +185,9 @@ class Shards:
             if self._refreshed_at > asked_at:
                 return  # Another thread refreshed it while this one waited for the lock.
             time.sleep(max(0.0, self._refreshed_at + _REFRESH_SECONDS - self.monotonic()))
-            views = [view for node in self._nodes_to_ask() if (view := self._view_of(node))]
+            found = [view for node in self._nodes_to_ask() if (view := self._view_of(node))]
+            views = [view.slot_map for view in found]
+            self._announced |= _agreed([view.names for view in found])
             if views:
                 # A node that was cut off keeps its old map: with equal epochs, prefer the map that
                 # has more slots and nodes.
@@ -174,15 +201,22 @@ class Shards:
         for node in (*self._seeds, *self._nodes.values()):
             node.close()
 
+    def _may_know(self, name: str) -> bool:
+        """Return whether a node may get our credentials, if there are any."""
+        return not self._template.secrets or name in self._announced
+
     def _nodes_to_ask(self) -> list[Node]:
         nodes = {node.name: node for node in (*self.all_nodes(), *self._seeds)}
         return [node for node in nodes.values() if node.usable or node.due]
 
-    def _view_of(self, node: Node) -> SlotMap | None:
+    def _view_of(self, node: Node) -> _View | None:
+        questions = [("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES")]
         try:
-            info, slots = node.pipeline([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")], strict=True)
+            info, slots, nodes = node.pipeline(questions, strict=True)
             epoch = int(parse_info(info).get("cluster_current_epoch", 0))
-            return SlotMap.read(slots, epoch, asked=node.address.host)
+            slot_map = SlotMap.read(slots, epoch, asked=node.address.host)
+            # A node that is about to get its first slot is not in the map.
+            return _View(slot_map, slot_map.names | {one.name for one in read_members(nodes)})
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             if isinstance(error, EvictingNodeError) and not self.slot_map.whole:
@@ -197,3 +231,16 @@ class Shards:
             setup_commands=SETUP_COMMANDS,
             expected_seconds=self._latency,
         )
+
+
+def _agreed(views: Sequence[frozenset[str]]) -> set[str]:
+    """Return the names that more than half of the views have."""
+    counts = Counter(name for view in views for name in view)
+    return {name for name, count in counts.items() if 2 * count > len(views)}
+
+
+def _stranger(name: str) -> str:
+    return (
+        f"{name} is not known to most nodes of the cluster, and gets no password for being named "
+        "by a few: name it in nodes="
+    )

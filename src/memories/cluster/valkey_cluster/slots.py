@@ -72,9 +72,14 @@ class SlotMap:
         return None not in self.shards
 
     @property
+    def names(self) -> frozenset[str]:
+        """Return the names of all nodes that the map has."""
+        return frozenset(name for shard in self.all_shards() for name in shard.nodes)
+
+    @property
     def node_count(self) -> int:
         """Return how many nodes the map has."""
-        return len({name for shard in self.all_shards() for name in shard.nodes})
+        return len(self.names)
 
     def shard_of(self, name: bytes) -> Shard:
         """Return the shard that serves a name.

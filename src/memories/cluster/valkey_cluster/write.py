@@ -229,7 +229,7 @@ class ClusterWrite:
         for one, reply in zip(wave, replies, strict=True):
             node = request.node
             if isinstance(reply, ReplyError) and reply.code == "ASK":
-                node = self._shards.node(reply.text.split()[-1])
+                node = self._shards.node_asked_for(reply)
                 reply = ask_redirected(node, one.command)
                 if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
                     ask_redirected(node, ("SCRIPT", "LOAD", scripts.SLOT_STORE.source))
