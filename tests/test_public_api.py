@@ -16,7 +16,8 @@ NAMES = {
     "CacheInfo", "CachedFunction", "Cause", "Codec", "Dashboard", "DistributedMemoryManager",
     "Explanation", "KeyInfo", "Latency", "MemoryManager", "MigrationSettings", "Parts", "Policy",
     "PrefixView", "Rule", "Series", "Stats", "StoreTier", "TierChoice", "TierName", "TierStats",
-    "Volume", "__version__", "instrument", "prometheus_text", "register_codec", "register_policy",
+    "Volume", "__version__", "instrument", "prometheus_collector",
+    "prometheus_text", "register_codec", "register_policy",
 }  # fmt: skip
 
 CONSTRUCTOR = {

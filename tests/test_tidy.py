@@ -50,7 +50,8 @@ RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 HEAVY = {
     "asyncio", "boto3", "click", "cupy", "h5py", "isal", "jax", "matplotlib",
     "multiprocessing", "numcodecs", "obstore", "pandas", "platformdirs", "polars", "pyarrow",
-    "opentelemetry", "redis", "rich", "scipy", "starlette", "torch", "uvicorn", "xarray", "zarr",
+    "opentelemetry", "prometheus_client",
+    "redis", "rich", "scipy", "starlette", "torch", "uvicorn", "xarray", "zarr",
 }  # fmt: skip
 
 # Base classes with one subclass in the package, and why each is one.

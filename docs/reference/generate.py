@@ -26,7 +26,8 @@ TOPICS = {
         [
             "memories:Stats", "memories:TierStats", "memories:Volume", "memories:Latency",
             "memories:Series", "memories:Explanation", "memories:KeyInfo", "memories:Dashboard",
-            "memories:prometheus_text", "memories:instrument", "memories.progress:bar",
+            "memories:prometheus_text", "memories:prometheus_collector", "memories:instrument",
+            "memories.progress:bar",
         ],
     ),
     "extending": (

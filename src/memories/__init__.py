@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from memories.observe.analytics import Series
     from memories.observe.counters import Stats, TierStats, Volume
     from memories.observe.dashboard import Dashboard
-    from memories.observe.metrics import instrument, prometheus_text
+    from memories.observe.metrics import instrument, prometheus_collector, prometheus_text
     from memories.options.migration import MigrationSettings
     from memories.policies import Policy, register_policy
 
@@ -108,6 +108,7 @@ __all__ = [
     "Volume",
     "__version__",
     "instrument",
+    "prometheus_collector",
     "prometheus_text",
     "register_codec",
     "register_policy",
@@ -143,6 +144,7 @@ _LAZY = {
     "TierStats": "memories.observe.counters",
     "Volume": "memories.observe.counters",
     "instrument": "memories.observe.metrics",
+    "prometheus_collector": "memories.observe.metrics",
     "prometheus_text": "memories.observe.metrics",
     "register_codec": "memories.codecs",
     "register_policy": "memories.policies",

@@ -1,15 +1,16 @@
 """Progress bars for long operations, on a terminal or in a notebook.
 
-A function with a `progress=` argument calls it with the amount done and the estimated total, mostly
-in bytes. `bar()` makes such a callable; a program may pass any other, tqdm's or its own.
+A method with a `progress=` argument takes True for a bar, a function of the amount done and the
+estimated total (mostly in bytes), or what counts as tqdm does: an object or its class.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Self, TextIO
+from typing import Any, Protocol, Self, TextIO, runtime_checkable
 
+from memories.errors import InvalidOptionTypeError
 from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.units import format_size
@@ -21,6 +22,19 @@ LABEL_LENGTH = 30
 
 Progress = Callable[[int, int], object]  # The amount done, and the estimated total.
 Step = Callable[[int], object]  # The amount done since the last call.
+
+
+@runtime_checkable
+class Meter(Protocol):
+    """What counts by steps towards a total, as tqdm does."""
+
+    total: Any
+
+    def update(self, n: int, /) -> object:
+        """Count `n` more."""
+
+
+ProgressChoice = bool | Progress | Meter | type[Meter] | None
 
 
 class Bar:
@@ -102,6 +116,46 @@ def bar(
     if stream is None or not stream.isatty():
         return Bar(label, patience_seconds, written)
     return _Terminal(stream, label, patience_seconds, written)
+
+
+def chosen(
+    progress: ProgressChoice, label: str, written: Callable[[float], str] | None = None
+) -> Progress | None:
+    """Return the function that an operation calls for the `progress=` that its caller gave.
+
+    Raises:
+        InvalidOptionTypeError: it is none of what may be given.
+    """
+    if progress is None or progress is False:
+        return None
+    if progress is True:
+        return bar(label, written=written)
+    if isinstance(progress, type) and hasattr(progress, "update"):
+        return _metered(lambda total: progress(total=total, desc=label, unit_scale=True))
+    if isinstance(progress, Meter):
+        return _metered(lambda total: progress)
+    if callable(progress):
+        return progress
+    raise InvalidOptionTypeError(
+        f"progress={progress!r:.60} must be True, a function of the amount done and the total, "
+        "or a bar of tqdm"
+    )
+
+
+def _metered(start: Callable[[int], Meter]) -> Progress:
+    """Return a function that moves a meter on, which it starts at its first call."""
+    meter: Meter | None = None
+    counted_so_far = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal meter, counted_so_far
+        if meter is None:
+            meter = start(total)
+        meter.total = total
+        meter.update(done - counted_so_far)
+        counted_so_far = done
+
+    return show
 
 
 class Bars:

@@ -44,6 +44,7 @@ from memories.model.events import Event, Removed
 from memories.options.choices import ManagerOptions
 from memories.options.configured_constructor import configured
 from memories.options.settings import check_items, check_several
+from memories.progress import ProgressChoice, chosen
 
 NAMED_KEYS = 10  # In the note of a call with many keys.
 
@@ -243,22 +244,21 @@ class DistributedMemoryManager(MemoryManager):
         self._service.require_open()
         return self._service.status()
 
-    def repair(
-        self, progress: Callable[[int, int], object] | None = None, *, deep: bool = True
-    ) -> RepairReport:
+    def repair(self, progress: ProgressChoice = None, *, deep: bool = True) -> RepairReport:
         """Repair every copy on the nodes, remove garbage, and return what was done.
 
         Reads and writes continue meanwhile. No stored value changes. A change of members that was
         interrupted is finished first.
 
         Args:
-            progress: Called with the number of registers checked so far, and the approximate total.
+            progress: Called with the number of registers checked so far, and the approximate total;
+                or True for a bar, or tqdm.
             deep: Read and verify every copy of large values, instead of checking its presence.
         """
         self._service.require_open(writing=True)
-        return self._service.repair(progress, deep=deep)
+        return self._service.repair(chosen(progress, "repair", "{:,.0f}".format), deep=deep)
 
-    def add_node(self, node: str, progress: Callable[[int, int], object] | None = None) -> None:
+    def add_node(self, node: str, progress: ProgressChoice = None) -> None:
         """Add a node, and return when it holds its share of the keys.
 
         With n nodes, about one n-th of the keys moves; all keys can be read and written meanwhile.
@@ -274,7 +274,7 @@ class DistributedMemoryManager(MemoryManager):
     def remove_node(
         self,
         node: str | Sequence[str],
-        progress: Callable[[int, int], object] | None = None,
+        progress: ProgressChoice = None,
         *,
         lost: bool = False,
     ) -> None:
@@ -284,7 +284,8 @@ class DistributedMemoryManager(MemoryManager):
 
         Args:
             node: The node, or a list of them.
-            progress: Called with the number of registers copied so far, and the approximate total.
+            progress: Called with the number of registers copied so far, and the approximate total;
+                or True for a bar, or tqdm.
             lost: They are dead for good, and what only they had is given up: needed if
                 `replication_factor` nodes or more are dead. Keys may then be absent or old.
 
@@ -299,7 +300,7 @@ class DistributedMemoryManager(MemoryManager):
         self,
         old: str | Sequence[str],
         new: str | Sequence[str],
-        progress: Callable[[int, int], object] | None = None,
+        progress: ProgressChoice = None,
         *,
         lost: bool = False,
     ) -> None:
@@ -328,7 +329,7 @@ class DistributedMemoryManager(MemoryManager):
         add: str | Sequence[str] = (),
         remove: str | Sequence[str] = (),
         lost: bool = False,
-        progress: Callable[[int, int], object] | None,
+        progress: ProgressChoice,
     ) -> None:
         self._service.require_open(writing=True)
         added, removed = (
@@ -338,7 +339,10 @@ class DistributedMemoryManager(MemoryManager):
             for names in (add, remove)
         )
         self._service.change_members(
-            added, [address.name for address in removed], lost=lost, progress=progress
+            added,
+            [address.name for address in removed],
+            lost=lost,
+            progress=chosen(progress, "rebalance", "{:,.0f}".format),
         )
 
     def cleanup(self, *, flush: bool = True) -> None:

@@ -71,6 +71,7 @@ from memories.options.settings import (
     make_settings,
 )
 from memories.policies import PolicyChoice
+from memories.progress import ProgressChoice, chosen
 
 if TYPE_CHECKING:
     from memories.observe.dashboard import Dashboard
@@ -408,7 +409,7 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         base: str | os.PathLike[str] | None = None,
         include_glacier: bool | Literal["reference"] = True,
         portable: bool = False,
-        progress: Callable[[int, int], object] | None = None,
+        progress: ProgressChoice = None,
     ) -> None:
         """Write every key, as of this instant, into one file at `path`; writers may continue.
 
@@ -423,7 +424,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
             include_glacier: False leaves archived values out; `"reference"` refers to them, and
                 prevents that they are unlinked.
             portable: Decompress everything, so that other tools can read all arrays.
-            progress: Called with the bytes written so far, and the approximate total.
+            progress: Called with the bytes written so far, and the approximate total; or
+                True for a bar, or tqdm.
 
         Raises:
             StorageError: the file cannot be written; an existing file at `path` stays.
@@ -442,7 +444,7 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
             base=base,
             include_glacier=include_glacier,
             portable=portable,
-            progress=progress,
+            progress=chosen(progress, "create_snapshot"),
         )
 
     def restore_snapshot(
@@ -453,7 +455,7 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         verify: Literal["full", "lazy"] = "full",
         wait: bool = False,
         bases: Sequence[str | os.PathLike[str]] = (),
-        progress: Callable[[int, int], object] | None = None,
+        progress: ProgressChoice = None,
     ) -> None:
         """Restore the values of the snapshot at `path`.
 
@@ -470,7 +472,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
                 file system is then copied in the background, and volatile until that ends.
             wait: Return only when every value is in the tier it had.
             bases: The paths of the earlier snapshots of an incremental one, if they were moved.
-            progress: Called with the bytes verified so far, and the total.
+            progress: Called with the bytes verified so far, and the total; or
+                True for a bar, or tqdm.
 
         Raises:
             StorageError: the file, or an earlier snapshot that it needs, is missing.
@@ -490,7 +493,7 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
             verify=verify,
             wait=wait,
             bases=bases,
-            progress=progress,
+            progress=chosen(progress, "restore_snapshot"),
         )
 
     def snapshots_in_archive(self) -> dict[str, int]:
@@ -545,7 +548,7 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         repair: bool = False,
         *,
         dry_run: bool = False,
-        progress: Callable[[int, int], object] | None = None,
+        progress: ProgressChoice = None,
     ) -> list[Problem]:
         """Verify all values in durable tiers, and return the problems found.
 
@@ -557,12 +560,15 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         Args:
             repair: Repair what can be repaired.
             dry_run: With `repair`, only describe the repair, as the `remedy` of each problem.
-            progress: Called with the bytes verified so far, and the total.
+            progress: Called with the bytes verified so far, and the total; or
+                True for a bar, or tqdm.
 
         Raises:
             StorageError: the directory of the store is missing.
         """
-        return check_store(self._services, repair=repair, dry_run=dry_run, progress=progress)
+        return check_store(
+            self._services, repair=repair, dry_run=dry_run, progress=chosen(progress, "check")
+        )
 
     def cleanup(self, *, flush: bool = True) -> None:
         """Close the manager. Idempotent.

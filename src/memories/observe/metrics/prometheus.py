@@ -89,6 +89,9 @@ FAMILIES = (
            "Background actions that failed.", _total("failures")),
 )  # fmt: skip
 
+OPERATION_SECONDS = "memories_operation_seconds"
+OPERATION_HELP = "Seconds that operations took; hits in memory take no clock."
+
 
 def prometheus_text(source: Any) -> str:
     """Return the metrics of a manager, or of a document of one, in the text format 0.0.4.
@@ -107,8 +110,8 @@ def prometheus_text(source: Any) -> str:
 
 
 def _histogram(document: Mapping[str, Any]) -> Iterable[str]:
-    name = "memories_operation_seconds"
-    yield f"# HELP {name} Seconds that operations took; hits in memory take no clock."
+    name = OPERATION_SECONDS
+    yield f"# HELP {name} {OPERATION_HELP}"
     yield f"# TYPE {name} histogram"
     for timed in document["latencies"]:
         labels = {"operation": timed["operation"], "tier": timed["tier"]}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.observe.metrics import instrument, prometheus_text
+from memories.observe.metrics import instrument, prometheus_collector, prometheus_text
 
 parser = pytest.importorskip("prometheus_client.parser")
 
@@ -156,3 +156,43 @@ def test_neither_needs_the_other() -> None:
         "assert not {'opentelemetry', 'prometheus_client'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_registry_collects_what_the_text_says(manager: MemoryManager) -> None:
+    """The same names, labels and values, beside the metrics of the program itself."""
+    import prometheus_client
+
+    registry = prometheus_client.CollectorRegistry()
+    prometheus_client.Counter("requests_of_the_service", "Not ours.", registry=registry).inc()
+    registry.register(prometheus_collector(manager))
+    collected = prometheus_client.generate_latest(registry).decode()
+    ours = set(map(sample_of, parser.text_string_to_metric_families(prometheus_text(manager))))
+    theirs = set(map(sample_of, parser.text_string_to_metric_families(collected)))
+    assert ours and ours <= theirs
+    assert {"requests_of_the_service"} == {name[:23] for name, *_ in theirs - ours}
+
+
+def sample_of(family: Any) -> tuple[str, str, frozenset[Any]]:
+    """Return a family with its samples, except those that change from scrape to scrape."""
+    samples = (sample for sample in family.samples if not sample.name.endswith("_created"))
+    return (
+        family.name,
+        family.documentation,
+        frozenset((one.name, frozenset(one.labels.items()), one.value) for one in samples),
+    )
+
+
+def test_a_name_distinguishes_managers_and_a_closed_one_is_silent(manager: MemoryManager) -> None:
+    """Two managers in one registry; the end of one is no error of the scrape."""
+    import prometheus_client
+
+    registry = prometheus_client.CollectorRegistry()
+    with MemoryManager(0.001, 0.001, 1) as other:
+        registry.register(prometheus_collector(other, name="other"))
+        registry.register(prometheus_collector(manager, name="first"))
+        names = {
+            sample.labels["manager"] for family in registry.collect() for sample in family.samples
+        }
+        assert {"first", "other"} == names
+    names = {sample.labels["manager"] for family in registry.collect() for sample in family.samples}
+    assert {"first"} == names
