@@ -523,7 +523,7 @@ def test_no_loose_ends_and_no_path_of_one_machine(path: Path) -> None:
 
 # What may lie at the top of the repository; a store that a test left there may not.
 TOP = {
-    ".ci", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+    ".ci", ".github", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
     "Makefile", "README.md", "SECURITY.md", "benchmarks", "compile_core.py", "days", "docs",
     "examples", "hatch_build.py", "pyproject.toml", "src", "tests",
 }  # fmt: skip
