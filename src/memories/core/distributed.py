@@ -17,6 +17,7 @@ from memories.cluster.connect import check_factor, check_nodes, open_service
 from memories.cluster.near_cache.freshness import PREFIX as NEAR_PREFIX
 from memories.cluster.near_cache.freshness import Freshness, FreshnessToken
 from memories.cluster.node_service import NodeService
+from memories.cluster.plain_body import is_plain, pack_plain, read_plain
 from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.store import StoredFrame
@@ -39,7 +40,7 @@ from memories.foundation.keys import check_key, some_of
 from memories.foundation.wrong_calls import explain_calls
 from memories.frames.signing import Keyring
 from memories.frames.store_binding import Signature
-from memories.frames.writer import Frame, pack
+from memories.frames.writer import pack
 from memories.model.events import Event, Removed
 from memories.options.choices import ManagerOptions
 from memories.options.configured_constructor import configured
@@ -133,7 +134,7 @@ class DistributedMemoryManager(MemoryManager):
         key = check_key(key)
         self._service.require_open(writing=True)
         try:
-            self._service.store.put(key, self._pack(key, data).segments, if_version=if_version)
+            self._service.store.put(key, self._pack(key, data), if_version=if_version)
         finally:
             self._near.invalidate(key)
 
@@ -210,7 +211,7 @@ class DistributedMemoryManager(MemoryManager):
         """
         self._service.require_open(writing=True)
         items = check_items("mapping", mapping).items()
-        frames = {key: self._pack(check_key(key), data).segments for key, data in items}
+        frames = {key: self._pack(check_key(key), data) for key, data in items}
         try:
             results = self._service.store.put_many(frames)
         finally:
@@ -366,13 +367,17 @@ class DistributedMemoryManager(MemoryManager):
             "a DistributedMemoryManager has no hash, because other processes change what it returns"
         )
 
-    def _pack(self, key: str, data: Any) -> Frame:
+    def _pack(self, key: str, data: Any) -> Sequence[memoryview]:
+        """Return the bytes that the nodes store: a plain small value, or a frame."""
+        plain = pack_plain(data)
+        if plain is not None:
+            return (memoryview(plain),)
         with main_classes.collect_names() as names:
             parts = codecs.encode(data)
         if names:
             main_classes.warn_about(key, names)
         stamp = int(self._services.clock.wall() * 1_000_000)
-        return pack(parts, key=key, version=stamp, signer=self._trust)
+        return pack(parts, key=key, version=stamp, signer=self._trust).segments
 
     def _fresh_copy(self, key: str) -> Any:
         """Return the local copy of `key`, or MISSING if none is known to be fresh."""
@@ -400,6 +405,8 @@ class DistributedMemoryManager(MemoryManager):
         self, key: str, stored: StoredFrame, token: FreshnessToken, *, copy: bool = False
     ) -> Any:
         """Return the value of a frame from the nodes, already verified, and store a local copy."""
+        if is_plain(stored.frame):
+            return self._open_plain(key, stored, token)
         trust = self._trust
         try:
             payload = Payload.of_frame(stored.frame, key=key)
@@ -414,6 +421,17 @@ class DistributedMemoryManager(MemoryManager):
         self._near.insert(
             key, stored.version, token, lambda name: self._near_copies.put(name, hosted)
         )
+        return value
+
+    def _open_plain(self, key: str, stored: StoredFrame, token: FreshnessToken) -> Any:
+        """Return a plain value from the nodes, and store a local copy."""
+        value = read_plain(stored.frame)
+        if self._near.fresh_until > self._monotonic():
+            hosted = Payload.of(value)
+            if self._make_room_for(hosted.size):
+                self._near.insert(
+                    key, stored.version, token, lambda name: self._near_copies.put(name, hosted)
+                )
         return value
 
     def _make_room_for(self, size: int) -> bool:
