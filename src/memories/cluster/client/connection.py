@@ -217,6 +217,15 @@ class Connection:
             self.close()
             raise
 
+    def receive_some(self) -> list[Reply]:
+        """Return the next reply, with those that have been received after it and are values."""
+        replies = [self.receive()]
+        if self.pending:
+            more = self._decoder.read_bulks(self.pending)
+            self.pending -= len(more)
+            replies += more
+        return replies
+
     def listen(self, seconds: float) -> int:
         """Wait for push messages, pass them to `on_push`, and return how many there were.
 

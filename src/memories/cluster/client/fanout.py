@@ -160,7 +160,7 @@ class RequestRound:
     def _receive(self, request: NodeRequest, connection: Connection) -> None:
         try:
             while not request.done and connection.ready():
-                request.replies.append(connection.receive())
+                request.replies += connection.receive_some()
         except UnavailableError as error:
             self._fail(request, error)
             return

@@ -159,6 +159,11 @@ class ReplyDecoder:
             return True, self._items(self._number(line), 0)
         return False, self._reply(line, 0)
 
+    def read_bulks(self, count: int) -> list[Reply]:
+        """Return up to `count` of the next replies, as far as they are bulk strings and here."""
+        self._left = self._max_bytes
+        return self._bulks_here(count)
+
     def read_into(self, views: Sequence[memoryview]) -> tuple[bool, Reply]:
         """Read like `read`, but store a bulk string into `views`, and return its length instead.
 

@@ -182,7 +182,9 @@ class ClusterRead:
     def _ask(
         self, round_: RequestRound, group: _ShardRead, nodes: Sequence[str], whole: bool
     ) -> None:
-        reads = [_read_command(name, whole) for name in group.names]
+        reads: list[Command] = [_read_command(name, whole) for name in group.names]
+        if whole:
+            reads = [b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(n), n) for n in group.names]
         before, after = _PRIMARY_ONLY
         of_primary: list[Command] = [before, *reads, after]
         of_replica: list[Command] = [("INFO", "replication"), *reads]
