@@ -13,7 +13,7 @@ from typing import Any
 
 from memories.cluster.client import scripts
 from memories.cluster.client.fanout import NodeRequest, RequestRound, ask_at_once
-from memories.cluster.client.resp import Command, ReplyError, bulk_between, encode
+from memories.cluster.client.resp import Command, ReplyError, bulk_between, encode, encode_strings
 from memories.cluster.limits import allowance
 from memories.cluster.manifest import ChunkUpload
 from memories.cluster.register_api import RegisterBody, WrittenRegister
@@ -32,6 +32,7 @@ WRITE_SECONDS = 8.0  # A failover takes about 3 s with usual settings.
 WAIT_SECONDS = 0.7  # How long replicas may take to confirm a write.
 _PAUSE_SECONDS = 0.1
 _SMALL_BYTES = 64 << 10
+_CALL = scripts.SLOT_STORE.encoded(1, 3)
 _DONE = b"*2\r\n$4\r\ndone\r\n"  # How the reply of a script that has stored begins.
 _WAVE_BYTES = 8 << 20  # Sent to one node before its answer is awaited.
 _WAVE_WRITES = 500
@@ -63,6 +64,9 @@ class _PendingWrite:
     @property
     def command(self) -> Command:
         """Return the call of the script that stores it."""
+        if self.nbytes <= _SMALL_BYTES:
+            value = b"".join(self.register)
+            return _CALL + encode_strings((self.name, value, self.condition))
         return scripts.SLOT_STORE.call([self.name], self.register, self.condition)
 
     def error(self) -> UnavailableError:
