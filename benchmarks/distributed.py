@@ -1,6 +1,6 @@
 """Values on three local servers: large, small, near, and with a node that dies in the middle.
 
-Side by side with redis-py (and hiredis), valkey-py, and a client of bare sockets that does the
+Side by side with redis-py (and hiredis, if it is installed), valkey-py, and a client of bare sockets that does the
 least that can be done: every chunk goes to two of the nodes by sendmsg from the array's memory, and
 comes back from one by recv_into. All have two copies, chunks of 4 MiB, and one thread a node.
 """
@@ -28,7 +28,7 @@ from memories.cluster.local import LocalGroup
 from memories.errors import MemoriesError
 
 CHUNK_BYTES = 4 << 20
-SMALL_VALUES = 1000
+SMALL_VALUES = 10_000
 Client = Any
 
 
@@ -161,7 +161,7 @@ def large(group: LocalGroup, manager: DistributedMemoryManager, nbytes: int, rou
     peers: dict[str, Peer] = {
         "bare socket": BareSocket(group, data),
         "bare socket, fresh memory": FreshSocket(group, data),
-        "redis-py, hiredis": Library(group, data, redis.Redis),
+        "redis-py": Library(group, data, redis.Redis),
         "valkey-py": Library(group, data, valkey.Valkey),
     }
     seconds: dict[str, list[tuple[float, float]]] = {"memories": [], **{one: [] for one in peers}}
@@ -239,57 +239,126 @@ def empty(group: LocalGroup) -> None:
             server.call("DEL", *gone)
 
 
-def small(group: LocalGroup, manager: DistributedMemoryManager, rounds: int) -> None:
-    """Race pipelines over a thousand values of 1 KB."""
-    values = {f"k{number}": random.Random(number).randbytes(1024) for number in range(SMALL_VALUES)}
-    clients = [redis.Redis(port=server.port) for server in group.servers]
-
-    def peer_store(copies: int) -> None:
-        for node, client in enumerate(clients):
-            pipe = client.pipeline(transaction=False)
-            for number, (key, value) in enumerate(values.items()):
-                if (node - number) % len(clients) < copies:
-                    pipe.set(key, value)
-            pipe.execute()
-
-    def peer_retrieve() -> None:
-        got = {}
-        for node, client in enumerate(clients):
-            keys = [key for number, key in enumerate(values) if number % len(clients) == node]
-            pipe = client.pipeline(transaction=False)
-            for key in keys:
-                pipe.get(key)
-            got.update(zip(keys, pipe.execute(), strict=True))
-        assert got == values
-
-    def our_retrieve() -> None:
-        assert manager.retrieve_many_distributed(values) == values
-
-    ways: dict[str, Callable[[], object]] = {
-        "redis-py store, one copy": lambda: peer_store(1),
-        "redis-py store, two copies": lambda: peer_store(2),
-        "store_many_distributed, two copies": lambda: manager.store_many_distributed(values),
-        "redis-py retrieve": peer_retrieve,
-        "retrieve_many_distributed": our_retrieve,
-    }
+def race(ways: dict[str, Callable[[], object]], rounds: int, calls: int) -> dict[str, float]:
+    """Return the microseconds of each way: the best of some rounds, in which all take turns."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             began = perf_counter()
-            way()
-            spent[name].append(perf_counter() - began)
-    best = {name: min(times) for name, times in spent.items()}
+            for _ in range(calls):
+                way()
+            spent[name].append((perf_counter() - began) / calls * 1e6)
+    return {name: min(times) for name, times in spent.items()}
+
+
+def pipelined(client: Client, command: str, values: dict[str, bytes]) -> Callable[[], object]:
+    """Return a function that sets or gets all values by one pipeline of a peer."""
+
+    def run() -> object:
+        options = {"transaction": False} if isinstance(client, redis.Redis) else {}
+        pipe = client.pipeline(**options)
+        for key, value in values.items():
+            if command == "set":
+                pipe.set(key, value)
+            else:
+                pipe.get(key)
+        return pipe.execute()
+
+    return run
+
+
+def small(kind: str, peer: Client, manager: DistributedMemoryManager, rounds: int) -> None:
+    """Race one value of 1 KB, and many of them; a peer stores one copy and answers from one node.
+
+    On a Cluster a second peer waits for its replica, as the manager does.
+    """
+    value = random.Random(1).randbytes(1024)
+    values = {f"k{number}": random.Random(number).randbytes(1024) for number in range(SMALL_VALUES)}
+
+    def store() -> None:
+        manager.store_distributed("one", value)
+
+    def peer_wait() -> None:
+        peer.set("one", value)
+        peer.wait(1, 1000, target_nodes=peer.get_node_from_key("one"))
+
+    ones: dict[str, Callable[[], object]] = {
+        "redis-py, a store": lambda: peer.set("one", value),
+        "store": store,
+        "redis-py, a retrieve": lambda: peer.get("one"),
+        "retrieve": lambda: manager.retrieve_distributed("one"),
+    }
+    if kind == "Cluster":
+        ones["redis-py, a store and WAIT"] = peer_wait
+    store()
+    best = race(ones, 5 * rounds, 200)
+    many: dict[str, Callable[[], object]] = {
+        "redis-py, many stores": pipelined(peer, "set", values),
+        "store_many": lambda: manager.store_many_distributed(values),
+        "redis-py, many retrieves": pipelined(peer, "get", values),
+        "retrieve_many": lambda: manager.retrieve_many_distributed(values),
+    }
+    best |= {name: one / SMALL_VALUES for name, one in race(many, rounds, 1).items()}
+    rows = [
+        [what, f"{best[ours_]:.0f}", f"{best[theirs]:.0f}", f"{best[ours_] / best[theirs]:.2f}"]
+        for what, ours_, theirs in (
+            ("store", "store", "redis-py, a store"),
+            ("store, beside a WAIT", "store", "redis-py, a store and WAIT"),
+            ("retrieve", "retrieve", "redis-py, a retrieve"),
+            (f"store {SMALL_VALUES:,}, each", "store_many", "redis-py, many stores"),
+            (f"retrieve {SMALL_VALUES:,}, each", "retrieve_many", "redis-py, many retrieves"),
+        )
+        if theirs in best
+    ]
     table(
-        f"{SMALL_VALUES} values of 1 KB, pipelined (bar: at least 0.8 of redis-py's rate)",
-        ["way", "ms", "rate, of redis-py with as many copies"],
-        [
-            [
-                name, f"{seconds * 1e3:.1f}",
-                f"{best['redis-py retrieve' if 'retrieve' in name else 'redis-py store, two copies'] / seconds:.2f}",  # noqa: E501
-            ]
-            for name, seconds in best.items()
-        ],
-    )  # fmt: skip
+        f"{kind}: values of 1 KB, two copies of ours and one of redis-py's",
+        ["call", "us", "redis-py us", "ratio"],
+        rows,
+    )
+
+
+def small_on_cluster(folder: Path, rounds: int) -> None:
+    """Race small values on a Cluster of three primaries and three replicas."""
+    nodes = folder / "cluster"
+    nodes.mkdir()
+    with (
+        LocalGroup(nodes, 3, replicas=1) as group,
+        DistributedMemoryManager(
+            0.01, 0.1, 0.1, nodes=group.names, replication_factor=2, near_cache=False
+        ) as manager,
+    ):
+        peer = redis.RedisCluster(host="127.0.0.1", port=group.servers[0].port)
+        small("Cluster", peer, manager, rounds)
+
+
+def memory(group: LocalGroup, manager: DistributedMemoryManager) -> None:
+    """Compare the memory of the nodes for each copy with that of a plain SET."""
+
+    def used() -> int:
+        texts = [server.call("INFO", "memory") for server in group.servers]
+        return sum(int(text.split(b"used_memory:")[1].split()[0]) for text in texts)  # type: ignore[attr-defined]
+
+    kinds: dict[str, Callable[[int], Any]] = {
+        "an int": lambda number: number,
+        "100 B": lambda number: random.Random(number).randbytes(100),
+        "1 KB": lambda number: random.Random(number).randbytes(1024),
+    }
+    rows = []
+    client = redis.Redis(port=group.servers[0].port)
+    for kind, make in kinds.items():
+        values = {f"{kind}/{number:06}": make(number) for number in range(SMALL_VALUES)}
+        before = used()
+        manager.store_many_distributed(values)
+        between = used()
+        pipelined(client, "set", values)()
+        each = (between - before) / 2 / SMALL_VALUES
+        plain = (used() - between) / SMALL_VALUES
+        rows.append([kind, f"{each:.0f}", f"{plain:.0f}", f"{each - plain:.0f}"])
+    table(
+        "Bytes on the nodes for each copy (bar: 120 more)",
+        ["value", "ours", "SET", "more"],
+        rows,
+    )
 
 
 def near(nodes: list[str], rounds: int) -> None:
@@ -379,7 +448,7 @@ def main() -> None:
     parser.add_argument("--mb", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reads", type=int, default=10_000)
-    parser.add_argument("--only", choices=["large", "small", "near", "faults"])
+    parser.add_argument("--only", choices=["large", "small", "cluster", "memory", "near", "faults"])
     given = parser.parse_args()
     print(f"{machine()}; three servers of Valkey on this machine")
     with (
@@ -391,8 +460,14 @@ def main() -> None:
         ) as manager:
             if given.only in (None, "large"):
                 large(group, manager, given.mb * 10**6, given.rounds)
+            if given.only in (None, "large"):
+                large(group, manager, 8 * 10**6, 5 * given.rounds)
             if given.only in (None, "small"):
-                small(group, manager, given.rounds * 3)
+                small("Plain", redis.Redis(port=group.servers[0].port), manager, given.rounds)
+            if given.only in (None, "memory"):
+                memory(group, manager)
+        if given.only in (None, "cluster"):
+            small_on_cluster(Path(folder), given.rounds)
         if given.only in (None, "near"):
             near(group.names, given.rounds)
         if given.only in (None, "faults"):
