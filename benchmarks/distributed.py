@@ -1,8 +1,9 @@
 """Values on three local servers: large, small, near, and with a node that dies in the middle.
 
-Side by side with redis-py (and hiredis, if it is installed), valkey-py, and a client of bare sockets that does the
-least that can be done: every chunk goes to two of the nodes by sendmsg from the array's memory, and
-comes back from one by recv_into. All have two copies, chunks of 4 MiB, and one thread a node.
+Side by side with redis-py (and hiredis, if it is installed), valkey-py, and a client of bare
+sockets that does the least that can be done: every chunk goes to two of the nodes by sendmsg from
+the array's memory, and comes back from one by recv_into. All have two copies, chunks of 4 MiB, and
+one thread a node.
 """
 
 from __future__ import annotations
