@@ -332,7 +332,7 @@ def test_the_budget_holds_and_a_full_tier_is_no_error(tmp_path: Path) -> None:
         for _ in range(3):
             assert np.array_equal(values, zarr.open_group(store, mode="r")["cube"][:])
             for name, tier in manager.stats().tiers.items():
-                assert tier.used_bytes <= tier.effective_bytes, name
+                assert tier.used_bytes <= tier.configured_bytes, name
         assert store.reads()["cube"].fetched_bytes > 2 * values.nbytes
 
 

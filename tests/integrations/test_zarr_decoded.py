@@ -158,7 +158,7 @@ def test_decoded_chunks_are_in_warm_only_and_leave_for_room(tmp_path: Path) -> N
             assert np.array_equal(values, array[:])
             assert {"warm"} == {manager.get_tier(key) for key in manager}
             warm = manager.stats().tiers["warm"]
-            assert warm.used_bytes <= warm.effective_bytes
+            assert warm.used_bytes <= warm.configured_bytes
         huge = zarr.create_array(LocalStore(tmp_path), name="huge", data=values, chunks=(256, 1024))
         assert np.array_equal(values, cache_decoded(huge, manager)[:])
 

@@ -100,13 +100,12 @@ class Fetch:
 class Writing:
     """A write of objects in progress."""
 
-    __slots__ = ("alone", "folder", "key", "replaced")
+    __slots__ = ("alone", "folder", "key")
 
     def __init__(self, key: str, *, is_folder: bool) -> None:
         self.key = key
         self.folder = is_folder
         self.alone = True  # No other write of the same object overlapped with it.
-        self.replaced = False  # What was written is kept, or at least nothing older.
 
     def covers(self, key: str) -> bool:
         """Return whether `key` is written."""
@@ -135,9 +134,8 @@ class ReadThrough:
         worker_memory: int = 0,
     ) -> None:
         self.manager = manager
-        reads = manager._hierarchy.state is not LifecycleState.OPEN
-        # A second manager, where the first cannot keep what this process fetches.
-        self._worker = worker_manager(worker_memory) if reads and worker_memory else None
+        self._worker_memory = worker_memory
+        self._worker: MemoryManager | None = None
         self.prefix = folder(prefix)
         # Names whose values in a manager that only reads are outdated; or all, after a write.
         self._hidden: set[str] = set()
@@ -159,13 +157,17 @@ class ReadThrough:
         """Note whose objects these are."""
         key = f"{self.prefix}source"
         found = self.manager.retrieve(key, None)
-        if found is None and self.manager._hierarchy.state is LifecycleState.OPEN:
+        if found is None and self.writes_here():
             found = self.manager.setdefault(key, identity)
         if found not in (None, identity):
             raise InvalidOptionError(
                 f"{self.prefix!r} holds what was read from {found!r:.200}, and this source is "
                 f"{identity!r:.200}: give each source a prefix of its own"
             )
+
+    def writes_here(self) -> bool:
+        """Return whether this process may write into the manager."""
+        return self.manager._hierarchy.state is LifecycleState.OPEN
 
     @property
     def keeps(self) -> bool:
@@ -174,8 +176,18 @@ class ReadThrough:
 
     @property
     def target(self) -> MemoryManager:
-        """Return the manager that keeps what is fetched."""
-        return self.manager if self._worker is None else self._worker
+        """Return the manager that keeps what is fetched; a second one where the first only reads.
+
+        A fork of the process that opened the manager needs one, too.
+        """
+        if self._worker is not None:
+            return self._worker
+        if self.writes_here() or not self._worker_memory:
+            return self.manager
+        with self._lock:
+            if self._worker is None:
+                self._worker = worker_manager(self._worker_memory)
+            return self._worker
 
     @property
     def memory(self) -> int:
@@ -217,11 +229,11 @@ class ReadThrough:
 
     def _places(self, name: str) -> tuple[MemoryManager, ...]:
         """Return the managers that may have a value, the one to ask first."""
-        if self._worker is None:
+        if self.writes_here():
             return (self.manager,)
         if self._hides_all or name in self._hidden:
-            return (self._worker,)
-        return (self._worker, self.manager)
+            return (self.target,) if self._worker_memory else ()
+        return (self.manager,) if self._worker is None else (self._worker, self.manager)
 
     def tag_of_parts(self, key: str, tag: str | None) -> str | None:
         """Return the tag of the parts that are kept of an object; note `tag` if it is the same."""
@@ -286,6 +298,11 @@ class ReadThrough:
             fetch = self._fetches[name] = Fetch(key, name, outdated=outdated)
             return fetch, True
 
+    def checked_ago(self, name: str) -> float:
+        """Return how many seconds ago the source was asked for what is kept under `name`."""
+        checked = self._checked.get(name)
+        return float("inf") if checked is None else self.now() - checked
+
     def confirm(self, fetch: Fetch) -> None:
         """Note that the source has the object as it is kept."""
         with self._stripe(fetch.key):
@@ -307,8 +324,6 @@ class ReadThrough:
 
         Nothing is kept where the object was written meanwhile, or where there is no room.
         """
-        if not self.keeps:
-            return
         with self._stripe(fetch.key):
             if fetch.outdated:
                 return
@@ -317,6 +332,9 @@ class ReadThrough:
                 self._absent.set(fetch.name, asked)
                 return
             self._absent.pop(fetch.name)
+            if not self.keeps:
+                self._drop(fetch.name)
+                return
             self._store(fetch.name, content, tag, asked, terms.tier)
 
     def now(self) -> float:
@@ -350,49 +368,60 @@ class ReadThrough:
 
     @contextmanager
     def writing(self, key: str, *, is_folder: bool = False) -> Iterator[Writing]:
-        """Write an object of the source in the body, or all whose names begin with `key`.
+        """Write an object of the source in the body, or all whose names begin with `key`."""
+        writing = self.begin_writing(key, is_folder=is_folder)
+        try:
+            yield writing
+        finally:
+            self.end_writing(writing)
 
-        What is kept of it is dropped before, so that a crash in between leaves nothing old, and
-        afterwards. A read that overlaps with it is not kept.
+    def begin_writing(self, key: str, *, is_folder: bool = False) -> Writing:
+        """Drop what is kept of an object, before it is written; call `end_writing` afterwards.
+
+        A crash in between leaves nothing old, and what is read meanwhile is not kept.
         """
         writing = Writing(key, is_folder=is_folder)
         with self._lock:
             for other in self._writings:
                 if other.covers(key) or writing.covers(other.key):
                     other.alone = writing.alone = False
-            self._writings.append(writing)
+            self._writings = [*self._writings, writing]
         try:
-            self._outdate(writing)
-            yield writing
-        finally:
-            try:
-                if not writing.replaced:
-                    self._outdate(writing)
-            finally:
-                with self._lock:
-                    self._writings.remove(writing)
+            self._outdate_fetches(writing)
+            self._hides_all = not self.writes_here()
+            if is_folder:
+                for stripe in self._stripes:
+                    with stripe:
+                        pass  # What was fetched before is kept by now, and dropped below.
+                for kind in ("whole", "part"):
+                    self.drop_folder(f"{kind}/{key}")
+            else:
+                self.drop_object(key)
+        except BaseException:
+            self.end_writing(writing)
+            raise
+        return writing
+
+    def end_writing(self, writing: Writing) -> None:
+        """Keep again what is read of the object from now on. It may be called by a destructor."""
+        with self._lock:
+            self._outdate_fetches(writing)
+            self._writings = [one for one in self._writings if one is not writing]
 
     def replace(self, writing: Writing, content: bytes, terms: KeepTerms) -> None:
-        """Keep what was written, unless another call wrote at the same time; in the `with` body."""
-        self._outdate(writing)
+        """Keep what was written, unless another call wrote at the same time."""
+        self._outdate_fetches(writing)
         with self._stripe(writing.key):
             # A write that begins now waits for the stripe, and then drops what is stored here.
             if writing.alone and self.keeps:
                 self._store(self.name_of(writing.key), content, None, self.now(), terms.tier)
-        writing.replaced = True
 
-    def _outdate(self, writing: Writing) -> None:
-        """Drop what is kept of the objects, and keep nothing of the requests in progress."""
+    def _outdate_fetches(self, writing: Writing) -> None:
+        """Keep nothing of the requests in progress; later readers get none of their results."""
         with self._lock:
             for fetch in [one for one in self._fetches.values() if writing.covers(one.key)]:
                 fetch.outdated = True
-                del self._fetches[fetch.name]  # A later read must not get its result.
-        self._hides_all = self._worker is not None
-        if writing.folder:
-            for kind in ("whole", "part"):
-                self.drop_folder(f"{kind}/{writing.key}")
-            return
-        self.drop_object(writing.key)
+                del self._fetches[fetch.name]
 
     def drop_object(self, key: str) -> None:
         """Drop what is kept of an object, whole or in parts."""
@@ -416,10 +445,10 @@ class ReadThrough:
     def _drop(self, name: str) -> None:
         self._absent.pop(name)
         self._checked.pop(name)
+        if not self.writes_here():
+            self._hidden.add(name)
         if not self.keeps:
             return
-        if self._worker is not None:
-            self._hidden.add(name)
         try:
             self.target.delete(self.prefix + name)
         except KeyNotFoundError:
@@ -430,7 +459,7 @@ class ReadThrough:
     ) -> None:
         """Store a value that may be evicted; on the disk as well, if the manager outlives this."""
         services = self.target._services
-        if self._worker is not None:
+        if not self.writes_here():
             self._hidden.add(name)  # If it is evicted, an older one must not come back.
         terms = make_terms(
             ttl=None,
@@ -460,7 +489,31 @@ class ReadThrough:
     def _after_fork(self) -> None:
         """Forget the requests of the parent: their threads and event loops are not here."""
         self._fetches.clear()
-        self._writings.clear()
+        self._writings = []
+        self._worker = None
+
+
+def shared_read_through(
+    token: str, manager: MemoryManager, prefix: str, identity: str, worker_memory: int
+) -> ReadThrough:
+    """Return the one that all adapters of this process share: a write of one is seen by all.
+
+    Args:
+        token: The name of the manager in this process.
+        manager: The manager.
+        prefix: What its keys begin with.
+        identity: What the source is.
+        worker_memory: Bytes of RAM for what is fetched where `manager` only reads.
+    """
+    name = (token, folder(prefix), identity)
+    with _workers_lock:
+        kept = _shared.get(name)
+        if kept is None:
+            kept = ReadThrough(manager, prefix, identity=identity, worker_memory=worker_memory)
+            _shared[name] = kept
+            if not kept.writes_here():
+                _recent.append(kept)
+        return kept
 
 
 def worker_for(token: str, memory: int) -> MemoryManager:
@@ -480,5 +533,9 @@ def worker_manager(memory: int) -> MemoryManager:
 
 _workers_lock = new_lock()
 _workers: deque[tuple[str, MemoryManager]] = deque(maxlen=READERS_KEPT)
+_shared: weakref.WeakValueDictionary[tuple[str, str, str], ReadThrough]
+_shared = weakref.WeakValueDictionary()
+# Tasks of a worker bring an adapter along each time, and drop it at their end.
+_recent: deque[ReadThrough] = deque(maxlen=READERS_KEPT)
 _all: weakref.WeakSet[ReadThrough] = weakref.WeakSet()
 after_fork(_all, ReadThrough._after_fork)

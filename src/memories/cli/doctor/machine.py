@@ -28,7 +28,7 @@ EXTRAS = {
     "plot": ("matplotlib",), "fast": ("isal",), "terminal": ("rich",),
     "dashboard": ("starlette", "uvicorn"), "metrics": ("opentelemetry",),
     "prometheus": ("prometheus_client",),
-    "zarr": ("zarr",),
+    "zarr": ("zarr",), "fsspec": ("fsspec",),
     "tables": ("pandas", "pyarrow"),
 }  # fmt: skip
 ENOUGH_FILES = 4096

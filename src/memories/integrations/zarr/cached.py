@@ -42,6 +42,7 @@ from memories.integrations.read_through import (
     Kept,
     KeptState,
     ReadThrough,
+    shared_read_through,
     worker_for,
 )
 from memories.integrations.zarr.neighbours import Neighbours
@@ -517,9 +518,9 @@ def _shared_by(manager: MemoryManager, prefix: str, identity: str, memory: int) 
     with _lock:
         shared = _shared.get(name)
         if shared is None:
-            kept = ReadThrough(manager, prefix, identity=identity, worker_memory=memory)
+            kept = shared_read_through(token_of(manager), manager, prefix, identity, memory)
             shared = _shared[name] = _Shared(kept)
-            if not kept.keeps or kept.manager is not kept.target:
+            if not kept.writes_here():
                 _recent.append(shared)
         return shared
 

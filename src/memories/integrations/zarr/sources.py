@@ -22,6 +22,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, ZipStore
 
 from memories.errors import CorruptDataError, InvalidOptionTypeError
+from memories.integrations.tags import tag_of
 
 GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
@@ -256,17 +257,6 @@ def length_of(byte_range: ByteRequest, size: int) -> int:
     else:
         asked = slice(max(size - byte_range.suffix, 0), None)
     return len(range(size)[asked])
-
-
-def tag_of(info: dict[str, Any]) -> str | None:
-    """Return the tag in what fsspec says of a file: its ETag, or else its time and size."""
-    for name in ("ETag", "etag", "e_tag", "md5Hash", "contentHash"):
-        if info.get(name):
-            return str(info[name])
-    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
-        if info.get(name):
-            return f"{info[name]}/{info.get('size')}"
-    return None
 
 
 def _file_tag(path: Path) -> str | None:

@@ -203,13 +203,15 @@ class MemoriesStore(Store):
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names directly below `prefix`, of keys and of folders."""
-        names = set()  # `a-b` is between `a` and `a/1`.
-        below = folder(prefix)
-        async for key in self.list_prefix(below):
-            name = key[len(below) :].partition("/")[0]
-            if name not in names:
-                names.add(name)
-                yield name
+        start = self._prefix + folder(prefix)
+        names = self._manager.scan(start, delimiter="/")
+        seen = set()  # A key and a folder may have the same name, with `a-b` between them.
+        while found := await asyncio.to_thread(lambda: [*islice(names, LISTED_AT_ONCE)]):
+            for name in found:
+                child = name[len(start) :].rstrip("/")
+                if child not in seen:
+                    seen.add(child)
+                    yield child
 
     async def getsize(self, key: str) -> int:
         """Return how many bytes the value of `key` has.

@@ -1,0 +1,68 @@
+"""The managers that file systems use: given, named, or opened for a URL."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from pathlib import Path
+
+from memories.core.manager import MemoryManager
+from memories.errors import InvalidOptionError, InvalidOptionTypeError, StoreLockedError
+from memories.foundation.fork_lock import new_lock
+
+_lock = new_lock()
+_named: weakref.WeakValueDictionary[str, MemoryManager] = weakref.WeakValueDictionary()
+_opened: dict[tuple[int, str | None, str, str], MemoryManager] = {}
+
+
+def register(name: str, manager: MemoryManager) -> None:
+    """Let `memories://name/key` mean the key of `manager`, for as long as the manager exists.
+
+    Raises:
+        InvalidOptionError: the name is empty, or has a slash.
+    """
+    if not isinstance(manager, MemoryManager):
+        raise InvalidOptionTypeError(
+            f"manager={manager!r:.60} must be a MemoryManager, not a {type(manager).__name__}"
+        )
+    if not isinstance(name, str) or not name or "/" in name:
+        raise InvalidOptionError(f"name={name!r:.60} must be a text without a slash")
+    _named[name] = manager
+
+
+def named(name: str) -> MemoryManager | None:
+    """Return the manager of a name; None if there is none, or it is closed."""
+    found = _named.get(name)
+    return None if found is None or found._lifecycle.closed else found
+
+
+def open_for_urls(
+    storage_path: str | os.PathLike[str] | None, memory: str, disk: str
+) -> MemoryManager:
+    """Return the manager that all file systems of this process with these options share.
+
+    Where another process has the directory open, it is a reader of what that one keeps.
+    """
+    where = None if storage_path is None else str(Path(storage_path).absolute())
+    name = (os.getpid(), where, str(memory), str(disk))
+    with _lock:
+        manager = _opened.get(name)
+        if manager is None or manager._lifecycle.closed:
+            manager = _opened[name] = _open(where, memory, disk)
+        return manager
+
+
+def _open(where: str | None, memory: str, disk: str) -> MemoryManager:
+    try:
+        manager = MemoryManager("1 kB", memory, disk, storage_path=where)
+    except StoreLockedError:
+        manager = MemoryManager("1 kB", memory, disk, storage_path=where, read_only=True)
+    atexit.register(_close, os.getpid(), manager)
+    return manager
+
+
+def _close(pid: int, manager: MemoryManager) -> None:
+    """Write what is only in RAM, at the exit of the process that opened the manager."""
+    if pid == os.getpid():
+        manager.cleanup()
