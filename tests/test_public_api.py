@@ -56,6 +56,8 @@ METHODS = {
     "find": "metadata",
     "delete_prefix": "prefix",
     "delete_many": "keys",
+    "copy": "key new",
+    "rename": "key new",
     "touch": "key ttl",
     "set_terms": "key ttl metadata pin min_tier max_tier evictable",
     "modify": "key fn",

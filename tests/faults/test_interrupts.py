@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
@@ -41,10 +41,11 @@ REOPENED_AFTER = 60  # So many interrupts.
 
 
 class Case(NamedTuple):
-    """A call, and what its keys may hold when it was interrupted."""
+    """A call, and what its keys may hold when it was interrupted; some of that only together."""
 
     call: Callable[[], object]
     may_hold: dict[str, list[Any]]
+    together: Sequence[dict[str, Any]] = ()
 
 
 class Bench:
@@ -102,6 +103,8 @@ class Bench:
             found = self.got(key)
             assert any(identical(found, one) for one in allowed), f"{key} holds {found!r:.80}"
             self.held[key] = found
+        states = [all(same_item(self, *item) for item in one.items()) for one in case.together]
+        assert not states or any(states), {key: self.got(key) for key in case.may_hold}
         self.held = {key: value for key, value in self.held.items() if not same(value, ABSENT)}
 
     def check(self) -> None:
@@ -126,6 +129,10 @@ class Bench:
 
 def same(value: Any, other: str) -> bool:
     return isinstance(value, str) and value == other
+
+
+def same_item(bench: Bench, key: str, value: Any) -> bool:
+    return identical(bench.got(key), value)
 
 
 Make = Callable[[Bench], Case]
@@ -175,6 +182,39 @@ def _deleting(before: str) -> Make:
     return make
 
 
+def _renaming(before: str, under: str | None, *, risen: bool = False) -> Make:
+    def make(bench: Bench) -> Case:
+        key, old, new = bench.fresh()
+        other = f"{key}/renamed"
+        if under is not None:
+            bench.store(other, old, under)
+        bench.store(key, new, before)
+        if risen:
+            bench.manager.migrate(key, "hot")
+        left = ABSENT if under is None else old
+        states = [{key: new, other: left}, {key: ABSENT, other: new}]
+        return Case(
+            lambda: bench.manager.rename(key, other),
+            {key: [new, ABSENT], other: [left, new]},
+            states,
+        )
+
+    return make
+
+
+def _copying(before: str, under: str | None) -> Make:
+    def make(bench: Bench) -> Case:
+        key, old, new = bench.fresh()
+        other = f"{key}/copied"
+        if under is not None:
+            bench.store(other, old, under)
+        bench.store(key, new, before)
+        left = ABSENT if under is None else old
+        return Case(lambda: bench.manager.copy(key, other), {key: [new], other: [left, new]})
+
+    return make
+
+
 def _reading(before: str) -> Make:
     def make(bench: Bench) -> Case:
         key, old, _ = bench.fresh()
@@ -184,6 +224,11 @@ def _reading(before: str) -> Make:
     return make
 
 
+for _before, _under in zip(TIERS, [None, "cold", "warm", "cold"], strict=True):
+    CASES[f"rename from {_before} over {_under}"] = _renaming(_before, _under)
+    CASES[f"copy from {_before} over {_under}"] = _copying(_before, _under)
+CASES["rename from cold over glacier"] = _renaming("cold", "glacier")
+CASES["rename a key in RAM with a copy in cold"] = _renaming("cold", None, risen=True)
 for _tier in (*TIERS, "auto"):
     CASES[f"store into {_tier}"] = _storing(_tier)
 for _before in TIERS:
@@ -193,6 +238,27 @@ for _before in TIERS:
         CASES[f"store into {_tier} over {_before}"] = _overwriting(_before, _tier)
         if _tier != _before:
             CASES[f"migrate from {_before} to {_tier}"] = _moving(_before, _tier)
+
+
+@case("rename a large value in cold")
+def _(bench: Bench) -> Case:
+    key, _, _ = bench.fresh()
+    value, other = os.urandom(400_000), f"{key}/renamed"
+    bench.store(key, value, "cold")
+    return Case(
+        lambda: bench.manager.rename(key, other),
+        {key: [value, ABSENT], other: [ABSENT, value]},
+        [{key: value, other: ABSENT}, {key: ABSENT, other: value}],
+    )
+
+
+@case("set_terms of a key in RAM with a copy in cold")
+def _(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old, "cold")
+    bench.manager.migrate(key, "warm")
+    terms = {"ttl": 600, "metadata": {"x": 1}, "evictable": True}
+    return Case(lambda: bench.manager.set_terms(key, **terms), {key: [old]})
 
 
 @case("store a large value into cold over another")

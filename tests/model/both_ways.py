@@ -615,6 +615,14 @@ class BothWaysMachine(RuleBasedStateMachine):
     def touch(self, key: str, ttl: float | None) -> None:
         self.both(lambda manager: manager.touch(key, ttl))
 
+    @step(key=keys, new=keys)
+    def copy(self, key: str, new: str) -> None:
+        self.both(lambda manager: manager.copy(key, new))
+
+    @step(key=keys, new=keys)
+    def rename(self, key: str, new: str) -> None:
+        self.both(lambda manager: manager.rename(key, new))
+
     @step(some=set_of(keys, 4))
     def delete_many(self, some: set[str]) -> None:
         self.both(lambda manager: manager.delete_many(sorted(some)))

@@ -170,6 +170,13 @@ class World:
             self.perhaps[key] = [None]
         self.model[key] = item
 
+    def amended(self, key: str, ends: float | None, metadata: tuple[tuple[str, Any], ...]) -> None:
+        """Learn of other terms: they are durable where the value is, and here or nowhere else."""
+        item = self.model[key]._replace(ends=ends, metadata=metadata)
+        if self.journal(self.manager).is_pending(key):
+            self.perhaps.setdefault(key, [None])
+        self.model[key] = item
+
     def removed(self, key: str) -> None:
         """Learn of a removal, which is durable where the value was."""
         del self.model[key]
@@ -538,6 +545,50 @@ class ComposedMachine(RuleBasedStateMachine):
             self.world.manager.delete(key)
             self.world.removed(key)
 
+    @rule(at=numbers, new=keys, renamed=st.booleans())
+    def copy(self, at: int, new: str, renamed: bool) -> None:
+        """Give a value another key: besides its own, or instead of it."""
+        world, key = self.world, self.there(at)
+        if key is None:
+            return
+        manager = world.manager
+        pending = world.journal(manager).is_pending(key)
+        durable = manager.info(key).durable or pending
+        (manager.rename if renamed else manager.copy)(key, new)
+        if key == new:
+            return
+        perhaps = [None] if None in world.perhaps.get(key, []) else []
+        world.wrote(new, world.model[key], durable=durable and not perhaps)
+        if renamed:
+            world.removed(key)
+
+    @rule(at=numbers, ttl=st.sampled_from([None, 5.0, 30.0]), words=st.booleans())
+    def set_terms(self, at: int, ttl: float | None, words: bool) -> None:
+        """Change the end and the metadata of a key."""
+        world, key = self.world, self.there(at)
+        if key is None:
+            return
+        metadata = {"number": world.made, "unit": "m"} if words else {}
+        world.manager.set_terms(key, ttl=ttl, metadata=metadata)
+        ends = None if ttl is None else world.clock.wall() + ttl
+        world.amended(key, ends, tuple(metadata.items()))
+
+    @rule(at=numbers)
+    def touch(self, at: int) -> None:
+        """Let a key live on."""
+        world, key = self.world, self.there(at)
+        if key is not None:
+            world.manager.touch(key, ttl=15.0)
+            world.amended(key, world.clock.wall() + 15.0, world.model[key].metadata)
+
+    @rule(some=st.sets(keys, max_size=4))
+    def delete_many(self, some: set[str]) -> None:
+        world = self.world
+        gone = some & set(world.model)
+        assert len(gone) == world.manager.delete_many(sorted(some))
+        for key in gone:
+            world.removed(key)
+
     @rule(prefix=st.sampled_from(["c/", "a", "x", "old", "nothing"]))
     def delete_prefix(self, prefix: str) -> None:
         world = self.world
@@ -838,7 +889,9 @@ class ComposedMachine(RuleBasedStateMachine):
         self.world.recover()
 
     @rule(
-        what=st.sampled_from(["store", "store", "store", "delete", "migrate", "pin", "restore"]),
+        what=st.sampled_from(
+            ["store", "store", "store", "delete", "migrate", "pin", "restore", "copy", "rename"]
+        ),
         at=numbers,
         count=counts,
         tier=st.just("auto") | tiers,
@@ -868,6 +921,8 @@ class ComposedMachine(RuleBasedStateMachine):
             "migrate": lambda: self.migrate(at, "glacier" if tier == "auto" else tier),
             "pin": lambda: self.pin(at),
             "restore": lambda: self.restore_one(at, mode, verify, wait=False),
+            "copy": lambda: self.copy(at, KEYS[count % len(KEYS)], False),
+            "rename": lambda: self.copy(at, KEYS[count % len(KEYS)], True),
         }
         world.kill_within(actions[what], steps)
 

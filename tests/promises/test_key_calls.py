@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -11,8 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.promises.conftest import Make
+from tests.support.values import identical
 
-from memories import InvalidKeyError, InvalidOptionError, KeyNotFoundError, MemoryManager
+from memories import (
+    CorruptDataError,
+    InvalidKeyError,
+    InvalidOptionError,
+    KeyNotFoundError,
+    MemoryManager,
+    UntrustedDataError,
+)
 
 TIERS = ["hot", "warm", "cold", "glacier"]
 VALUES: dict[str, Any] = {
@@ -329,3 +338,156 @@ def test_an_evictable_value_is_dropped_where_others_would_be_refused(make: Make)
         manager.store(f"ram/{number}", bytes(10_000), evictable=True, max_tier="warm")
     assert all("warm" == manager.get_tier(key) for key in manager.scan("ram/"))
     assert len(list(manager.scan("ram/"))) < 11
+
+
+class Odd:
+    """A value that only pickle can store, so that it is signed together with its key."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.call = functools.partial(int, "7")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Odd) and (self.number, self.call()) == (other.number, other.call())
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+NEW_NAMES: dict[str, Any] = {
+    **VALUES,
+    "number": 7,
+    "empty": b"",
+    "large": np.arange(400_000.0),
+    "packed": np.zeros(400_000),
+    "odd": Odd(5),
+}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("call", ["copy", "rename"])
+def test_a_value_gets_another_key(make: Make, call: str, tier: str) -> None:
+    """Files are copied and renamed, and the value is not decoded for it: whatever it is."""
+    manager = make()
+    for name, value in NEW_NAMES.items():
+        manager.store(name, value, tier, metadata={"of": name}, ttl=900)
+        before = manager.info(name)
+        assert getattr(manager, call)(name, f"new/{name}") is None
+        info = manager.info(f"new/{name}")
+        assert (tier, before.codec, before.nbytes) == (info.tier, info.codec, info.nbytes)
+        assert (before.metadata, before.expires_at) == (info.metadata, info.expires_at)
+        assert before.durable == info.durable and before.version < info.version
+        assert identical(value, manager[f"new/{name}"]), name
+        assert (call == "copy") == (name in manager)
+    manager.cleanup()
+    again = make()
+    for name, value in NEW_NAMES.items():
+        assert identical(value, again[f"new/{name}"]), name
+        assert (call == "copy") == (name in again)
+    assert [] == again.check()
+
+
+@pytest.mark.parametrize("under", [None, *TIERS])
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("call", ["copy", "rename"])
+def test_another_key_replaces_what_lay_there(
+    make: Make, call: str, tier: str, under: str | None
+) -> None:
+    """In every tier, also with a copy in RAM of what is at rest; nothing old comes back."""
+    manager = make()
+    for raised in (False, True):
+        if under is not None:
+            manager.store("b", "old", under)
+            if raised and under in ("cold", "glacier"):
+                manager.migrate("b", "warm")
+        manager.store("a", ["value", raised], tier)
+        if raised and tier in ("cold", "glacier"):
+            manager.migrate("a", "hot")
+        getattr(manager, call)("a", "b")
+        assert ["value", raised] == manager["b"]
+        assert (call == "copy") == ("a" in manager)
+        durable = manager.info("b").durable
+        assert durable or (tier in ("hot", "warm") and under in (None, "hot", "warm"))
+        reader = make(read_only=True)
+        assert durable == ("b" in reader)
+        assert not durable or ["value", raised] == reader["b"]
+        reader.cleanup()
+    manager.cleanup()
+    again = make()
+    assert ["value", True] == again["b"] and (call == "copy") == ("a" in again)
+    assert [] == again.check()
+
+
+def test_names_that_do_not_fit(make: Make) -> None:
+    """Nothing changes where a name is absent, invalid, or the same."""
+    manager = make()
+    manager.store("a", 1, "cold", if_version=0)
+    version = manager.info("a").version
+    for call in (manager.copy, manager.rename):
+        with pytest.raises(KeyNotFoundError, match="'none' is in no tier"):
+            call("none", "b")
+        with pytest.raises(InvalidKeyError):
+            call("a", "")
+        call("a", "a")
+        with pytest.raises(KeyNotFoundError):
+            call("none", "none")
+    assert version == manager.info("a").version and ["a"] == list(manager)
+    reader = make(read_only=True)
+    for call in (reader.copy, reader.rename):
+        with pytest.raises(OSError, match="read_only"):
+            call("a", "b")
+
+
+def test_what_was_copied_or_renamed_in_ram_is_charged_once(make: Make) -> None:
+    """A large value is renamed in a full tier, and a copy has memory of its own."""
+    manager = make("0 B", "10 MB")
+    manager.store("a", np.zeros(1_000_000), "warm")
+    view = manager["a"]
+    manager.rename("a", "b")
+    assert "warm" == manager.get_tier("b") and np.shares_memory(view, manager["b"])
+    assert 80 < manager.get_memory_usage()["warm"] < 81
+    del view
+    manager.store("c", np.zeros(100_000), "warm")
+    manager.copy("c", "d")
+    assert not np.shares_memory(manager["c"], manager["d"])
+    manager.delete("c")
+    assert 88 < manager.get_memory_usage()["warm"] < 90
+    manager.delete_many(["b", "d"])
+    assert 0 == manager.get_memory_usage()["warm"]
+
+
+@pytest.mark.parametrize("tier", ["cold", "glacier"])
+def test_a_value_that_is_not_trusted_gets_no_signature(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str
+) -> None:
+    """A copy is signed by this user, so what it is made from must have been trusted before."""
+    monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "theirs"))
+    manager = make()
+    manager.store("a", Odd(1), tier)
+    manager.cleanup()
+    monkeypatch.setenv("MEMORIES_KEY_FILE", str(tmp_path / "mine"))
+    manager = make()
+    for call in (manager.copy, manager.rename):
+        with pytest.raises(UntrustedDataError, match="trust"):
+            call("a", "b")
+    assert ["a"] == list(manager)
+
+
+@pytest.mark.parametrize("tier", ["cold", "glacier"])
+@pytest.mark.parametrize("call", ["copy", "rename"])
+def test_a_damaged_value_is_not_given_another_key(
+    make: Make, tmp_path: Path, call: str, tier: str
+) -> None:
+    """A copy with checksums of its own would pass for whole."""
+    manager = make(compression={"cold": "none", "glacier": "none"})
+    manager.store("a", np.random.default_rng(1).bytes(3 << 20), tier)
+    manager.cleanup()
+    large = [one for one in (tmp_path / "store").rglob("*") if one.is_file()]
+    for path in large:
+        if path.stat().st_size > 3 << 20 and path.suffix in (".val", ".frame", ""):
+            with path.open("r+b") as file:
+                file.seek(2 << 20)
+                file.write(b"damage")
+    manager = make()
+    with pytest.raises(CorruptDataError, match="'a'"):
+        getattr(manager, call)("a", "b")
+    assert ["a"] == list(manager)

@@ -109,6 +109,37 @@ class KeyCalls:
         wanted = dict.fromkeys(check_key(key) for key in check_several("keys", keys))
         return self._hierarchy.remove_many(wanted)
 
+    def copy(self, key: str, new: str) -> None:
+        """Store the value of `key` under `new` as well: in the same tier, with the same terms.
+
+        Nothing is decoded; a value at rest is copied as the bytes that it is, once they are
+        verified. The copy is durable if `key` is. What lay under `new` is replaced.
+
+        Raises:
+            KeyNotFoundError: `key` is in no tier.
+            TierFullError: there is no room for another one; nothing has changed.
+            CorruptDataError: the bytes of the value are damaged.
+            UntrustedDataError: it would run code, and no trusted key has signed it: a copy is
+                signed with the key of this user.
+        """
+        self._writer.copy(check_key(key), check_key(new))
+
+    def rename(self, key: str, new: str) -> None:
+        """Give the value of `key` the key `new`, in the place of what lay there.
+
+        Tier, terms and time of the value stay. In RAM nothing is copied; a value at rest is
+        written again, like by `copy`. After a kill or an interrupt at any moment one of the two
+        keys has the value; for a moment other threads and processes may see both, but never none.
+
+        Raises:
+            KeyNotFoundError: `key` is in no tier.
+            TierFullError: its durable tier has no room for a second one, which it needs until the
+                first one is removed; nothing has changed.
+            CorruptDataError: the bytes of the value are damaged.
+            UntrustedDataError: it would run code, and no trusted key has signed it.
+        """
+        self._writer.rename(check_key(key), check_key(new))
+
     def touch(self, key: str, ttl: float | None = None) -> None:
         """Take note that `key` is used now, as if it was read; with a `ttl` let it live on.
 

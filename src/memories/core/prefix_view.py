@@ -71,6 +71,14 @@ class PrefixView(MutableMapping[str, Any]):
         found = self._manager.retrieve_many(whole, timeout=timeout)
         return {key[len(self._prefix) :]: value for key, value in found.items()}
 
+    def copy(self, key: str, new: str) -> None:
+        """Store a value under another key as well; see `MemoryManager.copy`."""
+        self._manager.copy(self._key(key), self._key(new))
+
+    def rename(self, key: str, new: str) -> None:
+        """Give a value another key; see `MemoryManager.rename`."""
+        self._manager.rename(self._key(key), self._key(new))
+
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove those of `keys` that are in any tier; see `MemoryManager.delete_many`."""
         return int(self._manager.delete_many([self._key(key) for key in keys]))

@@ -195,6 +195,14 @@ class ValueWriter:
             key, lambda terms: change_terms(terms, given, self._services.clock.wall)
         )
 
+    def copy(self, key: str, new: str) -> None:
+        """Store the value of a key under another one as well."""
+        self._changes.copy(key, new)
+
+    def rename(self, key: str, new: str) -> None:
+        """Give the value of a key another one."""
+        self._changes.rename(key, new)
+
     def touch(self, key: str, ttl: float | None) -> None:
         """Take note that a key is used now; with a ttl, it lives so long from now on."""
         if ttl is not None:

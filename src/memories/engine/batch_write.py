@@ -19,8 +19,8 @@ from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import Payload
 from memories.engine.small_frames import OwnedValue, load_small
 from memories.engine.tier import DurableTier, Packed, Tiers, VolatileTier, version_of
-from memories.errors import MemoriesError
-from memories.foundation.keys import INTERNAL
+from memories.errors import MemoriesError, StorageError, TierFullError
+from memories.foundation.keys import INTERNAL, some_of
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Moved, Removed, Stored, Written
 from memories.model.record import DEFAULT_TERMS, Record, Terms, Version
@@ -415,3 +415,19 @@ def _load(frame: bytes, record: Record) -> OwnedValue | None:
         return load_small(frame, record.key)
     except MemoriesError:
         return None
+
+
+def not_written(failed: dict[str, Exception]) -> Exception:
+    """Return one error that names the keys that `flush` could not write."""
+    errors = list(failed.values())
+    first = next((error for error in errors if isinstance(error, TierFullError)), errors[0])
+    if len(failed) == 1:
+        return first
+    kind = type(first) if isinstance(first, MemoriesError) else StorageError
+    one = kind(
+        f"{len(failed)} values could not be written ({some_of(failed)}), the first as {first}"
+    )
+    one.__cause__ = first
+    if isinstance(one, OSError) and isinstance(first, OSError):
+        one.errno = first.errno
+    return one

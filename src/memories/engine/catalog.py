@@ -109,6 +109,16 @@ class Catalog:
         with self.lock:
             self._change(lambda: self._swap(entry.key, None))
 
+    def rename(self, entry: Entry, old: Entry) -> None:
+        """Make `entry` the entry of its key, and remove `old`, which held the same value."""
+
+        def swap() -> None:
+            self._swap(entry.key, entry)
+            self._swap(old.key, None)
+
+        with self.lock:
+            self._change(swap)
+
     def put_batch(self, entries: Iterable[Entry]) -> None:
         """Make each of `entries` the entry of its key."""
         with self.lock:

@@ -21,7 +21,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from memories.engine.archive import is_archived
-from memories.engine.batch_write import BATCH_KEYS, BatchOutcome, NewValue, batched, split
+from memories.engine.batch_write import (
+    BATCH_KEYS,
+    BatchOutcome,
+    NewValue,
+    batched,
+    not_written,
+    split,
+)
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
 from memories.engine.cold_reader import ColdReader
@@ -49,7 +56,7 @@ from memories.errors import (
     about_key,
 )
 from memories.foundation.clock import Clock
-from memories.foundation.keys import INTERNAL, some_of
+from memories.foundation.keys import INTERNAL
 from memories.frames.fast_path import MAX_BYTES
 from memories.frames.signing import Keyring
 from memories.model.entry import Entry
@@ -72,6 +79,7 @@ class Order(NamedTuple):
     old_record: Record | None  # The record that `previous` is, or that it shadows.
     gone: int  # The version of the removal of `old_record`, if no record replaces it.
     volatile: bool
+    durable: bool
 
 
 class Hierarchy:
@@ -119,7 +127,7 @@ class Hierarchy:
             tiers, catalog, locks=self.locks, clock=clock, expiry=expiry, events=events,
             drop_when_full=drop_when_full,
         )  # fmt: skip
-        self._write_through = write_through
+        self.write_through = write_through
         self.verified = VerifiedFrames()
         events.subscribe(self.verified.observe, self.verified.observe_batch, kinds=(Removed,))
         self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN
@@ -171,13 +179,13 @@ class Hierarchy:
                 record = self.mover.write_if_room(payload, version, previous, started)
                 if record is not None:
                     return record
-            found = self._put(key, payload, tier, terms, previous, volatile=volatile)
+            found = self.put_locked(key, payload, tier, terms, previous, volatile=volatile)
             # Before the key is unlocked: the event of its next change comes after this one.
             now = self.clock.monotonic()
             self.events.emit(Stored(key, now, found.tier, found.size, now - started))
         return found
 
-    def _put(
+    def put_locked(
         self,
         key: str,
         payload: Payload,
@@ -185,9 +193,13 @@ class Hierarchy:
         terms: Terms,
         previous: Entry | Record | None,
         *,
-        volatile: bool,
+        volatile: bool = False,
+        durable: bool = False,
     ) -> Entry | Record:
-        """Store into the first of the tiers that may hold the value and can make room for it."""
+        """Store into the first of the tiers that may hold the value and can make room for it.
+
+        The caller has locked the key. A `durable` version is durable when this returns.
+        """
         # A value that replaces one in RAM takes its place.
         sift = not volatile and not isinstance(previous, Entry)
         targets = candidates(self.tiers, key, tier, payload, terms, sift=sift)
@@ -196,7 +208,7 @@ class Hierarchy:
         # it would remove the new value as well.
         gone = 0 if old_record is None else self.catalog.next_version()
         version = Version(key, self.catalog.next_version(), self._moment(), terms)
-        order = Order(payload, version, previous, old_record, gone, volatile)
+        order = Order(payload, version, previous, old_record, gone, volatile, durable)
         # In the archive a new version replaces the old one without a removal.
         leaves = None if tier is TierName.GLACIER else old_record
         with self.mover.archive.removing(leaves, gone):
@@ -435,7 +447,7 @@ class Hierarchy:
                     failed[entry.key] = error
         try:
             if failed:
-                raise _not_written(failed)
+                raise not_written(failed)
         finally:
             failed, full = {}, None  # A cycle of errors and this frame would keep the values.
 
@@ -612,8 +624,8 @@ class Hierarchy:
                 self.mover.archive.resolve(key)
             record, entry = catalog.record(key), catalog.entries.get(key)
             if entry is None:
-                return
-            if record is None:
+                pass
+            elif record is None:
                 catalog.clear_backing(entry)
             elif record.version == entry.version:
                 catalog.set_backing(record)
@@ -623,6 +635,7 @@ class Hierarchy:
                 # A newer record was to replace the entry. An older one was to be replaced by the
                 # entry, which was not durable yet: that store has not happened.
                 catalog.drop(entry)
+            self.mover.finish_rename(key)
 
     def _recount(self) -> None:
         """Recount what follows from the entries, while no call is under way."""
@@ -687,8 +700,9 @@ class Hierarchy:
         if isinstance(target, DurableTier):
             target.victims.record_arrivals([(order.version.key, 0)])
             return self.mover.write(order.payload, order.version, target)
-        durable = self._write_through or (order.old_record is not None and not order.volatile)
-        backing = self._backing_tier(order.version) if durable else None
+        overwrites = order.old_record is not None and not order.volatile
+        durable = self.write_through or order.durable or overwrites
+        backing = self.backing_tier(order.version) if durable else None
         entry = self.mover.put(order.payload, order.version, target, backing=backing)
         if order.old_record is not None and backing is None:
             self._bury(entry, order)
@@ -710,7 +724,8 @@ class Hierarchy:
             self.mover.release(entry)
             raise
 
-    def _backing_tier(self, version: Version) -> DurableTier:
+    def backing_tier(self, version: Version) -> DurableTier:
+        """Return where the durable copy of a version in RAM is written."""
         for name, tier in self.tiers.durable.items():
             if version.terms.admits(name):
                 return tier
@@ -725,9 +740,7 @@ class Hierarchy:
         version = version_of(entry)
         payload = Payload.of_entry(entry)
         try:
-            self.catalog.set_backing(
-                self.mover.write(payload, version, self._backing_tier(version))
-            )
+            self.catalog.set_backing(self.mover.write(payload, version, self.backing_tier(version)))
         except TierFullError:
             if not self.mover.is_droppable(entry):
                 raise
@@ -771,19 +784,3 @@ class Hierarchy:
 
 def _is_older(limit: int, found: Entry | Record) -> bool:
     return found.version < limit
-
-
-def _not_written(failed: dict[str, Exception]) -> Exception:
-    """Return one error that names the keys that `flush` could not write."""
-    errors = list(failed.values())
-    first = next((error for error in errors if isinstance(error, TierFullError)), errors[0])
-    if len(failed) == 1:
-        return first
-    kind = type(first) if isinstance(first, MemoriesError) else StorageError
-    one = kind(
-        f"{len(failed)} values could not be written ({some_of(failed)}), the first as {first}"
-    )
-    one.__cause__ = first
-    if isinstance(one, OSError) and isinstance(first, OSError):
-        one.errno = first.errno
-    return one

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -48,6 +49,13 @@ class Nesting(threading.local):
     depth = 0
 
 
+class Renaming(NamedTuple):
+    """A key that is being renamed: its old name, and the latest version before that."""
+
+    old: str
+    floor: int
+
+
 class Mover:
     """Moves versions between tiers and makes room for them."""
 
@@ -71,6 +79,7 @@ class Mover:
         self._events = events
         self._drop_when_full = drop_when_full
         self._nesting = Nesting()
+        self.renames: dict[str, Renaming] = {}  # By the new name.
         self.batch = BatchWriter(
             tiers, catalog, locks=locks, monotonic=clock.monotonic, expiry=expiry, events=events
         )
@@ -346,6 +355,18 @@ class Mover:
             # comes last: observers of the event must first count the reads before it.
             for tier in self.tiers.values():
                 tier.victims.forget([found.key])
+
+    def finish_rename(self, new: str) -> None:
+        """End what an interrupt, or an error, left of the renaming of a key to `new`, if any."""
+        renaming = self.renames.get(new)
+        if renaming is None:
+            return
+        with self._locks.lock(renaming.old):
+            made, old = self.catalog.lookup(new), self.catalog.lookup(renaming.old)
+            done = made is not None and made.version > renaming.floor
+            if done and old is not None and old.version <= renaming.floor:
+                self.drop(old, Cause.REMOVED)
+        self.renames.pop(new, None)
 
     def _reserve_expired(self, tier: Tier, size: int) -> bool:
         """Reserve room by removing expired values; return whether that was enough."""

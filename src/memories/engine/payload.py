@@ -22,9 +22,10 @@ from memories.frames.compression_history import CompressionHistory
 from memories.frames.fast_path import MAX_PACKED_BYTES
 from memories.frames.range_reader import Fetch, PartialFrame, open_partial
 from memories.frames.reader import OpenFrame, open_frame
+from memories.frames.rebind import rebind
 from memories.frames.recompress import recompress as recompress_frame
 from memories.frames.signing import Keyring
-from memories.frames.writer import pack
+from memories.frames.writer import Frame, pack
 from memories.model.entry import (
     ArrayEntry,
     Entry,
@@ -542,9 +543,17 @@ class FramePayload(Payload):
         history: CompressionHistory,
         recompress: bool = False,
     ) -> PackedFrame:
-        """Return the bytes of the frame, or fewer with `recompress` where that saves enough."""
-        del key, version, trust, history
-        frame = recompress_frame(self.whole, compression) if recompress else None
+        """Return the bytes of the frame, or fewer with `recompress` where that saves enough.
+
+        For another key or version it is bound to these.
+        """
+        if (key, version) != (self.frame.key, self.frame.version):
+            frame: Frame | None = rebind(
+                self.whole, key=key, version=version, compression=compression, trust=trust,
+                history=history,
+            )  # fmt: skip
+        else:
+            frame = recompress_frame(self.whole, compression) if recompress else None
         if frame is None:
             return PackedFrame(self.codec, self.whole.segments, self.size, self.host_size)
         host_size = frame.raw_nbytes + ENTRY_BYTES

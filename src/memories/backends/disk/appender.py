@@ -18,6 +18,7 @@ from memories.backends.disk.log_format import (
     FILE,
     INLINE,
     MARK,
+    MARK_RECORD,
     PACKED,
     TOMBSTONE,
     IndexRow,
@@ -34,13 +35,12 @@ from memories.backends.disk.space_accounting import AccountImage, SpaceAccountin
 from memories.backends.disk.unsynced import Unsynced
 from memories.foundation.periodic import AutoResetEvent
 from memories.model.record import Record
-from memories.model.tiers import TierName
 
 T = TypeVar("T")
 Frame = Sequence[memoryview]
 Entered = tuple[IndexRow | None, IndexRow]  # The row that was replaced, and the new one.
+Found = tuple[Record, IndexRow | None]  # A record to be appended, and the row that it replaces.
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
-MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
 
 
 class CommitStart(NamedTuple):
@@ -75,6 +75,8 @@ class Appender:
         self.overlay: OverlayIndex | None = None  # What is seen besides the log, if anything is.
         self.changed = AutoResetEvent()
         self.started: CommitStart | None = None  # Set while a commit is under way.
+        # Keys that are about to be renamed: by the new name the old one, and its last version.
+        self.renames: dict[str, tuple[str, int]] = {}
 
     # -- commits ---------------------------------------------------------------------------------
 
@@ -101,6 +103,21 @@ class Appender:
             [(record.key, old)],
             lambda: self._enter(old, self._append_head(kind, record, oldest_of(old))),
         )
+
+    def renamed(
+        self,
+        came: Found,
+        kind: int,
+        frame: Frame,
+        length: int,
+        left: Found,
+    ) -> list[Entered]:
+        """Append a record and the tombstone of the key that it renames, in one write.
+
+        A mark before them says that they belong together, so that a torn write can be finished.
+        """
+        rows = [(record.key, old) for record, old in (came, left)]
+        return self._commit(rows, lambda: self._append_renamed(came, kind, frame, length, left))
 
     def inlines(self, found: Sequence[tuple[Record, IndexRow | None, Frame]]) -> list[Entered]:
         """Append records of different keys with their frames, each in the place of its row.
@@ -271,6 +288,32 @@ class Appender:
         segment, offset = self._log.append((head,), len(head))
         self._accounting.extend_segment(segment, offset + len(head))
         return IndexRow(record, kind, segment, offset, len(head), oldest)
+
+    def _append_renamed(
+        self, came: Found, kind: int, frame: Frame, length: int, left: Found
+    ) -> list[Entered]:
+        (record, old), (tomb, gone) = came, left
+        synced, encode = self._log.synced, log_format.encode_record
+        mark = log_format.pack_renaming(record, tomb, synced)
+        lowest, before = oldest_of(old), 0
+        if kind == INLINE:
+            value, before = log_format.pack_inline(
+                encode(record), b"".join(frame), length, lowest, synced
+            )
+        else:
+            value = log_format.pack_head(kind, encode(record), oldest=lowest, synced=synced)
+        end = log_format.pack_head(TOMBSTONE, encode(tomb), oldest=oldest_of(gone), synced=synced)
+        segment, offset = self._append_whole(mark + value + end)
+        offset += len(mark)
+        if kind == INLINE:
+            place = log_format.pack_place(INLINE, segment, offset + before, length)
+            record = log_format.placed(record, length, place)
+        row = IndexRow(record, kind, segment, offset, len(value), lowest)
+        offset += len(value)
+        removal = IndexRow(tomb, TOMBSTONE, segment, offset, len(end), oldest_of(gone))
+        self._enter(old, row)
+        self._enter(gone, removal)
+        return [(old, row), (gone, removal)]
 
     def _append_inlines(
         self, found: Sequence[tuple[Record, IndexRow | None, Frame]]

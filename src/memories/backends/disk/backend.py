@@ -372,6 +372,19 @@ class DiskBackend(Backend):
         """
         return read_batch(self._reader, self._files, records, use, alone)
 
+    @contextmanager
+    def renaming(self, new: str, old: str, gone: int) -> Iterator[None]:
+        """Have the next value or note of `new` remove `old` as of `gone`, in one step.
+
+        After a kill at any moment there is either the old key, or the new value.
+        """
+        renames = self._writing().appender.renames
+        renames[new] = (old, gone)
+        try:
+            yield
+        finally:
+            renames.pop(new, None)
+
     def write_note(self, record: Record) -> Record:
         """Write a record whose frame lies in another backend; `lookup` and `scan` return it."""
         return admit_head(

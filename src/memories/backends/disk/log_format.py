@@ -14,6 +14,7 @@ import msgspec
 from xxhash import xxh3_64, xxh3_64_intdigest
 
 from memories.model.record import Record
+from memories.model.tiers import TierName
 
 ALIGN = 64
 # A MARK belongs to no key: it says how far the log is synced where no other record follows.
@@ -36,6 +37,8 @@ SEGMENT_HEADER_BYTES = 64
 
 # kind, file number, offset, length
 PLACE = struct.Struct("<BIQQ")
+
+MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.0)
 
 encode_record = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(Record).decode
@@ -66,6 +69,15 @@ class IndexRow(msgspec.Struct, frozen=True, gc=False):
     def head_bytes(self) -> int:
         """Return the bytes of the log record without an inline frame."""
         return self.extent - self.record.stored if self.kind == INLINE else self.extent
+
+
+class Renaming(msgspec.Struct, frozen=True, array_like=True):
+    """What a mark says of the two records behind it: a value, and the removal of its old key."""
+
+    new: str
+    version: int  # Of the value.
+    old: str
+    gone: int  # The version of the removal.
 
 
 class FrameLocation(NamedTuple):
@@ -106,6 +118,9 @@ def stored_by_file(records: Sequence[Record]) -> dict[int, int]:
         file = record.place[:_FILE_BYTES]
         stored[file] = stored.get(file, 0) + record.stored
     return {int.from_bytes(file[1:], "little"): count for file, count in stored.items()}
+
+
+_decode_renaming = msgspec.msgpack.Decoder(Renaming).decode
 
 
 def placed(record: Record, stored: int, place: bytes) -> Record:
@@ -149,6 +164,21 @@ def pack_inline(
     rest = -size & 63
     whole = b"".join((front, head_sum, body, PADDING[rest], frame, PADDING[-length & 63]))
     return whole, size + rest
+
+
+def pack_renaming(record: Record, tomb: Record, synced: Position) -> bytes:
+    """Return a mark before the value `record` and the tombstone of the key that it renames."""
+    renaming = Renaming(record.key, record.version, tomb.key, tomb.version)
+    mark = msgspec.structs.replace(MARK_RECORD, place=msgspec.msgpack.encode(renaming))
+    return pack_head(MARK, encode_record(mark), oldest=0xFFFFFFFF, synced=synced)
+
+
+def renaming_of(mark: Record) -> Renaming | None:
+    """Return what a mark says of a renaming, if anything."""
+    try:
+        return _decode_renaming(mark.place) if mark.place else None
+    except msgspec.MsgspecError:
+        return None  # Of a later release, which says something else there.
 
 
 def head_bytes(body: bytes) -> int:

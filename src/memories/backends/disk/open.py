@@ -16,10 +16,14 @@ from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.log import Log
 from memories.backends.disk.log_format import (
     FILE,
+    MARK,
     PACKED,
     SEGMENT_HEADER_BYTES,
+    TOMBSTONE,
     IndexRow,
     Position,
+    Renaming,
+    renaming_of,
     unpack_place,
 )
 from memories.backends.disk.lost_and_found import LostAndFound
@@ -62,6 +66,7 @@ class StoreOpening:
         self._reader = FrameReader(paths, files, self._handles, map_large=mmap)
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}
+        self._renaming: Renaming | None = None  # The latest one.
         self._manifest, runs = (None, ()) if distrust_index else self._checkpoint()
         self.index = Index(runs)
         self.accounting = (
@@ -105,7 +110,23 @@ class StoreOpening:
             writer.inherit_unsynced(
                 {number: key for number, key in self._tail.items() if number in there}
             )
+        self._finish_renaming(writer)
         return writer, replayed.damage
+
+    def _finish_renaming(self, writer: Writer) -> None:
+        """Remove the old key of a renaming that was torn: its value has the new key already."""
+        renaming = self._renaming
+        if renaming is None:
+            return
+        new, old = self.index.row(renaming.new), self.index.row(renaming.old)
+        if (
+            new is not None
+            and new.record.version == renaming.version
+            and old is not None
+            and old.kind != TOMBSTONE
+            and old.record.version < renaming.gone
+        ):
+            writer.remove(renaming.old, renaming.gone)
 
     def _held(self) -> int:
         accounting = self.accounting
@@ -127,6 +148,8 @@ class StoreOpening:
             return None, ()
 
     def _enter(self, row: IndexRow) -> None:
+        if row.kind == MARK:
+            self._renaming = renaming_of(row.record) or self._renaming
         if row.kind in (FILE, PACKED):
             number = unpack_place(row.record.place).file
             self._seen.add(number)

@@ -142,10 +142,29 @@ class Writer:
             old = self.row(record.key)
             if old is not None and (newer := _newer(old, record)) is not None:
                 return newer
-            row = self.appender.inline(old, record, frame, length)
+            entered = self._enter(old, INLINE, record, frame, length)
         if self._full:
-            self._sync_or_undo((old, row))
-        return row.record
+            self._sync_or_undo(*entered)
+        return entered[0][1].record
+
+    def _enter(
+        self,
+        old: IndexRow | None,
+        kind: int,
+        record: Record,
+        frame: Frame = (),
+        length: int = 0,
+    ) -> list[Entered]:
+        """Append a record in the place of `old`; and the removal of the key that it renames."""
+        renames = self.appender.renames
+        leaving = renames.get(record.key) if renames and kind != TOMBSTONE else None
+        if leaving is not None:
+            tomb = _tombstone(*leaving)
+            gone = (tomb, self.row(tomb.key))
+            return self.appender.renamed((record, old), kind, frame, length, gone)
+        if kind == INLINE:
+            return [(old, self.appender.inline(old, record, frame, length))]
+        return [(old, self.appender.head(old, kind, record))]
 
     def write_if_room(
         self, record: Record, frame: Frame, length: int, coming: int
@@ -210,10 +229,10 @@ class Writer:
             old = self.row(record.key)
             if (newer := _newer(old, record)) is not None:
                 return newer
-            row = self.appender.head(old, kind, record)
+            entered = self._enter(old, kind, record)
         if self._full:
-            self._sync_or_undo((old, row))
-        return row.record
+            self._sync_or_undo(*entered)
+        return entered[0][1].record
 
     def write_packed(self, records: Sequence[Record]) -> None:
         """Write those records that are the newest of their keys, whose frames lie in packs."""
