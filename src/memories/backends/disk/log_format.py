@@ -71,7 +71,7 @@ class IndexRow(msgspec.Struct, frozen=True, gc=False):
         return self.extent - self.record.stored if self.kind == INLINE else self.extent
 
 
-class Renaming(msgspec.Struct, frozen=True, array_like=True):
+class RenameMark(msgspec.Struct, frozen=True, array_like=True):
     """What a mark says of the two records behind it: a value, and the removal of its old key."""
 
     new: str
@@ -120,7 +120,7 @@ def stored_by_file(records: Sequence[Record]) -> dict[int, int]:
     return {int.from_bytes(file[1:], "little"): count for file, count in stored.items()}
 
 
-_decode_renaming = msgspec.msgpack.Decoder(Renaming).decode
+_decode_renaming = msgspec.msgpack.Decoder(RenameMark).decode
 
 
 def placed(record: Record, stored: int, place: bytes) -> Record:
@@ -168,12 +168,12 @@ def pack_inline(
 
 def pack_renaming(record: Record, tomb: Record, synced: Position) -> bytes:
     """Return a mark before the value `record` and the tombstone of the key that it renames."""
-    renaming = Renaming(record.key, record.version, tomb.key, tomb.version)
+    renaming = RenameMark(record.key, record.version, tomb.key, tomb.version)
     mark = msgspec.structs.replace(MARK_RECORD, place=msgspec.msgpack.encode(renaming))
     return pack_head(MARK, encode_record(mark), oldest=0xFFFFFFFF, synced=synced)
 
 
-def renaming_of(mark: Record) -> Renaming | None:
+def renaming_of(mark: Record) -> RenameMark | None:
     """Return what a mark says of a renaming, if anything."""
     try:
         return _decode_renaming(mark.place) if mark.place else None

@@ -22,7 +22,7 @@ from memories.backends.disk.log_format import (
     TOMBSTONE,
     IndexRow,
     Position,
-    Renaming,
+    RenameMark,
     renaming_of,
     unpack_place,
 )
@@ -66,7 +66,7 @@ class StoreOpening:
         self._reader = FrameReader(paths, files, self._handles, map_large=mmap)
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}
-        self._renaming: Renaming | None = None  # The latest one.
+        self._renaming: RenameMark | None = None  # The latest one.
         self._manifest, runs = (None, ()) if distrust_index else self._checkpoint()
         self.index = Index(runs)
         self.accounting = (
