@@ -41,7 +41,7 @@ LAYERS = (
     ("core",),
     ("__init__",),
     ("cli", "testing", "torch", "integrations"),
-    ("fsspec", "zarr"),
+    ("fsspec", "xarray", "zarr"),
     ("__main__",),
 )
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}

@@ -150,7 +150,7 @@ _LAZY = {
     "register_policy": "memories.policies",
 }
 
-_HOSTS = {"fsspec", "zarr"}  # Modules that need packages of their own.
+_HOSTS = {"fsspec", "xarray", "zarr"}  # Modules that need packages of their own.
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import fsspec  # noqa: E402
 
 from memories.integrations.fsspec.cached_files import CachedFileSystem  # noqa: E402
 from memories.integrations.fsspec.files import MemoriesFileSystem  # noqa: E402
-from memories.integrations.fsspec.managers import register  # noqa: E402
+from memories.integrations.managers import register  # noqa: E402
 
 # An installed package says so by an entry point; sources that are only on the path do not.
 fsspec.register_implementation("memories", MemoriesFileSystem, clobber=True)

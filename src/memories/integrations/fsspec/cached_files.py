@@ -18,8 +18,8 @@ from memories.errors import InvalidOptionError
 from memories.foundation.units import parse_size
 from memories.integrations.fsspec.blocks import FileBlocks, FileVersion
 from memories.integrations.fsspec.files import PROTOCOL, MemoriesFileSystem
-from memories.integrations.fsspec.managers import open_for_urls
 from memories.integrations.handles import ManagerHandle, handle_of, open_handle, token_of
+from memories.integrations.managers import open_for_urls
 from memories.integrations.read_through import (
     KeepTerms,
     ReadThrough,

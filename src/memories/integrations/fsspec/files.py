@@ -17,8 +17,8 @@ from memories.errors import (
     KeyNotFoundError,
 )
 from memories.integrations.byte_values import folder, read_bytes, size_of
-from memories.integrations.fsspec.managers import named
 from memories.integrations.handles import ManagerHandle, handle_of, open_handle
+from memories.integrations.managers import named
 from memories.model.tiers import StoreTier
 
 PROTOCOL = "memories"

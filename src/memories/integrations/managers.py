@@ -1,4 +1,4 @@
-"""The managers that file systems use: given, named, or opened for a URL."""
+"""The managers that adapters use: given, named, or opened for a URL."""
 
 from __future__ import annotations
 
