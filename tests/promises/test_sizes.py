@@ -184,7 +184,8 @@ def test_a_large_value_comes_to_an_empty_cold_tier(tmp_path: Path, way: str) -> 
     value = content(ABOVE)
     with (
         MemoryManager(
-            "500 MB", "250 MB", "2 GB", storage_path=tmp_path, eviction_policy="lru",
+            "1 B" if way == "displace" else "500 MB", "250 MB", "2 GB",
+                storage_path=tmp_path, eviction_policy="lru",
             migration=False,
         ) as manager,
         soon(ABOVE, way),

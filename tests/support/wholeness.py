@@ -89,7 +89,8 @@ def _assert_volatile_tiers(hierarchy: Any, entries: dict[str, Any]) -> None:
         hosts[tier.budget.parent] += tier.budget.used
         if isinstance(tier.victims, PolicyVictims):
             tier.victims.policy.check()
-            mine = [entry for entry in entries.values() if entry.tier is name]
+            same = [one for one in hierarchy.tiers if hierarchy.tiers[one].victims is tier.victims]
+            mine = [entry for entry in entries.values() if entry.tier in same]
             may_leave = [entry for entry in mine if tier.victims._may_leave(entry)]
             assert len(may_leave) == len(tier.victims.policy), f"{name} offers others than it has"
             assert all(entry.link is not None for entry in may_leave)

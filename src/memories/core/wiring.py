@@ -31,6 +31,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
 from memories.engine.host_limits import disk_room, host_room
+from memories.engine.ram_pool import RamPool
 from memories.engine.recency import RecencyTracker
 from memories.engine.tier import AnyTier, DurableTier, Tiers, VolatileTier
 from memories.engine.victims import NoVictims, PolicyVictims
@@ -292,6 +293,10 @@ class _Wiring:
             logger.info("the hot tier is %s", device.title)
             self._add_volatile(TierName.HOT, device.title, device=device, room=device.room)
         self._add_volatile(TierName.WARM, "host RAM", parent=host)
+        if self._pooled:
+            hot, warm = self.tiers.volatile[TierName.HOT], self.tiers.volatile[TierName.WARM]
+            entries = self.table.entries
+            RamPool(hot, warm, lambda: list(entries.values()), entries.get)
 
     def _add_volatile(
         self, name: TierName, medium: str, *, device: Device | None = None, **account: Any
@@ -299,12 +304,10 @@ class _Wiring:
         capacity = self.settings.capacities[name]
         budget = Budget(capacity, monotonic=self.clock.monotonic, lock=self.table.lock, **account)
         counter = HitCounter()
-        victims = PolicyVictims(
-            partial(self._policy, name, capacity),
-            self._may_leave,
-            partial(self._entries, name),
-            self.table.entries.get,
-        )
+        if self._pooled and name is TierName.WARM:
+            victims = self.tiers.volatile[TierName.HOT].victims
+        else:
+            victims = self._victims(name)
         sampler = self.sampler
         tier = VolatileTier(
             name,
@@ -320,6 +323,23 @@ class _Wiring:
         )
         self._add(tier, medium)
 
+    @property
+    def _pooled(self) -> bool:
+        """Return whether hot and warm are one pool: the same medium, and one policy."""
+        policy = self.settings.policies
+        return self.device is None and policy[TierName.HOT] == policy[TierName.WARM]
+
+    def _victims(self, name: TierName) -> PolicyVictims:
+        """Return the victims of a tier in RAM; those of hot are of the pool, if there is one."""
+        capacities, find = self.settings.capacities, self.table.entries.get
+        if not self._pooled:
+            policy = partial(self._policy, name, capacities[name])
+            entries = partial(self._entries, name)
+            return PolicyVictims(policy, self._may_leave, entries, find)
+        joint = sum(capacities[one] for one in (TierName.HOT, TierName.WARM))
+        policy = partial(self._policy, TierName.WARM, joint)
+        return PolicyVictims(policy, self._may_leave_pool, self._all_entries, find)
+
     def _policy(self, name: TierName, capacity: int) -> Policy:
         policy = self.settings.policies[name]
         if policies.accepts_option(policy, "cost"):
@@ -329,6 +349,9 @@ class _Wiring:
     def _entries(self, name: TierName) -> list[Entry]:
         assert self.catalog is not None, "nothing is stored before the catalog is made"
         return [entry for entry in list(self.catalog.entries.values()) if entry.tier is name]
+
+    def _all_entries(self) -> list[Entry]:
+        return list(self.table.entries.values())
 
     def _add_cold(self, journal: DiskBackend, path: Path) -> None:
         budget = BackendBudget(self.settings.capacities[TierName.COLD], measure=journal.measure)
@@ -419,6 +442,13 @@ class _Wiring:
         if found.terms.pinned:
             return False
         lower = any(name.rank > found.tier.rank and found.terms.admits(name) for name in self.tiers)
+        return lower or found.terms.evictable or self.settings.drop_when_full
+
+    def _may_leave_pool(self, found: Entry) -> bool:
+        """Return whether the terms of `found` allow that it leaves RAM for room."""
+        if found.terms.pinned:
+            return False
+        lower = any(name.durable and found.terms.admits(name) for name in self.tiers)
         return lower or found.terms.evictable or self.settings.drop_when_full
 
 

@@ -17,6 +17,7 @@ from memories.engine.catalog import Catalog
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import Payload
+from memories.engine.ranks import Ranks
 from memories.engine.small_frames import OwnedValue, load_small
 from memories.engine.tier import DurableTier, Packed, Tiers, VolatileTier, version_of
 from memories.errors import MemoriesError, StorageError, TierFullError
@@ -79,6 +80,7 @@ class BatchWriter:
         monotonic: Callable[[], float],
         expiry: Expiry,
         events: EventBus,
+        ranks: Ranks,
     ) -> None:
         self._tiers = tiers
         self._catalog = catalog
@@ -86,6 +88,7 @@ class BatchWriter:
         self._monotonic = monotonic
         self._expiry = expiry
         self._events = events
+        self._ranks = ranks
 
     def store(self, values: Sequence[NewValue], target: DurableTier, moment: float) -> int:
         """Store new versions of different keys; return how many of the first ones are stored."""
@@ -181,6 +184,8 @@ class BatchWriter:
         """Move versions from one tier in RAM to another one there, except to a device."""
         if target.device is not None:
             return BatchOutcome([], entries)
+        if target.pool is not None:
+            return self._change_rank(entries, target, cause)
         self._tiers.settle(entries)
         started = self._monotonic()
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
@@ -204,6 +209,40 @@ class BatchWriter:
             moved = self._move(chosen, target, size)
             self._emit_moves(moved, target.name, cause, started)
         return BatchOutcome([entry for entry, _ in moved], left)
+
+    def _change_rank(
+        self, entries: Sequence[Entry], target: VolatileTier, cause: Cause
+    ) -> BatchOutcome:
+        """Let entries of the other tier of a pool lie in `target`: none is copied."""
+        self._tiers.settle(entries)
+        started = self._monotonic()
+        with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
+            left, moved = list[Entry](), list[Entry]()
+            assert target.pool is not None
+            source = target.pool.other(target)
+            for entry in entries:
+                if entry.key in locked and not self._is_current(entry):
+                    continue
+                if (
+                    entry.key not in locked
+                    or entry.tier is target.name
+                    or not self._may_go(entry, target.name)
+                    or self._catalog.rules.room(entry.key, target.name) is not None
+                    or not target.budget.reserve(entry.size)
+                ):
+                    left.append(entry)
+                    continue
+                self._ranks.change(entry, target)
+                moved.append(entry)
+            if moved:
+                now, each = self._timed(started, len(moved))
+                self._events.emit_batch(
+                    [
+                        Moved(one.key, now, source.name, target.name, one.size, cause, each)
+                        for one in moved
+                    ]
+                )
+        return BatchOutcome(moved, left)
 
     def load(
         self,
@@ -265,8 +304,8 @@ class BatchWriter:
             gone += durable[:removed]
             self.drop([found for found in gone if isinstance(found, Entry)])
             self._emit_removals(gone, cause)
-            for tier in self._tiers.values():
-                tier.victims.forget([found.key for found in gone])
+            for victims in self._tiers.victims():
+                victims.forget([found.key for found in gone])
         return len(gone), left
 
     def drop(self, entries: Sequence[Entry]) -> None:

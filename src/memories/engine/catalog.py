@@ -25,7 +25,7 @@ from memories.engine.key_order import KeyOrder
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import is_held_here
 from memories.foundation.keys import INTERNAL, MAX_KEY_BYTES
-from memories.model.entry import Entry
+from memories.model.entry import Common, Entry, ExpiringEntry
 from memories.model.record import Record
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
@@ -161,6 +161,11 @@ class Catalog:
         with self.lock:
             self._change(lambda: self._set_backing(records))
 
+    def set_tier(self, entry: Entry, common_with: Callable[[Entry], Common]) -> None:
+        """Let an entry lie in another tier of its pool: it gets what that has in common."""
+        with self.lock:
+            self._change(lambda: self._set_tier(entry, common_with))
+
     def clear_backing(self, entry: Entry) -> None:
         """Set that no durable tier holds a copy of an entry's version."""
         with self.lock:
@@ -282,6 +287,15 @@ class Catalog:
         for key, entry in self.entries.items():
             if entry.terms.expires_at is not None:
                 yield key, entry.terms.expires_at
+
+    def _set_tier(self, entry: Entry, common_with: Callable[[Entry], Common]) -> None:
+        self.front.drop(entry.key, self.entries)  # Its hits are those of the former tier.
+        self._count(entry, -1)
+        common = common_with(entry)
+        if isinstance(entry, ExpiringEntry):
+            entry.inner.common = common
+        entry.common = common
+        self._count(entry, 1)
 
     def _set_backed(self, entry: Entry, tier: TierName | None) -> None:
         before, entry.backed = entry.backed, tier

@@ -29,6 +29,12 @@ class EvictionOutcome(Enum):
     BUSY = "busy"  # Another thread works on its key.
 
 
+def _stay(tier: Tier) -> bool:
+    """Make no room without an eviction."""
+    del tier
+    return False
+
+
 class EvictionPass:
     """Evicts victims one by one; those that stay are offered again when the pass ends."""
 
@@ -38,8 +44,11 @@ class EvictionPass:
         evict: Callable[[Tier, Entry | Record], EvictionOutcome],
         current: Callable[[Entry | Record], bool],
         may_evict: MayEvict | None = None,
+        move_aside: Callable[[Tier], bool] = _stay,
     ) -> None:
+        """`move_aside` makes room in the tier without an eviction, and returns whether it did."""
         self._tier = tier
+        self._move_aside = move_aside
         self._evict = evict
         self._current = current
         self._may_evict = may_evict
@@ -50,7 +59,7 @@ class EvictionPass:
     def make_room(self, size: int) -> bool:
         """Evict victims until `size` bytes are reserved, and return whether they are."""
         while not self._tier.budget.reserve(size):
-            if not self.evict_next():
+            if not self._move_aside(self._tier) and not self.evict_next():
                 return False
         return True
 

@@ -359,6 +359,8 @@ class Hierarchy:
             current = self.catalog.lookup(found.key)
             if current is None or current.version != found.version or current.tier != found.tier:
                 return False
+            if current.tier is target:
+                return False  # Another thread has moved it within its pool.
             if current.terms.pinned or not current.terms.admits(target):
                 return False
             self.mover.relocate(
@@ -649,7 +651,8 @@ class Hierarchy:
         hosts: Counter[Budget] = Counter()
         for tier in self.tiers.values():
             tier.eviction_threads.reset()
-            tier.victims.rebuild()
+        for victims in self.tiers.victims():
+            victims.rebuild()
         # The former orders are reference cycles, which would keep entries that have left.
         gc.collect()
         for durable in self.tiers.durable.values():

@@ -21,6 +21,7 @@ from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvic
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import PackedFrame, Payload
+from memories.engine.ranks import Ranks
 from memories.engine.tier import AnyTier, DurableTier, Tier, Tiers, VolatileTier, version_of
 from memories.errors import StorageError, TierFullError, UnavailableError
 from memories.foundation.clock import Clock
@@ -80,9 +81,11 @@ class Mover:
         self._drop_when_full = drop_when_full
         self._nesting = Nesting()
         self.renames: dict[str, Renaming] = {}  # By the new name.
+        self._ranks = Ranks(tiers, catalog, locks=locks, monotonic=clock.monotonic, events=events)
         self.batch = BatchWriter(
-            tiers, catalog, locks=locks, monotonic=clock.monotonic, expiry=expiry, events=events
-        )
+            tiers, catalog, locks=locks, monotonic=clock.monotonic, expiry=expiry, events=events,
+            ranks=self._ranks,
+        )  # fmt: skip
 
     def reset_nesting(self) -> None:
         """Record that this thread evicts nothing, after an interrupt."""
@@ -209,7 +212,7 @@ class Mover:
             raise
         previous = self.catalog.entries.get(entry.key)
         self.catalog.put(entry)
-        if previous is not None and previous.tier is target.name:
+        if previous is not None and self.tiers.volatile[previous.tier].victims is target.victims:
             target.victims.discard_newcomer(previous)
         target.victims.add(entry, accessed=accessed)
         return entry
@@ -254,8 +257,11 @@ class Mover:
             return
         polls = 0
         while True:
-            # 3. Victims leave until there is room.
-            with EvictionPass(tier, self._evict, self._current, may_evict) as eviction:
+            # 3. Victims leave until there is room, or lie in the other tier of a pool from then on.
+            tier.prepare_decision()
+            with EvictionPass(
+                tier, self._evict, self._current, may_evict, self._ranks.make_room
+            ) as eviction:
                 if eviction.make_room(size):
                     return
             # 4. The tier is full: nothing may leave, or this call has waited for long enough. One
@@ -310,10 +316,11 @@ class Mover:
     ) -> None:
         """Move victims out of `tier` until it holds at most `used` bytes, or nothing may leave.
 
-        `pause` is called after at most `at_once` of them.
+        Out of the whole pool, if it is a part of one. `pause` is called after at most `at_once` of
+        them.
         """
         with EvictionPass(tier, self._evict, self._current) as eviction:
-            while (excess := tier.budget.used - used) > 0:
+            while (excess := tier.account.used - used) > 0:
                 if tier.name.durable:
                     more = eviction.evict_next()
                 else:
@@ -324,14 +331,19 @@ class Mover:
 
     def evict_bytes(self, tier: Tier, nbytes: int) -> bool:
         """Move victims of so many bytes out of `tier`, and return whether any left."""
-        held = tier.budget.used
+        held = tier.account.used
         self.drain(tier, max(0, held - nbytes))
-        return tier.budget.used < held
+        return tier.account.used < held
 
     def slower_tiers(self, found: Entry | Record) -> Iterator[AnyTier]:
-        """Yield the slower tiers that the terms of `found` admit, nearest first."""
+        """Yield the slower tiers that the terms of `found` admit, nearest first.
+
+        What leaves a pool of tiers leaves all of it.
+        """
+        pooled = isinstance(found, Entry) and self.tiers.volatile[found.tier].pool is not None
         for name, tier in self.tiers.items():
-            if name.rank > found.tier.rank and found.terms.admits(name):
+            lower = name.durable if pooled else name.rank > found.tier.rank
+            if lower and found.terms.admits(name):
                 yield tier
 
     def is_droppable(self, found: Entry | Record) -> bool:
@@ -353,8 +365,8 @@ class Mover:
         if cause is not Cause.CAPACITY:
             # A value that was dropped for room may come back, so the policies remember it. This
             # comes last: observers of the event must first count the reads before it.
-            for tier in self.tiers.values():
-                tier.victims.forget([found.key])
+            for victims in self.tiers.victims():
+                victims.forget([found.key])
 
     def finish_rename(self, new: str) -> None:
         """End what an interrupt, or an error, left of the renaming of a key to `new`, if any."""
@@ -398,10 +410,18 @@ class Mover:
     ) -> Sequence[Entry | Record]:
         """Move victims to the next tier together, and return those that are left."""
         entries = [victim for victim in victims if isinstance(victim, Entry)]
-        below = next((one for one in self.tiers.values() if one.name.rank > tier.name.rank), None)
-        if len(entries) < len(victims) or below is None:
+        if len(entries) < len(victims):
             return victims
-        return self.relocate_batch(entries, below, Cause.CAPACITY).left
+        if tier.account is tier.budget:
+            below = next(one for one in self.tiers.values() if one.name.rank > tier.name.rank)
+        else:
+            below = self.tiers[_COLD]
+        left = list[Entry]()
+        for name in self.tiers.volatile:  # The events of a batch are of one kind.
+            some = [entry for entry in entries if entry.tier is name]
+            if some:
+                left += self.relocate_batch(some, below, Cause.CAPACITY).left
+        return left
 
     def _evict(self, tier: Tier, victim: Entry | Record) -> EvictionOutcome:
         """Move a victim down, or drop it if that is allowed."""
@@ -466,6 +486,8 @@ class Mover:
         may_evict: MayEvict | None,
         payload: Payload | None,
     ) -> Entry:
+        if isinstance(found, Entry) and self.tiers.volatile[found.tier].pool is not None:
+            return self._change_rank(found, target, may_evict)
         payload = payload or self.tiers.load(found)
         backed = found.backed if isinstance(found, Entry) else found.tier
         hits = found.hits if isinstance(found, Entry) else 0
@@ -481,6 +503,19 @@ class Mover:
         )
         if isinstance(found, Entry):
             self.tiers.release_moved([(found, entry)])
+        return entry
+
+    def _change_rank(self, entry: Entry, target: VolatileTier, may_evict: MayEvict | None) -> Entry:
+        """Let an entry lie in the other tier of its pool: nothing is copied, and it stays."""
+        target.victims.settle_earlier()
+        self._check_quota(entry.key, target.name, entry.size)
+        if may_evict is None:
+            self.make_room(target, entry.size, entry.key)
+        else:
+            while not target.budget.reserve(entry.size):
+                if not self._ranks.make_room(target, entry):
+                    raise TierFullError(self._full(target, entry.size, entry.key))
+        self._ranks.change(entry, target)
         return entry
 
     def _move_to_durable(self, found: Entry | Record, target: DurableTier) -> Record:

@@ -17,6 +17,7 @@ from memories.engine.entry_table import EVERY, Change
 from memories.engine.newcomers import Arrived
 from memories.engine.operations import Operations
 from memories.engine.tier import Tiers
+from memories.engine.victims import Victims
 from memories.foundation.fork_lock import holder_test, new_lock
 from memories.model.entry import Entry
 from memories.model.events import EventBatch, EventBus, Missed, Removed, Stored
@@ -41,11 +42,11 @@ def _nothing(many: bool) -> None:
 class Waiting:
     """What is about to be reported to the policies."""
 
-    def __init__(self, tiers: Tiers) -> None:
-        names = list(tiers.volatile)
+    def __init__(self, names: Sequence[TierName]) -> None:
         self.came: dict[TierName, list[Arrived]] = {name: [] for name in names}
         self.left: dict[TierName, list[Entry]] = {name: [] for name in names}
         self.gone: dict[str, None] = {}  # Keys that were removed.
+        self.counts: Counter[TierName] = Counter()  # Of those that came, less those that left.
 
 
 class Settlement:
@@ -184,7 +185,8 @@ class Settlement:
             tier.budget.apply_releases()
 
     def _report(self, changes: Sequence[Change | Missed]) -> None:
-        waiting = Waiting(self._tiers)
+        orders = self._orders()
+        waiting = Waiting(list(orders))
         # Events in their order, those together that follow each other and are of one kind.
         groups: list[list[Any]] = []
         group = EventBatch()
@@ -200,16 +202,19 @@ class Settlement:
             previous, entry, stamp, at, seconds = change
             if entry is not None:
                 name = entry.common.tier
-                if entry.key in waiting.gone or (waiting.left[name] and name in in_order):
+                order = orders[name]
+                if entry.key in waiting.gone or (waiting.left[order] and name in in_order):
                     self._tell(waiting)  # What left comes before it.
-                waiting.came[name].append((entry, stamp))
+                waiting.came[order].append((entry, stamp))
+                waiting.counts[name] += 1
                 if name is not latest or not are_stores:
                     group, latest, are_stores = EventBatch(), name, True
                     groups.append(group)
                 group.append(Stored(entry.key, at + seconds, name, entry.size, seconds))
             if previous is not None:
                 name = previous.common.tier
-                waiting.left[name].append(previous)
+                waiting.left[orders[name]].append(previous)
+                waiting.counts[name] -= 1
                 if entry is None:
                     key, size = previous.key, previous.size
                     waiting.gone[key] = None
@@ -222,6 +227,13 @@ class Settlement:
             self._events_left = groups
         self._emit(self._events_left)
         self._taken = []
+
+    def _orders(self) -> dict[TierName, TierName]:
+        """Return for each tier the first one that has the same order of eviction."""
+        first: dict[Victims[Any], TierName] = {}
+        for name, tier in self._tiers.volatile.items():
+            first.setdefault(tier.victims, name)
+        return {name: first[tier.victims] for name, tier in self._tiers.volatile.items()}
 
     def _emit(self, left: list[list[Any]]) -> None:
         """Emit events in their order, and remove them from `left`.
@@ -238,23 +250,22 @@ class Settlement:
 
     def _tell(self, waiting: Waiting) -> None:
         """Report entries to the policies and the catalog."""
-        counts: Counter[TierName] = Counter()
         arrivals = 0
         keys: list[str] = list(waiting.gone) if self._catalog.order.in_use else []
         for name, tier in self._tiers.volatile.items():
             came, left = waiting.came[name], waiting.left[name]
             if came or left:
                 tier.settle(came, left)
-            counts[name] = len(came) - len(left)
             arrivals += len(came)
             if self._catalog.order.in_use:
                 keys += [entry.key for entry, _ in came]
             waiting.came[name], waiting.left[name] = [], []
         if waiting.gone:
             gone = list(waiting.gone)
-            for each in self._tiers.values():
-                each.victims.forget(gone)
+            for victims in self._tiers.victims():
+                victims.forget(gone)
             waiting.gone.clear()
+        counts, waiting.counts = waiting.counts, Counter()
         self._catalog.count_changes(counts, arrivals, keys)
 
     def unreported_keys(self) -> list[str]:

@@ -30,7 +30,14 @@ from memories.engine.victims import Arrival, PolicyVictims, Victims
 from memories.frames.compression_history import MEASURED_NBYTES, CompressionHistory
 from memories.frames.signing import Keyring
 from memories.frames.writer import PlainPacker
-from memories.model.entry import Entry, ExpiringEntry, PackedEntry, SharedEntry, common_of
+from memories.model.entry import (
+    Common,
+    Entry,
+    ExpiringEntry,
+    PackedEntry,
+    SharedEntry,
+    common_of,
+)
 from memories.model.record import Record, Version
 from memories.model.tiers import TierName
 
@@ -73,6 +80,38 @@ class EvictionThreads:
         return len(self._threads) > 1
 
 
+class Account(Protocol):
+    """Counts bytes: those of a tier, or of several that are one pool."""
+
+    @property
+    def used(self) -> int:
+        """Return the bytes held now."""
+
+    @property
+    def effective(self) -> int:
+        """Return the bytes that may be held."""
+
+    @property
+    def headroom(self) -> int:
+        """Return the bytes that could be charged now."""
+
+
+class Pool(Account, Protocol):
+    """Two tiers in RAM whose entries one policy orders; see `RamPool`."""
+
+    def align(self) -> None:
+        """Let the stamps of both tiers go on from the same number."""
+
+    def other(self, tier: VolatileTier, /) -> VolatileTier:
+        """Return the other tier."""
+
+    def offer_aside(self, tier: VolatileTier, /) -> Entry | None:
+        """Return an entry of `tier` that the other tier has room for, None if there is none."""
+
+    def takes(self, tier: VolatileTier, entry: Entry, /) -> bool:
+        """Return whether `entry` may make room in `tier` by a change of its rank."""
+
+
 class Tier(ABC):
     """One level of the hierarchy."""
 
@@ -87,6 +126,14 @@ class Tier(ABC):
         self.hit_clock = hit_clock
         self.eviction_threads = EvictionThreads()
 
+    @property
+    def account(self) -> Account:
+        """What counts the bytes that the victims of this tier take."""
+        return self.budget
+
+    def prepare_decision(self) -> None:
+        """Prepare the stamps for a decision about what leaves."""
+
     def holds(self, size: int) -> bool:
         """Return whether a value of `size` bytes could ever lie here."""
         return size <= self.budget.effective
@@ -97,11 +144,12 @@ class Tier(ABC):
         `hits` is how often it was read elsewhere. A value that has no other tier to go to comes in
         whatever this returns.
         """
-        if size <= self.budget.headroom:
+        if size <= self.account.headroom:
             return True
         self.victims.settle()
-        if size <= self.budget.headroom:
+        if size <= self.account.headroom:
             return True
+        self.prepare_decision()
         return self.victims.admits(Arrival(key, size, hits=hits, stamp=self.counter.stamp()))
 
     def __repr__(self) -> str:
@@ -137,11 +185,32 @@ class VolatileTier(Tier):
         self.budget: Budget = budget
         self.common = common_of(name, counter.tick)  # Of entries without terms, by the short way.
         self.device = device
+        self.pool: Pool | None = None  # The one that this tier is a part of.
+        self._ticks = {name: counter.tick}  # Of plain entries, by the tiers of the pool.
         self._tick = tick
         self._sampled_below = sampled_below
         victims.is_roomy = self._is_roomy
         self._trust = trust
         self._has_expired = has_expired
+
+    def join(self, pool: Pool, ticks: dict[TierName, Callable[[], int]]) -> None:
+        """Become a part of `pool`, of whose tiers these are the `ticks`."""
+        self.pool, self._ticks = pool, ticks
+
+    @property
+    def account(self) -> Account:
+        """What counts the bytes that the victims of this tier take."""
+        return self.pool or self.budget
+
+    def prepare_decision(self) -> None:
+        """Make the stamps comparable with those of the other tier of the pool."""
+        if self.pool is not None:
+            self.pool.align()
+
+    def common_with(self, entry: Entry) -> Common:
+        """Return what `entry`, which lies in the other tier of the pool, has once it lies here."""
+        tick = self._tick(entry.key, entry.size, self.counter.tick)
+        return common_of(self.name, tick, entry.terms, entry.backed, entry.hits)
 
     def suits(self, payload: Payload) -> bool:
         """Return whether an unnamed tier may be this one: some of the value belongs on the device.
@@ -233,16 +302,17 @@ class VolatileTier(Tier):
         self, entries: Sequence[Entry], digests: Sequence[int], chosen: Sequence[Entry]
     ) -> None:
         """Report the hits of those entries from now on that are `chosen`, or in another sample."""
-        plain, below = self.counter.tick, self._sampled_below()
+        below = self._sampled_below()
         others = [entry for entry, bits in zip(entries, digests, strict=True) if bits < below]
         for entry in (*chosen, *others):
+            plain = self._ticks[entry.common.tier]
             tick = self._tick(entry.key, entry.size, plain)
             if tick is not plain:
                 entry.tick = tick
 
     def _is_roomy(self) -> bool:
         """Return whether it will take a while until something has to leave."""
-        return ROOMY_SHARE * self.budget.used <= self.budget.effective
+        return ROOMY_SHARE * self.account.used <= self.account.effective
 
     def release(self, entry: Entry) -> None:
         """Uncharge an entry that has left as soon as the last view of its payload dies."""
@@ -463,6 +533,10 @@ class Tiers(dict[TierName, AnyTier]):
             self.volatile[tier.name] = tier
         else:
             self.durable[tier.name] = tier
+
+    def victims(self) -> Iterable[Victims[Any]]:
+        """Return the victims of all tiers; those of a pool are the same."""
+        return dict.fromkeys([tier.victims for tier in self.values()])
 
     def release(self, entry: Entry) -> None:
         """Release the payload of an entry that has left the catalog."""

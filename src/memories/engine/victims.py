@@ -41,8 +41,9 @@ class Arrival:
         self.link: Any = None
 
 
-def _nothing() -> None:
+def _nothing(keys: Sequence[str] = ()) -> None:
     """Do nothing."""
+    del keys
 
 
 class Victims(ABC, Generic[F]):
@@ -130,6 +131,7 @@ class PolicyVictims(Victims[Entry]):
     ) -> None:
         """`make` returns an empty policy, `entries` those of the tier, `find` the one of a key."""
         self.departed: Callable[[], list[Entry]] = list  # Entries of which `apply` does not know.
+        self.on_forget: Callable[[Sequence[str]], None] = _nothing
         self._policy = make()
         self._make = make
         self._newcomers = Newcomers(find)
@@ -173,6 +175,7 @@ class PolicyVictims(Victims[Entry]):
 
         self.settle_earlier()
         self._changing(forget_each, after_notes=True)
+        self.on_forget(keys)
 
     def drain_notes(self) -> None:
         """Apply recorded reads to the policy, and release the lock now and then."""

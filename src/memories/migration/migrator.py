@@ -193,10 +193,14 @@ class Migrator:
             self._flushed_front_at = now
             hierarchy.catalog.flush_front()
         states = {}
+        for victims in hierarchy.tiers.victims():
+            victims.drain_notes()
+        hot = hierarchy.tiers.volatile[TierName.HOT]
+        if hot.pool is not None:
+            hot.pool.align()
         for name in (TierName.HOT, TierName.WARM):
             tier = hierarchy.tiers.volatile[name]
             tier.hit_clock.record(now)
-            tier.victims.drain_notes()
             used, effective = tier.budget.used, tier.budget.effective
             headroom = int(self.settings.low_watermark * effective) - used
             exchange = effective // EXCHANGE_SHARE
@@ -229,11 +233,14 @@ class Migrator:
 
     def _promote_entries(self, hierarchy: Hierarchy, entries: Sequence[Entry]) -> None:
         """Move entries of warm to hot, together as far as that is possible."""
-        admits = hierarchy.tiers[TierName.HOT].admits
-        admitted = [one for one in entries if admits(one.key, one.size, hits=one.hits)]
-        for entry in hierarchy.try_move_batch(admitted, TierName.HOT, Cause.HIT).left:
+        hot, may_evict = hierarchy.tiers.volatile[TierName.HOT], None
+        if hot.pool is None:
+            entries = [one for one in entries if hot.admits(one.key, one.size, hits=one.hits)]
+        else:
+            may_evict = _none  # For a rank in the pool nothing leaves it.
+        for entry in hierarchy.try_move_batch(entries, TierName.HOT, Cause.HIT).left:
             try:
-                hierarchy.try_move(entry, TierName.HOT, Cause.HIT)
+                hierarchy.try_move(entry, TierName.HOT, Cause.HIT, may_evict=may_evict)
             except TierFullError:
                 continue  # Another value took the room; this one stays until there is more.
 
@@ -245,9 +252,11 @@ class Migrator:
         outcome = hierarchy.try_move_batch(entries, TierName.WARM, Cause.IDLE)
         for entry in outcome.done:
             self.planner.record_demotion(entry, accessed[entry.key])
+        pooled = hierarchy.tiers.volatile[TierName.HOT].pool is not None
         for entry in outcome.left:
             try:
-                if hierarchy.try_move(entry, TierName.WARM, Cause.IDLE):
+                may_evict = _none if pooled else None
+                if hierarchy.try_move(entry, TierName.WARM, Cause.IDLE, may_evict=may_evict):
                     self.planner.record_demotion(entry, accessed[entry.key])
             except TierFullError:
                 continue  # Another value took the room; this one stays until there is more.
@@ -260,12 +269,15 @@ class Migrator:
         for name, tier in hierarchy.tiers.items():
             if name is TierName.GLACIER:
                 continue
-            effective = tier.budget.effective
+            if isinstance(tier, VolatileTier) and tier.pool and name is TierName.HOT:
+                continue  # Warm stands for the pool.
+            account = tier.account
+            effective = account.effective
             high, low = self.settings.high_watermark, self.settings.low_watermark
             if name.durable:
                 # Values that leave cold are slow to read afterwards, so only a few leave at a time.
                 low = max(low, high - DURABLE_BAND)
-            if tier.budget.used > high * effective:
+            if account.used > high * effective:
                 hierarchy.drain(name, int(low * effective), MOVED_AT_ONCE, self._pause)
 
     def _promote(self, hierarchy: Hierarchy) -> None:
@@ -424,6 +436,11 @@ class Migrator:
         now = self._clock.monotonic()
         self._paused_until = now + BACKOFF_SECONDS
         hierarchy.events.emit(Failed("", now, "migration", error))
+
+
+def _none(victim: Entry | Record) -> bool:
+    del victim
+    return False
 
 
 def _suits(tier: VolatileTier, entry: Entry) -> bool:

@@ -15,15 +15,16 @@ class MigrationSettings:
 
     Attributes:
         interval_seconds: Between two runs.
-        high_watermark: Share of a tier's effective capacity above which values are moved down.
+        high_watermark: Share of a tier's effective capacity above which values are moved down; of
+            hot and warm together, where hot is in RAM.
         low_watermark: Share at which this stops.
         promote: Whether values that are read move to faster tiers.
         demote_idle: Whether values that are not read leave the hot tier.
     """
 
     interval_seconds: float = 0.1
-    high_watermark: float = 0.95
-    low_watermark: float = 0.85
+    high_watermark: float = 0.99
+    low_watermark: float = 0.98
     promote: bool = True
     demote_idle: bool = True
 

@@ -34,9 +34,9 @@ class Watched(LruPolicy):
         super().remove(node)  # type: ignore[arg-type]
 
 
-def made(policy: str = "auto", *, hot: str = "100 MB") -> MemoryManager:
+def made(policy: str = "auto", *, hot: str = "100 MB", warm: str = "1 GB") -> MemoryManager:
     """Return a manager whose background does nothing."""
-    return MemoryManager(hot, "1 GB", eviction_policy=policy, migration=False, prefetch="off")
+    return MemoryManager(hot, warm, eviction_policy=policy, migration=False, prefetch="off")
 
 
 def waiting(manager: MemoryManager) -> newcomers.Newcomers:
@@ -93,7 +93,7 @@ def test_newcomers_leave_in_the_order_in_which_they_came() -> None:
 
 def test_little_waits_when_a_tier_is_nearly_full() -> None:
     """Otherwise the first decision would take as long as all insertions together."""
-    with made(hot="1 MB") as manager:
+    with made(hot="1 MB", warm="1 B") as manager:
         most = 0
         for number in range(COUNT * 17 // 10):
             manager.store(f"k{number}", number)
