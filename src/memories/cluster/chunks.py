@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -92,9 +92,16 @@ class ChunkStore(ABC):
         """Return for each chunk the nodes that must run a command which expires or removes it."""
 
     def write(
-        self, upload: ChunkUpload, chunk_bytes: int, segments: Sequence[memoryview]
+        self,
+        upload: ChunkUpload,
+        chunk_bytes: int,
+        segments: Sequence[memoryview],
+        *,
+        ttl_ms: int | None = None,
     ) -> tuple[int, ...]:
         """Write a frame as the chunks of `upload`, each to enough nodes, and return their sums.
+
+        With `ttl_ms` the nodes remove them after so many milliseconds.
 
         Raises:
             ReplicationError: a chunk is on too few nodes; the chunks already written are removed.
@@ -104,7 +111,9 @@ class ChunkStore(ABC):
         plan = self.plan_write(names)
 
         def send(node: Node, indices: Sequence[int]) -> NodeTransfer:
-            return self.send(node, indices, [("SET", names[i], tuple(chunks[i])) for i in indices])
+            ending = () if ttl_ms is None else ("PX", ttl_ms)
+            commands = [("SET", names[i], tuple(chunks[i]), *ending) for i in indices]
+            return self.send(node, indices, commands)
 
         try:
             while targets := plan.next_targets():
@@ -123,9 +132,13 @@ class ChunkStore(ABC):
             CorruptDataError: a chunk is damaged or missing on every node that may have it.
             UnavailableError: no sound copy of a chunk can be reached.
         """
+        spans = enumerate(manifest.spans())
+        self.read_some(manifest, {index: frame[start:stop] for index, (start, stop) in spans})
+
+    def read_some(self, manifest: ChunkManifest, views: Mapping[int, memoryview]) -> None:
+        """Fill each view with the chunk of that index; raises like `read`."""
         names = manifest.upload.names()
-        views = [frame[start:stop] for start, stop in manifest.spans()]
-        plan = _ReadPlan(self.placement(), names)
+        plan = _ReadPlan(self.placement(), names, views)
 
         def receive(node: Node, indices: Sequence[int]) -> NodeTransfer:
             return _receive(node, indices, names, views, manifest.sums)
@@ -173,10 +186,12 @@ class ChunkStore(ABC):
 class _ReadPlan:
     """Decides which chunks are requested from which nodes next."""
 
-    def __init__(self, placement: ChunkPlacement, names: Sequence[bytes]) -> None:
-        self._untried = [placement.usable_first(name) for name in names]
-        self._likely = [_likely(placement, name) for name in names]
-        self._wanted = set(range(len(names)))
+    def __init__(
+        self, placement: ChunkPlacement, names: Sequence[bytes], wanted: Iterable[int]
+    ) -> None:
+        self._wanted = set(wanted)
+        self._untried = {i: placement.usable_first(names[i]) for i in self._wanted}
+        self._likely = {i: _likely(placement, names[i]) for i in self._wanted}
         self._damaged: set[int] = set()
         self._reasons: dict[str, str] = {}
 
@@ -221,7 +236,7 @@ def _receive(
     node: Node,
     indices: Sequence[int],
     names: Sequence[bytes],
-    views: Sequence[memoryview],
+    views: Mapping[int, memoryview],
     sums: Sequence[int],
 ) -> NodeTransfer:
     done: list[int] = []

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import msgspec
 import xxhash
 
-from memories.cluster.register_format import CHUNK_PREFIX
+from memories.cluster.register_format import CHUNK_PREFIX, RegisterKind
+from memories.cluster.value_terms import TERMS_BYTES
 from memories.errors import CorruptDataError
 
 UPLOAD_SECONDS = 3 * 3600.0  # The longest that an upload may take from its id to its manifest.
@@ -83,6 +84,19 @@ def read_upload(body: bytes | memoryview) -> ChunkUpload:
     if len(fixed) != _FIXED or len(upload) * 2 != UPLOAD_DIGITS:
         raise CorruptDataError("a manifest on a node is damaged")
     return ChunkUpload(fixed[:UPLOAD_DIGITS], count)
+
+
+def upload_of_register(kind: RegisterKind, body: bytes | memoryview) -> ChunkUpload | None:
+    """Return the upload that a register refers to; None for a value of its own, or a tombstone.
+
+    The beginning of its body is enough.
+
+    Raises:
+        CorruptDataError: it is damaged.
+    """
+    if not kind.is_manifest:
+        return None
+    return read_upload(body[TERMS_BYTES:] if kind.has_terms else body)
 
 
 def read_manifest(body: bytes | memoryview) -> ChunkManifest:

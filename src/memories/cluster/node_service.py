@@ -11,12 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from memories.cluster.chunks import ChunkStore
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import EvictingNodeError, Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.freshness import Freshness
 from memories.cluster.near_cache.invalidation import InvalidationListener, ListenerQuorum
+from memories.cluster.register_api import Registers
+from memories.cluster.register_format import name_prefix
 from memories.cluster.repair_report import RepairReport
+from memories.cluster.settling import Settling
 from memories.cluster.store import FrameStore
 from memories.errors import ClosedError, ForkedError, UnavailableError
 from memories.foundation.clock import Clock
@@ -33,7 +37,8 @@ _MAINTENANCE_SECONDS = 0.25
 class NodeService(ABC):
     """What a manager needs from its nodes."""
 
-    store: FrameStore
+    registers: Registers
+    chunks: ChunkStore
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -42,7 +47,10 @@ class NodeService(ABC):
         self.holds_lock: Callable[[], bool] = holds_none  # Whether this thread holds any lock.
         self._ended = Latch()
         self._maintenance = Periodic(
-            self.maintain, "nodes-maintenance", seconds=_MAINTENANCE_SECONDS
+            self._do_turn, "nodes-maintenance", seconds=_MAINTENANCE_SECONDS
+        )
+        self._settling = Settling(
+            lambda ended: self.registers.settle(ended), clock.monotonic, clock.wall
         )
         self._freshness: Freshness | None = None
         self._listener: InvalidationListener | None = None
@@ -57,11 +65,19 @@ class NodeService(ABC):
         """Start the maintenance thread, which ends with the service."""
         self._maintenance.start()
 
-    def start_near_cache(self, freshness: Freshness) -> None:
+    def frames(self, namespace: str) -> FrameStore:
+        """Return the store of the frames of one namespace."""
+        return FrameStore(self.registers, self.chunks, self.clock, self._settling, namespace)
+
+    def start_near_cache(self, freshness: Freshness, namespace: str) -> None:
         """Invalidate local copies from now on, as the nodes report writes."""
         self._freshness = freshness
         self._listener = InvalidationListener(
-            freshness, self.nodes, self.listener_quorums, self.clock.monotonic
+            freshness,
+            self.nodes,
+            self.listener_quorums,
+            self.clock.monotonic,
+            prefix=name_prefix(namespace),
         )
         self._listener.start()
 
@@ -127,6 +143,8 @@ class NodeService(ABC):
 
     def close(self) -> None:
         """End threads and connections. Idempotent."""
+        if not self.forked and not self.closed and self._settling:
+            self._settling.run()  # Else what was deleted a moment ago would stay until a repair.
         self._ended.set()
         self._maintenance.stop(0.0)
         self.workers.close(0.0)
@@ -140,6 +158,11 @@ class NodeService(ABC):
     @abstractmethod
     def disconnect(self) -> None:
         """Close all connections."""
+
+    def _do_turn(self) -> None:
+        self.maintain()
+        if self._settling.due:
+            self.workers.submit(self._settling.run)
 
     def _probe(self, node: Node, *, refuse_evicting: bool = False) -> None:
         """Ask a node whether it answers, and note on it why it does not.

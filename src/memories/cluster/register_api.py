@@ -24,6 +24,7 @@ class FoundRegister(NamedTuple):
     version: RegisterVersion
     kind: RegisterKind
     body: memoryview | None
+    expires_ms: int = 0  # Set where there is no body; else the body has it.
 
 
 class WrittenRegister(NamedTuple):
@@ -55,6 +56,13 @@ class Registers(ABC):
 
         The exceptions are `UnavailableError` (nothing was stored), `ReplicationError` (in doubt)
         and `ConflictError` (the register is not at `if_version`).
+        """
+
+    @abstractmethod
+    def settle(self, ended: Mapping[bytes, RegisterVersion]) -> set[bytes]:
+        """Let the tombstones of these versions vanish from the nodes after a while.
+
+        Returns the names that need nothing more; the others must be given again.
         """
 
     @abstractmethod

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from memories.cluster.manifest import ChunkUpload, read_upload
+from memories.cluster.manifest import ChunkUpload, upload_of_register
 from memories.cluster.register_format import (
     HEADER_BYTES,
+    PEEK_BYTES,
     RegisterHeader,
     RegisterKind,
     read_body,
     read_header,
 )
+from memories.cluster.value_terms import read_expiry
 from memories.cluster.versions import ABSENT, RegisterVersion
 
 
@@ -21,6 +23,7 @@ class RegisterCopy(NamedTuple):
     header: RegisterHeader | None  # None if the node has no such register.
     data: bytes | None  # All bytes, or None where only the beginning was requested.
     upload: ChunkUpload | None
+    expires_ms: int = 0  # Since the epoch; 0 for never.
 
     @property
     def version(self) -> RegisterVersion:
@@ -39,6 +42,7 @@ def read_copy(name: bytes, reply: bytes | None, *, whole: bool) -> RegisterCopy:
     header = read_header(name, reply)
     if whole:
         read_body(name, header, reply)
-    upload = read_upload(reply[HEADER_BYTES:]) if header.kind is RegisterKind.MANIFEST else None
+    upload = upload_of_register(header.kind, reply[HEADER_BYTES:PEEK_BYTES])
+    expires_ms = read_expiry(reply[HEADER_BYTES:PEEK_BYTES]) if header.kind.has_terms else 0
     complete = whole or header.kind is RegisterKind.TOMBSTONE
-    return RegisterCopy(header, reply if complete else None, upload)
+    return RegisterCopy(header, reply if complete else None, upload, expires_ms)

@@ -32,6 +32,18 @@ class RegisterKind(Enum):
     VALUE = b"v"  # A frame follows.
     MANIFEST = b"m"  # A manifest follows; the frame is stored as chunks.
     TOMBSTONE = b"t"  # The key was deleted.
+    VALUE_WITH_TERMS = b"w"  # A frame, with `value_terms` around it.
+    MANIFEST_WITH_TERMS = b"n"  # A manifest, with `value_terms` around it.
+
+    @property
+    def is_manifest(self) -> bool:
+        """Return whether the frame is stored as chunks."""
+        return self is RegisterKind.MANIFEST or self is RegisterKind.MANIFEST_WITH_TERMS
+
+    @property
+    def has_terms(self) -> bool:
+        """Return whether there are terms around the content."""
+        return self is RegisterKind.VALUE_WITH_TERMS or self is RegisterKind.MANIFEST_WITH_TERMS
 
 
 class RegisterHeader(NamedTuple):
@@ -46,14 +58,22 @@ _KINDS = {kind.value: kind for kind in RegisterKind}  # A dict is faster than th
 _VALUES = {kind: kind.value for kind in RegisterKind}
 
 
-def register_name(key: str) -> bytes:
+def name_prefix(namespace: str = "") -> bytes:
+    """Return what the names of all registers of a namespace start with.
+
+    Keys contain no NUL. So a key without a namespace cannot be taken for one in a namespace.
+    """
+    return PREFIX + (b"\0%b\0" % namespace.encode() if namespace else b"")
+
+
+def register_name(key: str, namespace: str = "") -> bytes:
     """Return the name of the register of `key` on a node."""
-    return PREFIX + key.encode()
+    return name_prefix(namespace) + key.encode()
 
 
 def key_of(name: bytes) -> str:
-    """Return the key whose register has this name."""
-    return name[len(PREFIX) :].decode()
+    """Return the key whose register has this name, with its namespace and a colon in front."""
+    return _key_text(name).decode()
 
 
 def pack_register(
@@ -101,7 +121,11 @@ def read_body(name: bytes, header: RegisterHeader, data: Any) -> memoryview:
 
 def key_text(name: bytes) -> str:
     """Return the key of a register as a message shows it."""
-    return repr(name[len(PREFIX) :].decode(errors="replace")[:200])
+    return repr(_key_text(name).decode(errors="replace")[:200])
+
+
+def _key_text(name: bytes) -> bytes:
+    return name[len(PREFIX) :].removeprefix(b"\0").replace(b"\0", b":", 1)
 
 
 def _head_sum(name: bytes, lead: bytes) -> bytes:

@@ -24,6 +24,7 @@ from memories.cluster.register_format import (
     key_of,
 )
 from memories.cluster.repair_report import RepairReport
+from memories.cluster.value_terms import is_expired, split_terms
 from memories.cluster.versions import RegisterVersion
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 from memories.progress import Progress
@@ -135,6 +136,9 @@ class RepairWalk:
             if copy.header.kind is RegisterKind.TOMBSTONE:
                 if copy.version.at_seconds < self._began - TOMBSTONE_SECONDS:
                     self._old_tombstones[name] = copy.version
+            elif is_expired(copy.expires_ms, self._began):
+                if copy.expires_ms / 1000 < self._began - TOMBSTONE_SECONDS:
+                    self._old_tombstones[name] = copy.version
             elif copy.upload is not None:
                 self._live_uploads.add(copy.upload.id)
                 self._visit_chunks(name, copy)
@@ -143,7 +147,11 @@ class RepairWalk:
         try:
             if copy.data is None:
                 raise CorruptDataError("its manifest cannot be read")
-            manifest = read_manifest(memoryview(copy.data)[HEADER_BYTES:])
+            assert copy.header is not None
+            body = memoryview(copy.data)[HEADER_BYTES:]
+            if copy.header.kind.has_terms:
+                _, body = split_terms(body)
+            manifest = read_manifest(body)
             done = self._replicas.repair_chunks(manifest, deep=self._deep)
         except (MemoriesError, ReplyError) as error:
             self.report.add_unreadable(key_of(name))

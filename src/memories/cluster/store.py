@@ -5,8 +5,8 @@ A large value becomes visible when its register is written, and so as a whole, l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from memories.cluster.chunks import ChunkStore
 from memories.cluster.manifest import (
@@ -17,7 +17,15 @@ from memories.cluster.manifest import (
     read_manifest,
 )
 from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
-from memories.cluster.register_format import RegisterKind, key_of, register_name
+from memories.cluster.register_format import PREFIX, RegisterKind, name_prefix
+from memories.cluster.settling import Settling
+from memories.cluster.value_terms import (
+    NO_TERMS,
+    ValueTerms,
+    is_expired,
+    read_expiry,
+    split_terms,
+)
 from memories.cluster.versions import RegisterVersion
 from memories.codecs.buffers import allocate, view_bytes
 from memories.errors import (
@@ -29,6 +37,11 @@ from memories.errors import (
 )
 from memories.foundation.clock import Clock
 
+T = TypeVar("T")
+# Returns the bytes of a frame from each start to each stop.
+Fetch = Callable[[Sequence[tuple[int, int]]], Sequence[memoryview]]
+
+_CHUNK_GRACE_MS = 60_000  # Chunks outlive their value: a read that began before it expired ends.
 _READ_ATTEMPTS = 5  # Reads of a value that is replaced during each of them.
 
 
@@ -37,18 +50,41 @@ class StoredFrame(NamedTuple):
 
     version: RegisterVersion
     frame: memoryview
+    terms: ValueTerms = NO_TERMS
+
+
+class FrameInfo(NamedTuple):
+    """What a register says of a frame."""
+
+    version: RegisterVersion
+    nbytes: int
+    terms: ValueTerms
 
 
 class FrameStore:
-    """Stores, reads and deletes frames by key."""
+    """Stores, reads and deletes frames by key, in one namespace of the nodes."""
 
-    def __init__(self, registers: Registers, chunks: ChunkStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        registers: Registers,
+        chunks: ChunkStore,
+        clock: Clock,
+        settling: Settling,
+        namespace: str = "",
+    ) -> None:
         self._registers = registers
         self._chunks = chunks
         self._clock = clock
+        self._settling = settling
+        self._prefix = name_prefix(namespace)
 
     def put(
-        self, key: str, segments: Sequence[memoryview], *, if_version: int | None = None
+        self,
+        key: str,
+        segments: Sequence[memoryview],
+        *,
+        terms: ValueTerms = NO_TERMS,
+        if_version: int | None = None,
     ) -> RegisterVersion:
         """Store the frame that `segments` form one after the other.
 
@@ -57,14 +93,17 @@ class FrameStore:
             ReplicationError: it is on fewer nodes than required.
             ConflictError: the key is not at `if_version`.
         """
-        name = register_name(key)
+        name = self._name(key)
         nbytes = sum(segment.nbytes for segment in segments)
         if nbytes <= INLINE_BYTES:
-            body = RegisterBody(RegisterKind.VALUE, segments)
-            return self._write_one(name, body, if_version)
+            return self._write_one(name, _value_body(segments, terms), terms, if_version)
         upload, chunk_bytes = new_upload(nbytes, self._clock.wall())
         began = self._clock.monotonic()
-        sums = self._chunks.write(upload, chunk_bytes, segments)
+        ttl_ms = None
+        if terms.expires_ms:
+            left = terms.expires_ms - self._clock.wall() * 1000
+            ttl_ms = max(1, int(left) + _CHUNK_GRACE_MS)
+        sums = self._chunks.write(upload, chunk_bytes, segments, ttl_ms=ttl_ms)
         if self._clock.monotonic() - began > UPLOAD_SECONDS:
             self._chunks.remove(upload)
             raise UnavailableError(
@@ -73,9 +112,7 @@ class FrameStore:
             )
         manifest = ChunkManifest(upload, nbytes, chunk_bytes, sums).pack()
         try:
-            return self._write_one(
-                name, RegisterBody(RegisterKind.MANIFEST, [memoryview(manifest)]), if_version
-            )
+            return self._write_one(name, _manifest_body(manifest, terms), terms, if_version)
         except (UnavailableError, ConflictError) as error:
             # After a ReplicationError the write is in doubt: a node may have the manifest.
             if not isinstance(error, ReplicationError):
@@ -83,22 +120,23 @@ class FrameStore:
             raise
 
     def put_many(
-        self, frames: Mapping[str, Sequence[memoryview]]
+        self, frames: Mapping[str, Sequence[memoryview]], *, terms: ValueTerms = NO_TERMS
     ) -> dict[str, RegisterVersion | Exception]:
         """Store many frames; the small ones take few requests to each node."""
         results: dict[str, RegisterVersion | Exception] = {}
         small = {
-            key: RegisterBody(RegisterKind.VALUE, segments)
+            key: _value_body(segments, terms)
             for key, segments in frames.items()
             if sum(segment.nbytes for segment in segments) <= INLINE_BYTES
         }
-        outcomes = self._registers.write({register_name(key): small[key] for key in small})
+        outcomes = self._registers.write({self._name(key): small[key] for key in small})
         for key in frames:
             if key in small:
-                results[key] = self._expire_replaced(outcomes[register_name(key)])
+                name = self._name(key)
+                results[key] = self._finish_write(name, outcomes[name], terms)
                 continue
             try:
-                results[key] = self.put(key, frames[key])
+                results[key] = self.put(key, frames[key], terms=terms)
             except UnavailableError as error:
                 results[key] = error
         return results
@@ -118,9 +156,36 @@ class FrameStore:
 
     def get_many(self, keys: Iterable[str]) -> dict[str, StoredFrame | Exception]:
         """Return the newest frame of each key, or the error that explains why there is none."""
-        names = {register_name(key): key for key in keys}
+        names = {self._name(key): key for key in keys}
         found = self._registers.read(list(names))
         return {key: self._to_frame(key, found[name]) for name, key in names.items()}
+
+    def read_part(self, key: str, read: Callable[[Fetch, int], T]) -> T:
+        """Return `read(fetch, nbytes)` of the newest frame of `key`; raises like `get`.
+
+        `fetch` returns ranges of its bytes; of a large value only the chunks that they touch are
+        received.
+        """
+        name = self._name(key)
+        found = self._registers.read([name])[name]
+        for _ in range(_READ_ATTEMPTS):
+            present = self._require_present(key, found)
+            try:
+                return read(*self._open_ranges(present))
+            except (CorruptDataError, UnavailableError):
+                newer = self._registers.read([name])[name]  # As in `_to_frame`.
+                if isinstance(newer, FoundRegister) and newer.version == present.version:
+                    raise
+                found = newer
+        raise _replaced_error(key)
+
+    def info(self, key: str) -> FrameInfo:
+        """Return what the register of `key` says of its frame; raises like `get`."""
+        name = self._name(key)
+        found = self._require_present(key, self._registers.read([name])[name])
+        terms, body = _split_body(found)
+        nbytes = read_manifest(body).nbytes if found.kind.is_manifest else body.nbytes
+        return FrameInfo(found.version, nbytes, terms)
 
     def delete(self, key: str) -> RegisterVersion:
         """Delete `key`, by a tombstone in its register.
@@ -130,17 +195,41 @@ class FrameStore:
             UnavailableError: too few nodes answer; nothing has changed.
             ReplicationError: the tombstone is on fewer nodes than required.
         """
-        name = register_name(key)
-        found = _raise_or_return(self._registers.read([name], fetch=False)[name])
-        if found is None or found.kind is RegisterKind.TOMBSTONE:
-            raise absent_error(key)
-        return self._write_one(name, RegisterBody(RegisterKind.TOMBSTONE), None)
+        (error,) = self.delete_many([key]).values()
+        if isinstance(error, Exception):
+            raise error
+        return error
+
+    def delete_many(self, keys: Iterable[str]) -> dict[str, RegisterVersion | Exception]:
+        """Delete keys; the result of each is its tombstone, or the error that `delete` raises."""
+        names = {self._name(key): key for key in keys}
+        found = self._registers.read(list(names), fetch=False)
+        results: dict[str, RegisterVersion | Exception] = {}
+        bodies: dict[bytes, RegisterBody] = {}
+        for name, key in names.items():
+            one = found[name]
+            if isinstance(one, Exception):
+                results[key] = one
+            elif self._is_present(name, one):
+                bodies[name] = RegisterBody(RegisterKind.TOMBSTONE)
+            else:
+                results[key] = absent_error(key)
+        for name, outcome in self._registers.write(bodies).items() if bodies else ():
+            results[names[name]] = self._finish_write(name, outcome, NO_TERMS, deleted=True)
+        return results
 
     def versions(self, keys: Iterable[str]) -> dict[str, RegisterVersion | Exception | None]:
         """Return the newest version of each key, None where it is absent, without its value."""
-        names = {register_name(key): key for key in keys}
+        names = {self._name(key): key for key in keys}
         found = self._registers.read(list(names), fetch=False)
-        return {key: _version(found[name]) for name, key in names.items()}
+        results: dict[str, RegisterVersion | Exception | None] = {}
+        for name, key in names.items():
+            one = found[name]
+            if one is None or isinstance(one, Exception):
+                results[key] = one
+            else:
+                results[key] = one.version if self._is_present(name, one) else None
+        return results
 
     def scan(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with `prefix`, ordered by their UTF-8 bytes.
@@ -150,46 +239,101 @@ class FrameStore:
         Raises:
             UnavailableError: too few nodes answer to list all of them.
         """
-        names = sorted({n for batch in self._registers.scan(prefix.encode()) for n in batch})
-        for start in range(0, len(names), 500):
-            found = self._registers.read(names[start : start + 500], fetch=False)
-            for name, one in found.items():
-                present = _raise_or_return(one)
-                if present is not None and present.kind is not RegisterKind.TOMBSTONE:
-                    yield key_of(name)
+        batches = self._registers.scan(self._name(prefix)[len(PREFIX) :])
+        listed = {name for batch in batches for name in batch}
+        start = len(self._prefix)
+        names = sorted(name for name in listed if name[start : start + 1] != b"\0")
+        for at in range(0, len(names), 500):
+            found = self._registers.read(names[at : at + 500], fetch=False)
+            for name in names[at : at + 500]:
+                one = found[name]
+                if isinstance(one, Exception):
+                    raise one
+                if self._is_present(name, one):
+                    yield name[start:].decode()
+
+    def clear(self, prefix: str = "") -> int:
+        """Delete all keys that start with `prefix`, and return how many there were.
+
+        Raises:
+            UnavailableError: too few nodes answer; some keys may have been deleted.
+        """
+        keys = list(self.scan(prefix))
+        count = 0
+        for at in range(0, len(keys), 500):
+            for outcome in self.delete_many(keys[at : at + 500]).values():
+                if isinstance(outcome, Exception) and not isinstance(outcome, KeyNotFoundError):
+                    raise outcome
+                count += not isinstance(outcome, Exception)
+        return count
+
+    def _name(self, key: str) -> bytes:
+        return self._prefix + key.encode()
+
+    def _is_present(self, name: bytes, found: FoundRegister | None) -> bool:
+        """Return whether a register holds a value; if it held one, let it vanish."""
+        if found is None:
+            return False
+        if found.kind is RegisterKind.TOMBSTONE:
+            self._settling.deleted(name, found.version)
+            return False
+        expires_ms = _expiry_of(found)
+        if is_expired(expires_ms, self._clock.wall()):
+            self._settling.expires(name, found.version, expires_ms)
+            return False
+        return True
+
+    def _require_present(self, key: str, found: FoundRegister | Exception | None) -> FoundRegister:
+        if isinstance(found, Exception):
+            raise found
+        if found is None or not self._is_present(self._name(key), found):
+            raise absent_error(key)
+        return found
 
     def _write_one(
-        self, name: bytes, body: RegisterBody, if_version: int | None
+        self, name: bytes, body: RegisterBody, terms: ValueTerms, if_version: int | None
     ) -> RegisterVersion:
         outcome = self._registers.write({name: body}, if_version=if_version)[name]
-        result = self._expire_replaced(outcome)
+        result = self._finish_write(name, outcome, terms)
         if isinstance(result, Exception):
             raise result
         return result
 
-    def _expire_replaced(self, outcome: WrittenRegister | Exception) -> RegisterVersion | Exception:
+    def _finish_write(
+        self,
+        name: bytes,
+        outcome: WrittenRegister | Exception,
+        terms: ValueTerms,
+        *,
+        deleted: bool = False,
+    ) -> RegisterVersion | Exception:
         """Expire the chunks that a write replaced; return its version, or its error."""
         if isinstance(outcome, Exception):
             return outcome
         if outcome.replaced is not None:
             self._chunks.expire(outcome.replaced)
+        if deleted:
+            self._settling.deleted(name, outcome.version)
+        elif terms.expires_ms:
+            self._settling.expires(name, outcome.version, terms.expires_ms)
         return outcome.version
 
     def _to_frame(
         self, key: str, found: FoundRegister | Exception | None
     ) -> StoredFrame | Exception:
-        name = register_name(key)
-        error: Exception = UnavailableError(f"{key[:200]!r} is replaced faster than it can be read")
+        name = self._name(key)
+        error: Exception = _replaced_error(key)
         for _ in range(_READ_ATTEMPTS):
             if isinstance(found, Exception):
                 return found
-            if found is None or found.kind is RegisterKind.TOMBSTONE:
+            if found is None:
                 return absent_error(key)
-            assert found.body is not None
-            if found.kind is RegisterKind.VALUE:
-                return StoredFrame(found.version, found.body)
             try:
-                return StoredFrame(found.version, self._read_chunks(found.body))
+                if not self._is_present(name, found):
+                    return absent_error(key)
+                terms, body = _split_body(found)
+                frame = self._read_chunks(body) if found.kind.is_manifest else body
+                return StoredFrame(found.version, frame, terms)
             except (CorruptDataError, UnavailableError) as fault:
                 # Thread 1 has read the manifest. Thread 2 replaces the value, and its chunks
                 # expire. Thread 1 reads the register again, and finds a newer version.
@@ -199,6 +343,27 @@ class FrameStore:
                     return error
                 found = newer
         return error
+
+    def _open_ranges(self, found: FoundRegister) -> tuple[Fetch, int]:
+        _, body = _split_body(found)
+        if not found.kind.is_manifest:
+            return (lambda spans: [body[start:stop] for start, stop in spans]), body.nbytes
+        manifest = read_manifest(body)
+        received: dict[int, memoryview] = {}
+
+        def fetch(spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+            size = manifest.chunk_bytes
+            touched = {i for start, stop in spans for i in range(start // size, -(-stop // size))}
+            limits = list(manifest.spans())
+            missing = {
+                index: view_bytes(allocate(limits[index][1] - limits[index][0]))
+                for index in touched - received.keys()
+            }
+            self._chunks.read_some(manifest, missing)
+            received.update(missing)
+            return [_cut(received, size, start, stop) for start, stop in spans]
+
+        return fetch, manifest.nbytes
 
     def _read_chunks(self, body: memoryview) -> memoryview:
         manifest = read_manifest(body)
@@ -212,13 +377,41 @@ def absent_error(key: str) -> KeyNotFoundError:
     return KeyNotFoundError(f"{key[:200]!r} is not on the nodes")
 
 
-def _raise_or_return(found: FoundRegister | Exception | None) -> FoundRegister | None:
-    if isinstance(found, Exception):
-        raise found
-    return found
+def _replaced_error(key: str) -> UnavailableError:
+    return UnavailableError(f"{key[:200]!r} is replaced faster than it can be read")
 
 
-def _version(found: FoundRegister | Exception | None) -> RegisterVersion | Exception | None:
-    if found is None or isinstance(found, Exception):
-        return found
-    return None if found.kind is RegisterKind.TOMBSTONE else found.version
+def _value_body(segments: Sequence[memoryview], terms: ValueTerms) -> RegisterBody:
+    if terms == NO_TERMS:
+        return RegisterBody(RegisterKind.VALUE, segments)
+    before, behind = terms.pack()
+    return RegisterBody(RegisterKind.VALUE_WITH_TERMS, [before, *segments, behind])
+
+
+def _manifest_body(manifest: bytes, terms: ValueTerms) -> RegisterBody:
+    if terms == NO_TERMS:
+        return RegisterBody(RegisterKind.MANIFEST, [memoryview(manifest)])
+    before, behind = terms.pack()
+    return RegisterBody(RegisterKind.MANIFEST_WITH_TERMS, [before, memoryview(manifest), behind])
+
+
+def _split_body(found: FoundRegister) -> tuple[ValueTerms, memoryview]:
+    assert found.body is not None
+    return split_terms(found.body) if found.kind.has_terms else (NO_TERMS, found.body)
+
+
+def _expiry_of(found: FoundRegister) -> int:
+    if found.body is None or not found.kind.has_terms:
+        return found.expires_ms
+    return read_expiry(found.body)
+
+
+def _cut(chunks: Mapping[int, memoryview], size: int, start: int, stop: int) -> memoryview:
+    """Return a range of a frame from its chunks; it is copied if it is in more than one."""
+    first, last = start // size, max(start, stop - 1) // size
+    pieces = [
+        chunks[index][max(0, start - index * size) : stop - index * size]
+        for index in range(first, last + 1)
+        if start < stop
+    ]
+    return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))

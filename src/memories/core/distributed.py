@@ -1,15 +1,18 @@
 """A manager with a second key space, replicated on nodes.
 
 Values on the nodes are independent of the tiers. This module turns values into frames and back;
-`cluster` does everything else about nodes.
+`cluster` does everything else about nodes. Longer than 600 lines because it documents each call of
+the public class.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any, Unpack
 
+import msgspec
 from numpy import ndarray
 
 from memories import codecs
@@ -20,16 +23,21 @@ from memories.cluster.node_service import NodeService
 from memories.cluster.plain_body import is_plain, pack_plain, read_plain
 from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.store import StoredFrame
+from memories.cluster.store import Fetch, StoredFrame
+from memories.cluster.value_terms import NO_TERMS, ValueTerms
 from memories.codecs import main_classes
+from memories.core.distributed_view import DistributedInfo, DistributedView
 from memories.core.explain import describe
 from memories.core.manager import MemoryManager
 from memories.core.near_cache import MOST_DROPPED, NearCacheStore
+from memories.core.read_options import ReadOptions
 from memories.core.value_reader import MISSING
 from memories.engine.front_cache import EXACT_HITS
 from memories.engine.payload import Payload
 from memories.errors import (
     UNREADABLE,
+    InvalidKeyError,
+    InvalidKeyTypeError,
     InvalidOptionError,
     KeyNotFoundError,
     UnsupportedTypeError,
@@ -42,9 +50,11 @@ from memories.frames.signing import Keyring
 from memories.frames.store_binding import Signature
 from memories.frames.writer import pack
 from memories.model.events import Event, Removed
-from memories.options.choices import ManagerOptions
+from memories.options.choices import ArrayLibrary, ManagerOptions
 from memories.options.configured_constructor import configured
+from memories.options.metadata import unpack
 from memories.options.settings import check_items, check_several
+from memories.options.store_terms import make_terms
 from memories.progress import ProgressChoice, chosen
 
 NAMED_KEYS = 10  # In the note of a call with many keys.
@@ -62,6 +72,8 @@ class DistributedMemoryManager(MemoryManager):
         nodes: Servers that speak the protocol of Valkey and Redis: `"host:port"` or a `redis://`,
             `rediss://`, `valkey://` or `unix://` URL. Either plain servers or members of a Cluster.
         replication_factor: The number of nodes that store each value.
+        namespace: A key space of its own on the nodes: managers with another one neither see nor
+            remove its keys.
         node_options: `user`, `password` and `tls` of all nodes whose URLs have none.
         allow_eviction: Accept nodes that are configured to drop values when they are full.
         strict_replication: Refuse writes to a primary of a Cluster whose replicas are gone, instead
@@ -82,6 +94,7 @@ class DistributedMemoryManager(MemoryManager):
         *sizes: Any,
         nodes: Sequence[str],
         replication_factor: int = 2,
+        namespace: str = "",
         node_options: Mapping[str, Any] | None = None,
         allow_eviction: bool = False,
         strict_replication: bool = False,
@@ -90,7 +103,7 @@ class DistributedMemoryManager(MemoryManager):
     ) -> None:
         self._node_options = dict(node_options or {})
         addresses = check_nodes(nodes, self._node_options)
-        factor = check_factor(replication_factor)
+        factor, namespace = check_factor(replication_factor), _check_namespace(namespace)
         super().__init__(*sizes, **options)
         near_copies = NearCacheStore(self._hierarchy)
         try:
@@ -110,20 +123,36 @@ class DistributedMemoryManager(MemoryManager):
             raise
         self._service.holds_lock = held.any_here
         self._copies = factor
+        self._frames = self._service.frames(namespace)
         self._trust = self._hierarchy.trust.for_nodes()
         self._near_copies = near_copies
         self._monotonic = self._services.clock.monotonic
         self._hierarchy.events.subscribe(_weak_observer(self._near), kinds=(Removed,))
         if near_cache:
-            self._service.start_near_cache(self._near)
+            self._service.start_near_cache(self._near, namespace)
         self._lifecycle.ends_before(self._service.close, "the connections to its nodes")
 
-    def store_distributed(self, key: str, data: Any, *, if_version: int | None = None) -> None:
+    @property
+    def distributed(self) -> DistributedView:
+        """The values on the nodes as a mapping: `manager.distributed["key"]`."""
+        return DistributedView(self)
+
+    def store_distributed(
+        self,
+        key: str,
+        data: Any,
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        if_version: int | None = None,
+    ) -> None:
         """Store `data` under `key` on the nodes; when this returns, it is on enough of them.
 
         Args:
             key: A `str` of 1 to 4,096 bytes in UTF-8, without NUL.
             data: Any value that has a codec or can be pickled. Do not change it during the call.
+            ttl: Seconds to live, by the clocks of the machines that read it.
+            metadata: Data about the value, as for `store`; `info_distributed` returns it.
             if_version: Store only if the key is at this version (0: absent). On a Cluster only.
 
         Raises:
@@ -133,13 +162,21 @@ class DistributedMemoryManager(MemoryManager):
         """
         key = check_key(key)
         self._service.require_open(writing=True)
+        terms = self._terms(ttl, metadata)
         try:
-            self._service.store.put(key, self._pack(key, data), if_version=if_version)
+            self._frames.put(key, self._pack(key, data), terms=terms, if_version=if_version)
         finally:
             self._near.invalidate(key)
 
     def retrieve_distributed(
-        self, key: str, default: Any = MISSING, *, copy: bool | None = None
+        self,
+        key: str,
+        default: Any = MISSING,
+        *,
+        region: Any = None,
+        copy: bool | None = None,
+        device: str | None = None,
+        like: ArrayLibrary | ModuleType | None = None,
     ) -> Any:
         """Return the newest value of `key` on the nodes.
 
@@ -147,14 +184,25 @@ class DistributedMemoryManager(MemoryManager):
         Repeated reads are answered from local memory while the value is known to be the newest; a
         write by another manager may be seen up to a second late, one by this manager at once.
 
+        Args:
+            key: The key it was stored under.
+            default: Returned when the key is absent, instead of raising.
+            region: An index (`np.s_[a:b, ...]`) of an array, or a slice or an int for bytes: of a
+                large value only the chunks in it are received.
+            copy: True for a private, writable copy.
+            device: `"cpu"` or `"cuda:0"`: where the value, or the tensors in it, are placed.
+            like: `"torch"`, `"cupy"`, `"jax"` or `"numpy"`, or the module: the array's library.
+
         Raises:
+            InvalidOptionError: the options contradict each other, or the value has no regions.
             KeyNotFoundError: it is absent, and no default was given.
             UnavailableError: too few nodes answer.
             CorruptDataError: every reachable copy is damaged.
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
         near = self._near
-        if copy is None and near.fresh_until > self._monotonic():
+        default_form = region is None and copy is None and device is None and like is None
+        if default_form and near.fresh_until > self._monotonic():
             try:
                 source = self._at_front[near.fresh[key]]
             except (KeyError, TypeError):
@@ -168,7 +216,9 @@ class DistributedMemoryManager(MemoryManager):
         key = check_key(key)
         self._service.require_open()
         try:
-            return self._read_nodes(key, copy=bool(copy))
+            if default_form:
+                return self._read_nodes(key)
+            return self._read_as(key, ReadOptions(region, copy, device, like))
         except KeyNotFoundError:
             if default is MISSING:
                 raise
@@ -182,7 +232,7 @@ class DistributedMemoryManager(MemoryManager):
         """
         key = check_key(key)
         self._service.require_open()
-        version = self._service.store.versions([key])[key]
+        version = self._frames.versions([key])[key]
         if isinstance(version, Exception):
             raise version
         return 0 if version is None else version.counter
@@ -198,35 +248,114 @@ class DistributedMemoryManager(MemoryManager):
         key = check_key(key)
         self._service.require_open(writing=True)
         try:
-            self._service.store.delete(key)
+            self._frames.delete(key)
         finally:
             self._near.invalidate(key)
 
-    def store_many_distributed(self, mapping: Mapping[str, Any]) -> None:
+    def exists_distributed(self, key: str) -> bool:
+        """Return whether `key` is on the nodes.
+
+        Raises:
+            UnavailableError: too few nodes answer.
+        """
+        return self.version_distributed(key) != 0
+
+    def info_distributed(self, key: str) -> DistributedInfo:
+        """Return what is known of `key` without reading its value: size, metadata, expiry.
+
+        Raises:
+            KeyNotFoundError: it is absent.
+            UnavailableError: too few nodes answer.
+        """
+        key = check_key(key)
+        self._service.require_open()
+        found = self._frames.info(key)
+        metadata, expires_ms = found.terms.metadata, found.terms.expires_ms
+        return DistributedInfo(
+            key=key,
+            version=found.version.counter,
+            size=found.nbytes,
+            stored_at=found.version.at_seconds,
+            expires_at=expires_ms / 1000 if expires_ms else None,
+            metadata=unpack(msgspec.msgpack.decode(metadata)) if metadata else {},
+        )
+
+    def delete_many_distributed(self, keys: Iterable[str]) -> int:
+        """Remove `keys` from the nodes, and return how many there were.
+
+        Raises:
+            UnavailableError: too few nodes answer for some; the others are removed.
+            ReplicationError: some are removed from fewer nodes than required.
+        """
+        self._service.require_open(writing=True)
+        wanted = [check_key(key) for key in check_several("keys", keys)]
+        try:
+            results = self._frames.delete_many(wanted)
+        finally:
+            for key in wanted:
+                self._near.invalidate(key)
+        present = {k: one for k, one in results.items() if not isinstance(one, KeyNotFoundError)}
+        _raise_first(present, "removed")
+        return len(present)
+
+    def clear_distributed(self) -> int:
+        """Remove every key of this manager's namespace from the nodes; return how many there were.
+
+        Raises:
+            UnavailableError: too few nodes answer; some keys may have been removed.
+        """
+        self._service.require_open(writing=True)
+        try:
+            return self._frames.clear()
+        finally:
+            self._near.invalidate_all()
+
+    def store_many_distributed(
+        self,
+        mapping: Mapping[str, Any],
+        *,
+        ttl: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Store every item of `mapping` on the nodes, with a few requests to each.
+
+        Args:
+            mapping: The values by key.
+            ttl: Seconds that each of them lives.
+            metadata: Data about each of them.
 
         Raises:
             ReplicationError: some items are on too few nodes; the others are stored.
             UnavailableError: too few nodes answer for some items; the others are stored.
         """
         self._service.require_open(writing=True)
-        items = check_items("mapping", mapping).items()
+        terms, items = self._terms(ttl, metadata), check_items("mapping", mapping).items()
         frames = {key: self._pack(check_key(key), data) for key, data in items}
         try:
-            results = self._service.store.put_many(frames)
+            results = self._frames.put_many(frames, terms=terms)
         finally:
             for key in frames:
                 self._near.invalidate(key)
         _raise_first(results, "stored")
 
-    def retrieve_many_distributed(self, keys: Iterable[str]) -> dict[str, Any]:
-        """Return the values of `keys` on the nodes; raises like `retrieve_distributed` for one."""
+    def retrieve_many_distributed(
+        self, keys: Iterable[str], default: Any = MISSING
+    ) -> dict[str, Any]:
+        """Return the values of `keys` on the nodes, or `default` for those that are absent.
+
+        Raises like `retrieve_distributed` for one.
+        """
         self._service.require_open()
         wanted = [check_key(key) for key in check_several("keys", keys)]
         values = {key: self._fresh_copy(key) for key in wanted}
         missing = [key for key in wanted if values[key] is MISSING]
         tokens = {key: self._near.token(key) for key in missing}
-        results = self._service.store.get_many(missing)
+        results = self._frames.get_many(missing)
+        if default is not MISSING:
+            absent = [k for k, one in results.items() if isinstance(one, KeyNotFoundError)]
+            for key in absent:
+                values[key] = default
+                del results[key]
         _raise_first(results, "read")
         for key, stored in results.items():
             assert isinstance(stored, StoredFrame)
@@ -238,7 +367,7 @@ class DistributedMemoryManager(MemoryManager):
         self._service.require_open()
         if not isinstance(prefix, str):
             raise InvalidOptionError(f"a prefix must be a str, not {type(prefix).__name__}")
-        return self._service.store.scan(prefix)
+        return self._frames.scan(prefix)
 
     def get_node_status(self) -> dict[str, dict[str, Any]]:
         """Return the state of every node by name; a node that does not answer is not `online`."""
@@ -392,27 +521,63 @@ class DistributedMemoryManager(MemoryManager):
             return value
         return MISSING
 
-    def _read_nodes(self, key: str, *, copy: bool) -> Any:
+    def _read_nodes(self, key: str) -> Any:
         token = self._near.token(key)
-        known = None if copy else self._near.version(key)
-        if known is not None and self._service.store.versions([key])[key] == known:
+        known = self._near.version(key)
+        if known is not None and self._frames.versions([key])[key] == known:
             entry = self._entries.get(NEAR_PREFIX + key)
             if self._near.revalidate(key, known, token) and entry is not None:
                 return entry.read()
-        return self._open_frame(key, self._service.store.get(key), token, copy=copy)
+        return self._open_frame(key, self._frames.get(key), token)
 
-    def _open_frame(
-        self, key: str, stored: StoredFrame, token: FreshnessToken, *, copy: bool = False
-    ) -> Any:
+    def _read_as(self, key: str, options: ReadOptions) -> Any:
+        """Return a value as `options` ask for it; only a region's chunks are received."""
+
+        def read(fetch: Fetch, nbytes: int) -> Any:
+            (first,) = fetch([(0, 1)])
+            if is_plain(first):
+                (body,) = fetch([(0, nbytes)])
+                payload = Payload.of(read_plain(body))
+            else:
+                payload = Payload.of_ranges(fetch, nbytes, key=key)
+            return options.apply(key, payload, False, self._trust, self._services.device)
+
+        try:
+            if not options.whole:
+                return self._frames.read_part(key, read)
+            frame = self._frames.get(key).frame
+            if is_plain(frame):
+                payload = Payload.of(read_plain(frame))
+            else:
+                payload = Payload.of_frame(frame, key=key)
+            return options.apply(key, payload, False, self._trust, self._services.device)
+        except UNREADABLE as error:
+            raise about_key(error, key) from error.__cause__
+
+    def _terms(self, ttl: float | None, metadata: Mapping[str, Any] | None) -> ValueTerms:
+        if ttl is None and metadata is None:
+            return NO_TERMS
+        terms = make_terms(
+            ttl=ttl,
+            metadata=metadata,
+            pin=False,
+            min_tier=None,
+            max_tier=None,
+            now=self._services.clock.wall,
+        )
+        expires_ms = 0 if terms.expires_at is None else max(1, int(terms.expires_at * 1000))
+        packed = msgspec.msgpack.encode(terms.metadata) if terms.metadata else b""
+        return ValueTerms(expires_ms, packed)
+
+    def _open_frame(self, key: str, stored: StoredFrame, token: FreshnessToken) -> Any:
         """Return the value of a frame from the nodes, already verified, and store a local copy."""
         if is_plain(stored.frame):
             return self._open_plain(key, stored, token)
         trust = self._trust
         try:
             payload = Payload.of_frame(stored.frame, key=key)
-            if copy:
-                return payload.open_copy(trust, verify=False)
-            if not self._make_room_for(payload.size):
+            # Local copies do not expire.
+            if stored.terms.expires_ms or not self._make_room_for(payload.size):
                 return payload.open(trust, verify=False)
             hosted = payload.to_host(trust, verify=False, copy=False)
             value = hosted.open(trust)
@@ -426,7 +591,7 @@ class DistributedMemoryManager(MemoryManager):
     def _open_plain(self, key: str, stored: StoredFrame, token: FreshnessToken) -> Any:
         """Return a plain value from the nodes, and store a local copy."""
         value = read_plain(stored.frame)
-        if self._near.fresh_until > self._monotonic():
+        if self._near.fresh_until > self._monotonic() and not stored.terms.expires_ms:
             hosted = Payload.of(value)
             if self._make_room_for(hosted.size):
                 self._near.insert(
@@ -471,6 +636,17 @@ def _weak_observer(near: Freshness) -> Callable[[Event], None]:
             found(event)
 
     return observe
+
+
+def _check_namespace(namespace: Any) -> str:
+    if namespace == "":
+        return ""
+    try:
+        return check_key(namespace)
+    except (InvalidKeyError, InvalidKeyTypeError) as error:
+        raise InvalidOptionError(
+            f"namespace={namespace!r:.80} must be like a key: {error}"
+        ) from error
 
 
 def _raise_first(results: Mapping[str, Any], verb: str) -> None:

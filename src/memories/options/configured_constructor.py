@@ -20,7 +20,14 @@ Arguments = ParamSpec("Arguments")
 
 # Options of the distributed manager: a project may set them although it also has plain managers.
 DISTRIBUTED = frozenset(
-    {"nodes", "replication_factor", "allow_eviction", "strict_replication", "near_cache"}
+    {
+        "nodes",
+        "replication_factor",
+        "namespace",
+        "allow_eviction",
+        "strict_replication",
+        "near_cache",
+    }
 )
 
 _known = set(DISTRIBUTED)  # Grows with every constructor that is decorated.

@@ -114,6 +114,12 @@ class Freshness:
         if removed is not None:
             self._drop(PREFIX + key)
 
+    def invalidate_all(self) -> None:
+        """Remove all copies; reads in progress will not be cached."""
+        self.require_revalidation()
+        for key in list(self._versions):
+            self.invalidate(key)
+
     def observe(self, event: Event) -> None:
         """Forget a copy that was evicted from its tier, or removed with all other entries."""
         if isinstance(event, Removed) and event.key.startswith(PREFIX):

@@ -14,7 +14,7 @@ from memories.cluster.client.connection import Connection, ready
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.freshness import LEASE_SECONDS, Freshness
-from memories.cluster.register_format import PREFIX, key_of
+from memories.cluster.register_format import PREFIX
 from memories.errors import ClosedError, UnavailableError
 from memories.foundation.periodic import Latch, Periodic
 
@@ -56,11 +56,14 @@ class InvalidationListener:
         nodes: Callable[[], Iterable[Node]],
         quorums: Callable[[], Iterable[ListenerQuorum]],
         monotonic: Callable[[], float],
+        *,
+        prefix: bytes = PREFIX,
     ) -> None:
         self._freshness = freshness
         self._nodes = nodes
         self._quorums = quorums
         self._monotonic = monotonic
+        self._prefix = prefix  # Of the names of registers.
         self._subscriptions: dict[str, _Subscription] = {}
         self._refusals: dict[str, tuple[float, float]] = {}  # The pause, and when it ends.
         self._ended = Latch()
@@ -124,7 +127,7 @@ class InvalidationListener:
             self._postpone(node.name)
             return
         try:
-            connection.call("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", PREFIX)
+            connection.call("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", self._prefix)
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             connection.close()
@@ -190,5 +193,5 @@ class InvalidationListener:
             self._freshness.require_revalidation()
             return
         for name in message[1]:
-            if name.startswith(PREFIX):
-                self._freshness.invalidate(key_of(name))
+            if name.startswith(self._prefix):
+                self._freshness.invalidate(name[len(self._prefix) :].decode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from memories.cluster.chunks import WINDOW, ChunkPlacement, ChunkStore, NodeTransfer
@@ -61,14 +61,14 @@ class QuorumChunks(ChunkStore):
                 return NodeTransfer(node, done, [], str(refusals[0]))
         return NodeTransfer(node, done, [], "")
 
-    def read(self, manifest: ChunkManifest, frame: memoryview) -> None:
-        """Read as `ChunkStore.read` does; while nodes fail, copy in the background what they had.
+    def read_some(self, manifest: ChunkManifest, views: Mapping[int, memoryview]) -> None:
+        """Read as `ChunkStore` does; while nodes fail, copy in the background what they had.
 
         Raises:
             CorruptDataError: a chunk is damaged or missing on every node that may have it.
             UnavailableError: no sound copy of a chunk can be reached.
         """
-        super().read(manifest, frame)
+        super().read_some(manifest, views)
         placement = self.placement()
         failing = frozenset(name for name, node in placement.nodes.items() if not node.usable)
         work = manifest.upload.id, failing

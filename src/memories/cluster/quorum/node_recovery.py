@@ -6,19 +6,21 @@ write that it should have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation
+from memories.cluster.limits import REPAIR_BATCH
 from memories.cluster.quorum import discovery
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.reasons import join_reasons
 from memories.cluster.register_format import PREFIX
 from memories.cluster.run_script import run_script
+from memories.cluster.versions import ABSENT, RegisterVersion
 from memories.errors import UnavailableError
 
 # Longer than a write waits for its nodes. Without this pause, a write could count a copy that the
@@ -54,6 +56,8 @@ class NodeRecovery:
             if pause(0):
                 return False
             self._copy_batch(batch)
+        if not self._drop_forgotten(pause):
+            return False
         return self._mark_up_to_date(run_id)
 
     def _start_joining(self) -> str | None:
@@ -95,6 +99,37 @@ class NodeRecovery:
             if any(name in p.nodes for p in self._members.preference_lists(one))
         ]
         self._registers.copy_to(concerned, to=name)
+
+    def _drop_forgotten(self, pause: Callable[[float], bool]) -> bool:
+        """Remove registers of an old dump whose tombstones are gone; return False to end early.
+
+        The other nodes of such a register prove that no write of it is acknowledged. A write that
+        is in progress looks the same, and is on the other nodes after the pause.
+        """
+        for batch in scan_node(self._node, PREFIX):
+            for start in range(0, len(batch), REPAIR_BATCH):
+                found = self._find_forgotten(batch[start : start + REPAIR_BATCH])
+                if not found:
+                    continue
+                if pause(DRAIN_SECONDS):
+                    return False
+                for name, version in self._find_forgotten(list(found)).items():
+                    if found[name] == version:
+                        run_script(self._node, scripts.DROP, [name], version.text)
+        return True
+
+    def _find_forgotten(self, names: Sequence[bytes]) -> dict[bytes, RegisterVersion]:
+        """Return which of these registers only this node has, with its versions."""
+        mine = self._node.name
+        return {
+            query.name: query.replies[mine].version
+            for query in self._registers.query(names)
+            if query.missing_answers <= 0
+            and mine not in query.voters
+            and mine in query.replies
+            and query.replies[mine].version != ABSENT
+            and all(query.replies[voter].version == ABSENT for voter in query.voters)
+        }
 
     def _mark_up_to_date(self, run_id: str) -> bool:
         epoch = self._members.epoch

@@ -24,6 +24,7 @@ from memories.cluster.manifest import ChunkUpload
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import ALL_NODES, OutdatedMembersError, QuorumRead
 from memories.cluster.quorum.rules import RegisterQuery
+from memories.cluster.quorum.settle import settle
 from memories.cluster.quorum.unanimous_read import NewestVersion, UnanimousRead
 from memories.cluster.quorum.unanimous_write import SmallWrite, UnanimousWrite
 from memories.cluster.quorum.write import QuorumWrite, WriteJob
@@ -32,7 +33,7 @@ from memories.cluster.register_api import FoundRegister, RegisterBody, Registers
 from memories.cluster.register_copy import read_copy
 from memories.cluster.register_format import HEADER_BYTES, PREFIX, key_text, pack_register
 from memories.cluster.run_script import run_script
-from memories.cluster.versions import ABSENT, successor
+from memories.cluster.versions import ABSENT, RegisterVersion, successor
 from memories.errors import (
     CorruptDataError,
     InvalidOptionError,
@@ -101,6 +102,10 @@ class QuorumRegisters(Registers):
         return self._in_batches(
             list(bodies), lambda batch: self._write({name: bodies[name] for name in batch}, given)
         )
+
+    def settle(self, ended: Mapping[bytes, RegisterVersion]) -> set[bytes]:
+        """Let tombstones vanish once all nodes of their keys have them; see `Registers`."""
+        return settle(self._members, ended)
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
         """Yield batches of names, each name once per copy; see `Registers`.
@@ -442,7 +447,7 @@ def _read_result(query: RegisterQuery, fetch: bool) -> FoundRegister | Exception
             f"{key_text(query.name)} is stored, but no node that has it answers"
         )
     body = None if newest.data is None else memoryview(newest.data)[HEADER_BYTES:]
-    return FoundRegister(newest.header.version, newest.header.kind, body)
+    return FoundRegister(newest.header.version, newest.header.kind, body, newest.expires_ms)
 
 
 def _newest_version(query: RegisterQuery) -> NewestVersion:

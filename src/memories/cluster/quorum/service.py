@@ -28,7 +28,6 @@ from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import node_status
-from memories.cluster.store import FrameStore
 from memories.cluster.versions import new_client
 from memories.errors import ClosedError, InvalidOptionError, MemoriesError, UnavailableError
 from memories.foundation.clock import Clock
@@ -47,6 +46,8 @@ class QuorumService(NodeService):
         InvalidOptionError: the values on the nodes have another number of copies, or a node may
             evict values.
     """
+
+    registers: QuorumRegisters
 
     def __init__(
         self,
@@ -78,7 +79,6 @@ class QuorumService(NodeService):
             on_stale_node=self._mark_stale,
         )
         self.chunks = QuorumChunks(self._placement, self.workers.submit, self._restore_chunks)
-        self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             discovery.bootstrap(self.members)
         except BaseException:

@@ -25,13 +25,12 @@ from memories.cluster.client.node import Node
 from memories.cluster.client.resp import NIL, Command, bulk_between, encode, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
 from memories.cluster.limits import allowance
-from memories.cluster.manifest import ChunkUpload, read_upload
+from memories.cluster.manifest import ChunkUpload, upload_of_register
 from memories.cluster.quorum.members import Members
 from memories.cluster.register_api import FoundRegister
 from memories.cluster.register_format import (
     HEADER_BYTES,
     PEEK_BYTES,
-    RegisterKind,
     read_body,
     read_header,
 )
@@ -265,8 +264,7 @@ def _newest(name: bytes, peek: bytes) -> NewestVersion:
     if not peek:
         return _NOTHING
     header = read_header(name, peek)
-    is_manifest = header.kind is RegisterKind.MANIFEST
-    return NewestVersion(header.version, read_upload(peek[HEADER_BYTES:]) if is_manifest else None)
+    return NewestVersion(header.version, upload_of_register(header.kind, peek[HEADER_BYTES:]))
 
 
 def _newest_head(name: bytes, heads: set[bytes]) -> NewestVersion | None:
@@ -276,7 +274,7 @@ def _newest_head(name: bytes, heads: set[bytes]) -> NewestVersion | None:
         for head in heads:
             if head != _NO_HEAD:
                 header = read_header(name, head)
-                if header.kind is RegisterKind.MANIFEST:
+                if header.kind.is_manifest:
                     return None
                 version = max(version, header.version)
     except CorruptDataError:

@@ -82,8 +82,8 @@ class ClusterChunks(ChunkStore):
         """Return the primary of each chunk, which passes commands on to its replicas."""
         return [[self._shards.node(self._shards.shard_of(name).primary)] for name in names]
 
-    def read(self, manifest: ChunkManifest, frame: memoryview) -> None:
-        """Read as `ChunkStore.read` does, and retry for some seconds while nodes fail over.
+    def read_some(self, manifest: ChunkManifest, views: Mapping[int, memoryview]) -> None:
+        """Read as `ChunkStore` does, and retry for some seconds while nodes fail over.
 
         Raises:
             CorruptDataError: a chunk is damaged or missing on every node that may have it.
@@ -92,7 +92,7 @@ class ClusterChunks(ChunkStore):
         end = self._shards.monotonic() + _READ_SECONDS
         while True:
             try:
-                return super().read(manifest, frame)
+                return super().read_some(manifest, views)
             except UnavailableError:
                 if self._shards.monotonic() >= end or self._pause(_PAUSE_SECONDS):
                     raise

@@ -12,11 +12,13 @@ from memories.cluster.reasons import join_reasons
 from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
 from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import HEADER_BYTES, PREFIX
+from memories.cluster.settling import bury, vanish
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, NOT_COPIED, ClusterRead, has_copy
 from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.shards import Shards
-from memories.cluster.valkey_cluster.slots import Shard
+from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
 from memories.cluster.valkey_cluster.write import ClusterWrite
+from memories.cluster.versions import RegisterVersion
 from memories.errors import UnavailableError
 from memories.foundation.clock import Clock
 
@@ -60,6 +62,21 @@ class ClusterRegisters(Registers):
         """Write each register; see `Registers`."""
         return self._writer.write(bodies, if_version)
 
+    def settle(self, ended: Mapping[bytes, RegisterVersion]) -> set[bytes]:
+        """Let tombstones vanish: the primary of their slot decides alone; see `Registers`."""
+        done: set[bytes] = set()
+        try:
+            for shard, names in group_by_shard(self._shards.slot_map, list(ended)).items():
+                node = self._shards.node(shard.primary)
+                if node.usable:
+                    some = {name: ended[name] for name in names}
+                    stored = bury(node, some)
+                    vanish(node, {name: some[name] for name in names if stored[name]})
+                    done.update(names)
+        except (UnavailableError, ReplyError):
+            return done  # The node has noted why; a slot may have moved.
+        return done
+
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
         """Yield batches of names from the primary of each shard, or a replica; see `Registers`."""
         for shard in self._shards.slot_map.all_shards():
@@ -99,4 +116,4 @@ def _to_result(copy: RegisterCopy | Exception) -> FoundRegister | Exception | No
     if copy.header is None:
         return None
     body = None if copy.data is None else memoryview(copy.data)[HEADER_BYTES:]
-    return FoundRegister(copy.header.version, copy.header.kind, body)
+    return FoundRegister(copy.header.version, copy.header.kind, body, copy.expires_ms)

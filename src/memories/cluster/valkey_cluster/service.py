@@ -16,7 +16,6 @@ from memories.cluster.node_service import NodeService
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import cluster_node_status
-from memories.cluster.store import FrameStore
 from memories.cluster.valkey_cluster.chunks import ClusterChunks
 from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.registers import ClusterRegisters
@@ -66,7 +65,6 @@ class ClusterService(NodeService):
             self.shards, self.redundancy, new_client(), clock, self.pause
         )
         self.chunks = ClusterChunks(self.shards, self.redundancy, self.workers.submit, self.pause)
-        self.store = FrameStore(self.registers, self.chunks, clock)
         try:
             self.shards.bootstrap()
             for node in self.shards.all_nodes():
