@@ -211,7 +211,7 @@ def test_a_value_in_doubt_that_was_read_once_stays_readable(
     """A reader that got the new value must not get the old one when the node that has it fails."""
     manager.store_distributed("key", "old")
     name = register_name("key")
-    newer = RegisterVersion(manager._service.store.versions(["key"])["key"].counter + 1, 1)  # type: ignore[union-attr]
+    newer = RegisterVersion(manager.version_distributed("key") + 1, 1)
     frame = pack(encode("new"), key="key", version=1)
     register = b"".join(pack_register(name, newer, RegisterKind.VALUE, frame.segments))
     for holder in plain_nodes.servers:

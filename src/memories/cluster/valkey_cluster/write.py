@@ -132,9 +132,9 @@ class ClusterWrite:
             return False
         if not node.usable or one.nbytes > _SMALL_BYTES:
             return False
-        wait = wait_command(self._redundancy, node.name)
-        data = b"".join(map(bytes, encode([one.command, wait])))
-        confirmed = b":%d\r\n" % self._redundancy.needed(node.name)
+        needed = self._redundancy.needed(node.name)
+        data = b"".join(map(bytes, encode([one.command, _wait_for(needed)])))
+        confirmed = b":%d\r\n" % needed
         replies = ask_at_once(
             [node],
             lambda index, run_id: data,
@@ -151,7 +151,7 @@ class ClusterWrite:
         if isinstance(reply, list):
             became, copies = reply
         elif (known := bulk_between(reply, _DONE, confirmed)) is not None:
-            became, copies = [b"done", known], self._redundancy.needed(node.name)
+            became, copies = [b"done", known], needed
         else:
             one.in_doubt = True
             return False
@@ -327,7 +327,11 @@ class ClusterWrite:
 
 def wait_command(redundancy: Redundancy, primary: str) -> Command:
     """Return the command that waits until the replicas of a primary have what it was sent."""
-    return ("WAIT", redundancy.needed(primary), int(WAIT_SECONDS * 1000))
+    return _wait_for(redundancy.needed(primary))
+
+
+def _wait_for(replicas: int) -> Command:
+    return ("WAIT", replicas, int(WAIT_SECONDS * 1000))
 
 
 def _wave(queue: list[_PendingWrite]) -> list[_PendingWrite]:
