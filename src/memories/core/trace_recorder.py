@@ -16,6 +16,7 @@ from memories.core.services import Services
 from memories.errors import InvalidOptionError, StorageError
 from memories.foundation.logging import logger
 from memories.foundation.periodic import Periodic
+from memories.foundation.regular_file import open_output
 from memories.foundation.units import parse_size
 from memories.model.events import READS_AT_ONCE
 from memories.policies.hashing import digest
@@ -71,7 +72,7 @@ class TraceRecorder(AbstractContextManager["TraceRecorder"]):
     def start(self) -> None:
         """Start recording. OSError if the file cannot be opened."""
         self._started_at = self._clock.monotonic()
-        self._file = self._path.open("w", encoding="utf-8")
+        self._file = os.fdopen(open_output(self._path), "w", encoding="utf-8")
         self._shortly, self._hierarchy.residency.enabled = self._hierarchy.residency.enabled, False
         self._hierarchy.settlement.settle()
         self._hierarchy.catalog.hide_from_front(self._records)

@@ -20,7 +20,7 @@ import msgspec
 
 from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.regular_file import Found, read_regular
+from memories.foundation.regular_file import Found, open_regular, read_regular
 from memories.foundation.user_directories import config_directory
 from memories.frames.store_binding import IDENTITY_NAME, UNBOUND, Signature, StoreBinding
 
@@ -314,7 +314,7 @@ def _create(path: Path, key: Key) -> None:
 def _append(path: Path, key: Key) -> None:
     """Add a line to the key file; all of it, or none if there is no room for it."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND, links=True)
         try:
             line = f"\n{key.text}\n".encode()  # The line before may lack its end.
             written = os.write(descriptor, line)

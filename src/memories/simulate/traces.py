@@ -8,6 +8,7 @@ readable up to its last complete line.
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from memories.errors import CorruptDataError, InvalidOptionError
+from memories.foundation.regular_file import open_output, open_regular
 
 
 class Access(NamedTuple):
@@ -75,7 +77,7 @@ def read_trace(path: str | Path) -> Trace:
 
 
 def _read_npz(path: Path) -> Trace:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY, links=True), "rb") as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 times, keys, sizes = (arrays[name].tolist() for name in ("time", "key", "size"))
@@ -89,7 +91,8 @@ def _read_npz(path: Path) -> Trace:
 
 
 def _read_jsonl(path: Path) -> Trace:
-    with path.open(encoding="utf-8") as lines:
+    descriptor = open_regular(path, os.O_RDONLY, links=True)
+    with os.fdopen(descriptor, encoding="utf-8") as lines:
         return trace_of(_rows(path, lines))
 
 
@@ -114,11 +117,11 @@ def write_trace(path: str | Path, rows: Iterable[Access]) -> None:
     """
     path = Path(path)
     if path.suffix == ".jsonl":
-        with path.open("w", encoding="utf-8") as lines:
+        with os.fdopen(open_output(path), "w", encoding="utf-8") as lines:
             lines.writelines(jsonl_line(row) for row in rows)
     elif path.suffix == ".npz":
         times, keys, sizes = trace_of(rows)
-        with path.open("wb") as file:
+        with os.fdopen(open_output(path), "wb") as file:
             np.savez_compressed(
                 file,
                 time=np.array(times, np.float64),

@@ -1,5 +1,6 @@
 """A file that appears under its name whole and durable, or not at all.
 
+Only its owner can read it, also where it replaces a file that others could read.
 It is written without a name where the file system supports that, so that even a killed process
 leaves nothing; early write-back keeps the final fsync short.
 """
@@ -9,12 +10,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from memories.errors import StorageError
+from memories.foundation.regular_file import require_own_link
 from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
 
 Buffer = bytes | bytearray | memoryview
@@ -35,6 +38,7 @@ class AtomicFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._target = Path(os.path.realpath(path))
+        self._given = path
         self._directory = -1
         self._fd = -1
         self._name: str | None = None
@@ -48,6 +52,7 @@ class AtomicFile:
             raise self._failure("cannot be created", error) from error
 
     def _open(self) -> None:
+        require_own_link(self._given)
         try:
             mode = self._target.stat().st_mode
         except FileNotFoundError:
@@ -57,13 +62,13 @@ class AtomicFile:
         self._directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
         self._collect()
         try:
-            self._fd = os.open(self._target.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
+            self._fd = os.open(self._target.parent, os.O_TMPFILE | os.O_RDWR, 0o600)
         except OSError as error:
             if error.errno not in _UNNAMED_UNSUPPORTED:
                 raise
             name = f"{self._stem()}{secrets.token_hex(4)}.partial"
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-            self._fd = os.open(name, flags, 0o666, dir_fd=self._directory)
+            self._fd = os.open(name, flags, 0o600, dir_fd=self._directory)
             self._name = name
             fcntl.flock(self._fd, fcntl.LOCK_EX)
 
@@ -72,8 +77,9 @@ class AtomicFile:
 
     def _collect(self) -> None:
         """Remove what killed writers of this path left behind."""
+        ours = re.compile(re.escape(self._stem()) + r"[0-9a-f]{8}\.partial")
         for path in self._target.parent.iterdir():
-            if path.name.startswith(self._stem()) and path.name.endswith(".partial"):
+            if ours.fullmatch(path.name):
                 _unlink_unlocked(path.name, self._directory)
 
     @property
@@ -191,6 +197,8 @@ def _unlink_unlocked(name: str, directory: int) -> None:
     except OSError:
         return  # Gone, or not one of ours.
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _unlink(name, directory)
     except BlockingIOError:

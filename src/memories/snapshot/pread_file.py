@@ -7,10 +7,10 @@ a medium that fails, is then an error and does not end the process.
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 from memories.errors import CorruptDataError, StorageError
+from memories.foundation.regular_file import open_regular
 
 
 class PreadFile:
@@ -23,15 +23,10 @@ class PreadFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # Without O_NONBLOCK, opening a FIFO would wait for a writer for ever.
-            self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            self._fd = open_regular(path, os.O_RDONLY, links=True)
         except OSError as error:
             raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            self.close()
-            raise StorageError(f"{path} is not a regular file")
-        self.size = status.st_size
+        self.size = os.fstat(self._fd).st_size
 
     def fileno(self) -> int:
         """Return the descriptor."""

@@ -14,7 +14,7 @@ from memories.backends.base import Problem
 from memories.backends.bucket.changes import Changes
 from memories.backends.bucket.damage import Damage, aside, known_damage, set_aside, unread
 from memories.backends.bucket.garbage_collection import GarbageCollector
-from memories.backends.bucket.location import ObjectLocation, object_name, token_of
+from memories.backends.bucket.location import ObjectLocation, is_manifest, object_name, token_of
 from memories.backends.bucket.objectstore import Absent, Stat
 from memories.backends.bucket.rebuild import BucketParts, fetch_index, fetch_indexes
 from memories.backends.bucket.uploader import Uploader
@@ -90,7 +90,11 @@ class BucketCheck(NamedTuple):
             if name is not None
         }
         passed = aside(db)
-        listed = [one for one in self.bucket.store.list("manifests/") if one.name not in passed]
+        listed = [
+            one
+            for one in self.bucket.store.list("manifests/")
+            if one.name not in passed and is_manifest(one.name)
+        ]
         there = {one.name for one in listed}
         wrong = dict.fromkeys(known.keys() - there, "it is missing")
         for stat, index, what in fetch_indexes(self.bucket, listed, patient=False):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from memories.backends.bucket.objectstore import (
 )
 from memories.errors import StorageError
 from memories.foundation.fork_lock import OpenDirectory, lock_file
+from memories.foundation.regular_file import open_regular
 
 _TEMPORARY = ".part-"
 _GATHER = 512  # Buffers per system call; the kernel takes 1024.
@@ -83,13 +85,15 @@ class DirectoryStore(ObjectStore):
     def get(self, name: str) -> tuple[bytes, str]:
         """Read the file; its tag is a digest of its bytes."""
         with self._translated("read"):
-            data = self._path(name).read_bytes()
+            fd = open_regular(self._path(name), os.O_RDONLY)
+            with os.fdopen(fd, "rb") as file:
+                data = file.read()
         return data, _tag(data)
 
     def get_range(self, name: str, offset: int, length: int) -> Buffer:
         """Read a part of the file."""
         with self._translated("read"):
-            fd = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_regular(self._path(name), os.O_RDONLY)
             try:
                 return _pread(fd, offset, length)
             finally:
@@ -110,8 +114,8 @@ class DirectoryStore(ObjectStore):
             if path.name.startswith(_TEMPORARY):
                 continue
             with contextlib.suppress(Absent), self._translated("list"):
-                status = path.stat()
-                if path.is_file():
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
                     name = path.relative_to(self._root).as_posix()
                     yield Stat(name, status.st_size, status.st_mtime)
 

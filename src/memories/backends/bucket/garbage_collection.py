@@ -13,7 +13,12 @@ from typing import NamedTuple
 import msgspec
 
 from memories.backends.bucket.damage import hides_values
-from memories.backends.bucket.location import ObjectLocation, new_token, object_name
+from memories.backends.bucket.location import (
+    ObjectLocation,
+    is_manifest,
+    new_token,
+    object_name,
+)
 from memories.backends.bucket.object_index import EVERYTHING, NOWHERE
 from memories.backends.bucket.pack import PackContents, PackIndex, finish
 from memories.backends.bucket.rebuild import BucketParts
@@ -154,7 +159,7 @@ class GarbageCollector:
         known = self._db.rows("SELECT DISTINCT manifest FROM object WHERE manifest IS NOT NULL")
         kept = {f"manifests/{name.hex()}" for (name,) in known}
         for stat in self._store.list("manifests/"):
-            if stat.name not in kept:
+            if stat.name not in kept and is_manifest(stat.name):
                 self._store.delete(stat.name)
 
     def _forget_needless(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from memories.errors import StorageError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork
+from memories.foundation.regular_file import require_regular
 
 DEAD, LIVE, TOMBSTONE, LINK = 0, 1, 2, 3
 WAL_BYTES = 16 << 20
@@ -98,6 +99,7 @@ class LocalDb:
         self._within = False  # Whether the thread that holds the lock is in a transaction.
         self._meta: dict[str, Any] = {}
         self._changed: set[str] = set()
+        require_own_files(path)
         path.touch(mode=0o600)
         sync = "OFF" if disposable else "FULL" if full else "NORMAL"
         try:
@@ -220,3 +222,14 @@ class LocalDb:
 
 _open: weakref.WeakSet[LocalDb] = weakref.WeakSet()
 after_fork(_open, lambda database: _inherited.append(database._db))
+
+
+def require_own_files(path: Path) -> None:
+    """Raise StorageError if SQLite would read or change something else than files of the map."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
+        try:
+            require_regular(path.with_name(name))
+        except OSError as error:
+            raise StorageError(
+                f"the archive's map {path.with_name(name)} cannot be used: {error.strerror}"
+            ) from error

@@ -10,8 +10,9 @@ import weakref
 from pathlib import Path
 
 from memories.backends.bucket.local_db import WAL_BYTES, LocalDb
-from memories.errors import StoreLockedError
+from memories.errors import StorageError, StoreLockedError
 from memories.foundation.forks import after_fork
+from memories.foundation.regular_file import open_regular
 
 
 class LocalDirectory:
@@ -61,7 +62,10 @@ class DirectoryLock:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = directory / "glacier.lock"
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = open_regular(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be opened: {error.strerror}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

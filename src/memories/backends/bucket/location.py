@@ -60,3 +60,12 @@ def token_of(name: str) -> bytes | None:
     except ValueError:
         return None
     return token if len(token) == 16 and object_name(token) == name else None
+
+
+def is_manifest(name: str) -> bool:
+    """Return whether we could have given a manifest this name; others are not ours."""
+    folder, _, stem = name.partition("/")
+    try:
+        return folder == "manifests" and bytes.fromhex(stem).hex() == stem != ""
+    except ValueError:
+        return False

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from memories.backends.bucket.damage import aside, read_aside, record_damage, unread
 from memories.backends.bucket.local_db import LocalDb
-from memories.backends.bucket.location import token_of
+from memories.backends.bucket.location import is_manifest, token_of
 from memories.backends.bucket.object_index import ObjectIndex
 from memories.backends.bucket.objectstore import Absent, ObjectStore, Stat
 from memories.backends.bucket.pack import (
@@ -131,7 +131,11 @@ def _read_bucket(
     covered: set[bytes] = set()
     sizes = {stat.name: stat.size for stat in store.list("objects/")}
     passed = aside(db)
-    manifests = [stat for stat in store.list("manifests/") if stat.name not in passed]
+    manifests = [
+        stat
+        for stat in store.list("manifests/")
+        if stat.name not in passed and is_manifest(stat.name)
+    ]
     for manifest, index, what in fetch_indexes(bucket, manifests, patient=patient):
         name = bytes.fromhex(manifest.name.rpartition("/")[2])
         if index is None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from memories.backends.bucket.local_db import require_own_files
 from memories.backends.bucket.location import ObjectLocation
 from memories.errors import StorageError
 
@@ -19,6 +20,7 @@ def read_staged(directory: Path, place: ObjectLocation) -> memoryview | None:
     path = directory / "glacier.sqlite"
     if not path.exists():
         return None
+    require_own_files(path)
     try:
         uri = f"file:{quote(str(path.absolute()))}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:

@@ -568,7 +568,7 @@ class DiskBackend(Backend):
             names = [path.name for path in self._paths.stores.iterdir()]
         except FileNotFoundError:
             return []
-        return sorted(name for name in names if not name.endswith(".tmp"))
+        return sorted(name for name in names if not name.endswith(store_paths.DRAFT))
 
     def is_pending(self, key: str) -> bool:
         """Return whether a crash would lose what `lookup` returns for `key`: it is not copied."""

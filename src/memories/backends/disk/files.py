@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from memories.errors import StorageError
+from memories.foundation.regular_file import open_regular
 from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
 
 NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))  # What a full disk says.
@@ -33,16 +34,15 @@ class Files:
 
     def create(self, path: Path) -> int:
         """Create a file that must not exist yet and return its descriptor, for appending."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(path, flags, 0o600)
+        return open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND)
 
     def reopen(self, path: Path) -> int:
         """Open a file to append more to it."""
-        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return open_regular(path, os.O_RDWR | os.O_APPEND)
 
     def open(self, path: Path) -> int:
-        """Open a file for reading."""
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        """Open a file for reading; OSError if something else than a regular file lies there."""
+        return open_regular(path, os.O_RDONLY)
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         """Append what the system takes of `data` and return how much that was."""

@@ -14,9 +14,13 @@ import socket
 from pathlib import Path
 
 from memories.backends.disk.files import NO_SPACE
+from memories.backends.disk.paths import DRAFT
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.errors import StoreLockedError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.regular_file import open_regular, read_regular
+
+_MOST_BYTES = 4096
 
 
 class WriterLock:
@@ -94,10 +98,11 @@ class WriterLock:
         return True
 
     def _lock_file(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, 0o600)
+        descriptor = open_regular(self._path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink > 1:
+                descriptor = self._replace(descriptor)
             _sign(descriptor)
         except BlockingIOError as error:
             holder = _read(self._path)
@@ -107,6 +112,24 @@ class WriterLock:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _replace(self, old: int) -> int:
+        """Replace a `LOCK` with a second name, and lock the new one: what is written stays here.
+
+        A copy of the store may share it, or a link to a foreign file may have been put here. The
+        older one stays locked until the new one has its name.
+        """
+        draft = self._path.with_name(self._path.name + DRAFT)
+        draft.unlink(missing_ok=True)
+        new = open_regular(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.rename(self._path)
+        except BaseException:
+            os.close(new)
+            raise
+        os.close(old)
+        return new
 
     def _held(self, holder: str) -> StoreLockedError:
         return StoreLockedError(
@@ -122,9 +145,9 @@ class WriterLock:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes()[:200].decode("utf-8", "replace").strip()
-    except FileNotFoundError:
-        return ""
+        return read_regular(path, limit=_MOST_BYTES).data.decode("utf-8", "replace").strip()
+    except OSError:
+        return ""  # It is missing, or not ours: its text is only for the message.
 
 
 def _sign(descriptor: int) -> None:

@@ -28,7 +28,7 @@ from memories.backends.disk.log_format import (
 )
 from memories.backends.disk.lost_and_found import LostAndFound
 from memories.backends.disk.manifest import IndexManifest
-from memories.backends.disk.paths import StorePaths, numbers
+from memories.backends.disk.paths import StorePaths, drafts, numbers
 from memories.backends.disk.reader import FrameReader, GoneError
 from memories.backends.disk.replay import START, Replay, ReplayResult, apply, live_records
 from memories.backends.disk.run import Run, RunDamagedError
@@ -203,9 +203,8 @@ class StoreOpening:
         kept = {run.number for run in self.index.runs}
         for number in set(numbers(paths.index, ".run")) - kept:
             files.unlink(paths.run(number))
-        for directory in (paths.root, paths.log, paths.values, paths.index):
-            for draft in directory.glob("*.tmp"):
-                files.unlink(draft)
+        for draft in list(drafts(paths)):
+            files.unlink(draft)
         if replayed.damage:
             return  # A file that no readable record names may belong to an unreadable one.
         for number in numbers(paths.values, ".val"):

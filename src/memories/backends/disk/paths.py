@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,9 @@ FORMAT_VERSION = 1
 IDENTITY = "identity"  # The name of the identity among the statements.
 IDENTITY_NBYTES = 16
 _MAX_STATEMENT = 4096
+_MOST_FORMAT_BYTES = 4096
+DRAFT = ".tmp"  # The end of the name of a file that is not complete.
+_WHOLE = {"FORMAT", "LOCK", "manifest"}  # What is written as a draft, besides numbered files.
 
 
 class Format(msgspec.Struct, kw_only=True):
@@ -70,7 +74,34 @@ def numbers(directory: Path, suffix: str) -> list[int]:
         return []
     with os.scandir(directory) as entries:
         stems = [entry.name[: -len(suffix)] for entry in entries if entry.name.endswith(suffix)]
-    return sorted(int(stem) for stem in stems if stem.isdecimal())
+    found = [int(stem) for stem in stems if stem.isascii() and stem.isdecimal()]
+    named = {f"{number:08d}" for number in found}  # As we name files: `1.seg` is not ours.
+    return sorted(int(stem) for stem in named.intersection(stems))
+
+
+def drafts(paths: StorePaths) -> Iterator[Path]:
+    """Yield what an interrupted or killed writer has left unfinished, and nothing else."""
+    for directory in (paths.root, paths.log, paths.index, paths.stores):
+        if not directory.is_dir():
+            continue
+        with os.scandir(directory) as entries:
+            found = [one.name for one in entries if one.is_file(follow_symlinks=False)]
+        for name in found:
+            stem = name.removesuffix(DRAFT)
+            number, _, kind = stem.partition(".")
+            ours = stem in _WHOLE or (number.isdecimal() and kind in ("run", "seg"))
+            if stem != name and (ours or directory == paths.stores):
+                yield directory / name
+
+
+def require_own(paths: StorePaths) -> None:
+    """Raise StorageError if a directory of the store is a link: what lies elsewhere is not ours."""
+    for directory in (paths.log, paths.values, paths.index, paths.stores):
+        if directory.is_symlink():
+            raise StorageError(
+                f"{directory} is a link, and files are removed in it: put the directory itself "
+                "there, or make the path of the whole store a link"
+            )
 
 
 def require(paths: StorePaths) -> None:
@@ -90,6 +121,7 @@ def create(paths: StorePaths, files: Files) -> None:
         StorageError: a part of the store is missing.
     """
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    require_own(paths)
     if paths.format.exists():
         require(paths)  # They were made before it.
     for directory in (paths.log, paths.values, paths.index):
@@ -103,12 +135,16 @@ def create(paths: StorePaths, files: Files) -> None:
 
 def verify(paths: StorePaths) -> None:
     """Raise StorageError unless the directory holds a store of this format version."""
+    require_own(paths)
     try:
-        found = msgspec.json.decode(paths.format.read_bytes(), type=Format)
+        data = read_regular(paths.format, limit=_MOST_FORMAT_BYTES).data
+        found = msgspec.json.decode(data, type=Format)
     except FileNotFoundError as error:
         raise StorageError(
             f"{paths.root} holds no store: it has no file FORMAT; check the path"
         ) from error
+    except OSError as error:
+        raise StorageError(f"{paths.format} cannot be read: {error.strerror}") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptDataError(
             f"{paths.format} is damaged: {error}; restore it from another store of this version"
@@ -143,7 +179,7 @@ def write_statement(paths: StorePaths, files: Files, name: str, data: bytes) -> 
 
 def write_whole(files: Files, path: Path, data: bytes) -> None:
     """Write a small file so that it appears complete or not at all, also after a power cut."""
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(path.name + DRAFT)
     files.unlink(draft)
     try:
         descriptor = files.create(draft)

@@ -15,6 +15,7 @@ from xxhash import xxh3_64_intdigest
 from memories.backends.disk.files import Files, append
 from memories.backends.disk.index import Table
 from memories.backends.disk.log_format import encode_record
+from memories.backends.disk.paths import DRAFT
 from memories.backends.disk.run import BLOCK, FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS, pack_row
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def write_run(
     The file is synced before it gets its name. `pace` is called now and then: it may sleep.
     `ready` raises if the file must not get its name any more.
     """
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(path.name + DRAFT)
     files.unlink(draft)
     out = _Out(files, files.create(draft))
     try:

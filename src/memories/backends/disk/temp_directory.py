@@ -19,6 +19,7 @@ from pathlib import Path
 from memories.backends.disk.file_system import is_in_ram
 from memories.errors import BusyError, StorageError
 from memories.foundation.fork_lock import lock_file
+from memories.foundation.regular_file import open_regular
 
 _CHOSEN = ("TMPDIR", "TEMP", "TMP")  # Variables by which a user chooses a directory.
 _ALIVE, _LOCK = "ALIVE", "LOCK"
@@ -134,8 +135,7 @@ def _base(base: Path | None) -> Path:
 
 
 def _lock(path: Path, *, wait: bool) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     try:
         if wait:
             lock_file(descriptor, path)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from memories.errors import CorruptDataError, StorageError
-from memories.foundation.regular_file import read_regular
+from memories.foundation.regular_file import open_regular, read_regular
 from memories.observe.analytics.document_types import check_document
 from memories.observe.analytics.series import Series
 
@@ -83,7 +83,8 @@ def writer_lives(document: Mapping[str, Any]) -> bool:
 
 def _replace(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    partial.unlink(missing_ok=True)
+    descriptor = open_regular(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     partial.replace(path)
