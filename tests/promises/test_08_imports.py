@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.frames.test_signing import forged
 
 from memories import MemoryManager
 from memories.codecs.registry import FAMILIES
+from memories.engine.payload import Payload
+from memories.model.record import Terms
+from memories.model.tiers import TierName
 
 SECURITY = Path(__file__).resolve().parents[2] / "SECURITY.md"
 UNKNOWN = """
@@ -69,6 +73,64 @@ def test_an_unknown_codec_calls_the_entry_points_once_and_imports_no_name_from_t
     (tmp_path / "outside_codecs.py").write_text(OUTSIDE)
     (tmp_path / "planted_module.py").write_text("print('planted code ran')")
     assert ["called", "unknown False", "outside.thing"] == run(UNKNOWN, tmp_path)
+
+
+SHADOWS = """
+import sys
+from memories import MemoriesError, MemoryManager
+with MemoryManager(storage_path=sys.argv[1], migration=False) as manager:
+    for key in ("k", "table", "compressed"):
+        try:
+            print(key, type(manager.retrieve(key)).__name__)
+        except MemoriesError as error:
+            print(key, type(error).__name__, "import it in your program first" in str(error))
+"""
+NAMES = ("jax", "pandas", "numcodecs", "pyarrow")
+
+
+@pytest.mark.parametrize("how", ["-c", "-m", "script"])
+def test_no_file_of_the_current_directory_is_imported(tmp_path: Path, how: str) -> None:
+    """A frame says that it needs jax: `jax.py` beside it may have the same author."""
+    store, folder = tmp_path / "store", tmp_path / "folder"
+    pandas = pytest.importorskip("pandas")
+    options = {"storage_path": store, "migration": False, "compression": {"cold": "lz4"}}
+    with MemoryManager(**options) as manager:
+        array = forged("jax.array", {"dtype": "<f8", "shape": [1], "order": "C"}, bytes(8))
+        payload = Payload.of_frame(memoryview(array).toreadonly(), key="k")
+        manager._hierarchy.put("k", payload, tier=TierName.COLD, terms=Terms())
+        manager.store("table", pandas.DataFrame({"a": [1, 2]}), "cold")
+        manager.store("compressed", bytes(100_000), "cold")
+    folder.mkdir()
+    for name in NAMES:
+        (folder / f"{name}.py").write_text("print('planted code ran')")
+    (folder / "program.py").write_text(SHADOWS)
+    command = {"-c": ["-c", SHADOWS], "-m": ["-m", "program"], "script": ["program.py"]}[how]
+    got = subprocess.run(
+        [sys.executable, *command, str(store)],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    expected = [f"{key} BrokenPackageError True" for key in ("k", "table", "compressed")]
+    assert expected == got.stdout.splitlines(), got.stderr
+    for name in NAMES:
+        (folder / f"{name}.py").unlink()
+    again = subprocess.run(
+        [sys.executable, *command, str(store)],
+        cwd=folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ["table DataFrame", "compressed bytes"] == again.stdout.splitlines()[1:], again.stderr
+
+
+def test_what_the_program_imported_itself_is_used(tmp_path: Path) -> None:
+    """The program of a user may shadow a package on purpose."""
+    (tmp_path / "odd_package.py").write_text("WORD = 'mine'")
+    code = (
+        "from memories.foundation.optional_imports import package\n"
+        "import odd_package\nprint(package('odd_package').WORD)"
+    )
+    got = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "mine" == got.stdout.strip()
 
 
 def test_the_packages_that_reading_may_import_are_those_in_the_security_document() -> None:

@@ -6,7 +6,10 @@ and items of sets are hashed only if their types hash without running code of th
 
 from __future__ import annotations
 
+import decimal
 import enum
+import fractions
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from types import MappingProxyType, SimpleNamespace
@@ -15,9 +18,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from memories.codecs import scalars, structures
+from memories.codecs.allowance import spend_steps
+from memories.codecs.expect import expect
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 _KEY_BUDGET = 100_000
+_RANDOM = frozenset({str, bytes, bool, type(None)})  # Their hashes cannot be chosen.
+_FEW = 1000
+_BYTES_PER_STEP = 64
 _FACTORIES = MappingProxyType(
     {kind.__name__: kind for kind in (int, float, str, list, dict, set, tuple, bool, bytes)}
 )
@@ -82,20 +90,40 @@ def container_of(value: Any) -> str | None:
     return None
 
 
-def hashes_safely(key: Any, budget: int = _KEY_BUDGET) -> bool:
+def hashes_safely(key: Any) -> bool:
     """Return whether hashing `key` runs only code of the interpreter, in bounded time."""
-    todo = [key]
+    return _steps_to_hash(key) is not None
+
+
+def _steps_to_hash(key: Any) -> int | None:
+    """Return the items that are hashed with `key`; None if it is not safe."""
+    todo, steps = [key], 0
     while todo:
-        budget -= 1
         item = todo.pop()
         kind = type(item)
-        if budget < 0:
-            return False
+        steps += 1 if kind in _RANDOM else 1 + _nbytes_to_hash(item, kind) // _BYTES_PER_STEP
+        if steps > _KEY_BUDGET:
+            return None
         if kind in (tuple, frozenset) or (isinstance(item, tuple) and _plain_tuple(kind)):
-            todo.extend(item)
+            kinds = set(map(type, item))
+            if kinds <= _RANDOM:
+                steps += len(item)
+            elif kinds == {int}:
+                steps += len(item) * (1 + max(map(int.bit_length, item)) // (8 * _BYTES_PER_STEP))
+            else:
+                todo.extend(item)
         elif not (kind in scalars.IMMUTABLE or _plain_enum(item) or _compiled_scalar(item)):
-            return False
-    return True
+            return None
+    return steps if steps <= _KEY_BUDGET else None
+
+
+def _nbytes_to_hash(item: Any, kind: type) -> int:
+    """Return how many bytes a number has whose hash is computed each time."""
+    if kind is int:
+        return int(item.bit_length()) >> 3
+    if kind is fractions.Fraction:
+        return int(item.numerator.bit_length() + item.denominator.bit_length()) >> 3
+    return sys.getsizeof(item) if kind is decimal.Decimal else 0
 
 
 def is_known_factory(factory: Any) -> bool:
@@ -141,8 +169,21 @@ def _compiled_scalar(item: Any) -> bool:
 
 def _keys(up: ChildDecoder, references: list[Any]) -> list[Any]:
     keys = up.children(references)
-    if not _all_hash_safely(keys):
-        raise CorruptDataError("the keys of a stored mapping or set cannot be hashed safely")
+    kinds = set(map(type, keys))
+    if kinds <= _RANDOM:
+        return keys
+    steps = 0
+    for key in keys:
+        more = _steps_to_hash(key)
+        if more is None:
+            raise CorruptDataError("the keys of a stored mapping or set cannot be hashed safely")
+        steps += more
+    spend_steps(steps, "hashing the keys of a stored mapping or set")
+    if len(keys) > _FEW:
+        hashes = set(map(hash, keys))
+        if len(keys) - len(hashes) > _FEW:  # Each of those is compared with all others.
+            counts = Counter(map(hash, keys)).values()
+            spend_steps(sum(n * n for n in counts) // 4, "comparing keys with one hash")
     return keys
 
 
@@ -151,7 +192,8 @@ def _mapping(down: ChildEncoder, value: Any) -> tuple[Any, ...]:
 
 
 def _pairs(up: ChildDecoder, keys: Any, values: Any) -> Any:
-    return zip(_keys(up, keys), up.children(values), strict=True)
+    found, held = _keys(up, keys), up.children(values)
+    return zip(found, held, strict=True)
 
 
 def _encode_ordered(down: ChildEncoder, value: Any) -> tuple[Any, ...]:
@@ -192,7 +234,7 @@ def _encode_dataclass(down: ChildEncoder, value: Any) -> tuple[Any, ...]:
 
 
 def _decode_dataclass(up: ChildDecoder, name: Any, names: Any, values: Any) -> Any:
-    state = dict(zip(names, up.children(values), strict=True))
+    state = _str_dict(dict(zip(expect(names, list, "names"), up.children(values), strict=True)))
     return structures.build_dataclass(structures.find_type(name), state)
 
 
@@ -217,7 +259,9 @@ CONTAINERS: dict[str, Container] = {
     "defaultdict": Container(_encode_default, _decode_default),
     "deque": Container(
         lambda down, v: (down.children(v), v.maxlen),
-        lambda up, items, maxlen: deque(up.children(items), maxlen),
+        lambda up, items, maxlen: deque(
+            up.children(items), None if maxlen is None else expect(maxlen, int, "a length")
+        ),
     ),
     "namespace": Container(
         lambda down, v: (down.child(dict(vars(v))),),

@@ -38,9 +38,10 @@ def _own_size(item: Any, seen: set[int]) -> int:
         return _array_size(item, seen)
     if isinstance(item, memoryview):
         return item.nbytes + sys.getsizeof(b"")
-    nbytes = getattr(item, "get_total_buffer_size", None)
-    if nbytes is not None and type(item).__module__.startswith("pyarrow"):
-        return int(nbytes())
+    if type(item).__module__.startswith("pyarrow"):  # No other class is asked for an attribute.
+        nbytes = getattr(item, "get_total_buffer_size", None)
+        if nbytes is not None:
+            return int(nbytes())
     return sys.getsizeof(item)
 
 
@@ -61,5 +62,5 @@ def _children(item: Any) -> list[Any]:
         return list(item)
     if isinstance(item, np.ndarray):
         return list(item.reshape(-1)) if item.dtype == object else []
-    state = getattr(item, "__dict__", None)
+    state = getattr(item, "__dict__", None) if type(item).__dictoffset__ else None
     return list(state.values()) if type(state) is dict else []

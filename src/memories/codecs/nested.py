@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from memories.codecs import registry
+from memories.codecs import allowance, registry
 from memories.codecs.base import (
     NOTHING_FAR,
     SIGNED,
@@ -22,6 +22,7 @@ from memories.codecs.base import (
 )
 from memories.codecs.buffers import address, is_utf8, own_buffer
 from memories.codecs.containers import CONTAINERS, container_of
+from memories.codecs.expect import expect, expect_dict
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.scalars import INT_MAX, INT_MIN
 from memories.errors import CorruptDataError, UnsupportedTypeError
@@ -30,6 +31,7 @@ _INLINE_TEXT = 1024
 _INLINE_BYTES = 256
 _FREE: frozenset[type] = frozenset({type(None), bool, float})
 TREE = "tree"
+_COPYING = frozenset({"bytes", "str", "bytearray", "polars.frame", "polars.series"})
 ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 
 
@@ -44,7 +46,8 @@ class TreeCodec(Codec):
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
         """Build the tree from its leaves to its root."""
-        return decode_structure(parts, writable=writable)
+        with allowance.Allowance(parts):
+            return decode_structure(parts, writable=writable)
 
 
 class StructureCodec(Codec):
@@ -72,7 +75,8 @@ class StructureCodec(Codec):
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
         """Return the value of the decoded structure."""
-        return self.put_together(decode_structure(parts, writable=writable))
+        with allowance.Allowance(parts):
+            return self.put_together(decode_structure(parts, writable=writable))
 
 
 def encode_as(name: str, structure: Any) -> Parts:
@@ -186,33 +190,36 @@ class NodeDecoder:
 
     def root(self) -> Any:
         """Return the outermost value."""
-        for node in self._parts.meta["nodes"]:
+        meta = expect_dict(self._parts.meta, ("nodes", "root"), "a structure")
+        for node in expect(meta["nodes"], list, "a list of nodes"):
             self.values.append(self._build(node))
-        return self.child(self._parts.meta["root"])
+        return self.child(meta["root"])
 
     def child(self, reference: Any) -> Any:
         """Return the value that an atom or a reference stands for."""
         if type(reference) in ATOMS:
             return reference
-        (index,) = reference
+        (index,) = expect(reference, list, "a reference to a node")
         if type(index) is not int or not 0 <= index < len(self.values):
             raise CorruptDataError("a node refers to a node that is not before it")
         return self.values[index]
 
     def children(self, references: list[Any]) -> list[Any]:
         """Return the values of a list of atoms and references."""
+        expect(references, list, "a list of values")
         if set(map(type, references)) <= ATOMS:
             return list(references)
         return [self.child(reference) for reference in references]
 
     def _build(self, node: list[Any]) -> Any:
-        name = node[0]
+        name = expect(expect(node, list, "a node")[0], str, "the name of a node")
         container = CONTAINERS.get(name)
         if container is not None:
             return container.decode(self, *node[1:])
         _, meta, places = node
         if carries_code(name) and not self._may_run:
             raise CorruptDataError("an unsigned value contains one that carries code")
+        expect(places, list, "a list of buffers")
         if not all(type(place) is int and place >= 0 for place in places):
             raise CorruptDataError("a node refers to a buffer that does not exist")
         codec, far = registry.codec_named(name), self._far(places)
@@ -220,6 +227,8 @@ class NodeDecoder:
             own = tuple(self._own(place) for place in places)
             return codec.decode(Parts(name, meta, own, far=far), writable=True)
         buffers = tuple(self._parts.buffers[place] for place in places)
+        if name in _COPYING:  # Many nodes may refer to one buffer.
+            allowance.spend(sum(buffer.nbytes for buffer in buffers), f"a {name}")
         given = frozenset(i for i, place in enumerate(places) if place in self._parts.given)
         inner = Parts(name, meta, buffers, far=far, given=given)
         return codec.decode(inner, writable=self._writable)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.buffers import is_utf8, view_bytes
+from memories.codecs.expect import expect, expect_fields
 from memories.codecs.pickled import PickleCodec
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
@@ -145,12 +146,12 @@ def _same(value: Any) -> Any:
 
 
 def _expect(kind: type) -> Callable[[Any], Any]:
-    def check(meta: Any) -> Any:
-        if type(meta) is not kind:
-            raise CorruptDataError(f"a {kind.__name__} is stored as {type(meta).__name__}")
-        return meta
+    return lambda meta: expect(meta, kind, f"a {kind.__name__}")
 
-    return check
+
+def _ints(meta: Any, count: int, what: str) -> list[int]:
+    """Return a list of so many small numbers."""
+    return [expect(number, int, what) for number in expect_fields(meta, count, what)]
 
 
 def _int_to_meta(value: int) -> int | bytes:
@@ -190,10 +191,10 @@ def _zone_from_meta(meta: Any) -> dt.tzinfo | None:
         return None
     if type(meta) is str:
         return zoneinfo.ZoneInfo(meta)
-    *delta, name = meta
+    *delta, name = expect_fields(meta, 4, "a time zone")
     offset = _delta_from_meta(delta)
     if name is not None:
-        return dt.timezone(offset, name)
+        return dt.timezone(offset, expect(name, str, "the name of a time zone"))
     return dt.timezone(offset) if offset else dt.UTC
 
 
@@ -202,7 +203,7 @@ def _delta_to_meta(value: dt.timedelta) -> list[int]:
 
 
 def _delta_from_meta(meta: Any) -> dt.timedelta:
-    return dt.timedelta(*meta)
+    return dt.timedelta(*_ints(meta, 3, "a timedelta"))
 
 
 def _clock(value: dt.time | dt.datetime) -> list[Any]:
@@ -215,12 +216,14 @@ def _datetime_to_meta(value: dt.datetime) -> list[Any]:
 
 
 def _datetime_from_meta(meta: Any) -> dt.datetime:
-    *fields, fold, zone = meta
+    *fields, fold, zone = expect_fields(meta, 9, "a datetime")
+    _ints([*fields, fold], 8, "a datetime")
     return dt.datetime(*fields).replace(fold=fold, tzinfo=_zone_from_meta(zone))
 
 
 def _time_from_meta(meta: Any) -> dt.time:
-    *fields, fold, zone = meta
+    *fields, fold, zone = expect_fields(meta, 6, "a time")
+    _ints([*fields, fold], 5, "a time")
     return dt.time(*fields).replace(fold=fold, tzinfo=_zone_from_meta(zone))
 
 
@@ -229,7 +232,27 @@ def _big(values: list[int]) -> list[int | bytes]:
 
 
 def _range_from_meta(meta: Any) -> range:
-    return range(*map(_int_from_meta, meta))
+    return range(*map(_int_from_meta, expect_fields(meta, 3, "a range")))
+
+
+def _fraction_from_meta(meta: Any) -> fractions.Fraction:
+    """Return a fraction of two numbers that have no common divisor, as they were stored.
+
+    To look for a divisor of two numbers of a megabyte takes a minute. If the stored ones have one,
+    the fraction is equal to no other, and harmless.
+    """
+    numerator, denominator = map(_int_from_meta, expect_fields(meta, 2, "a fraction"))
+    if denominator < 1:
+        raise CorruptDataError("a stored fraction has no positive denominator")
+    value = fractions.Fraction(0)
+    for name, number in (("_numerator", numerator), ("_denominator", denominator)):
+        setattr(value, name, number)  # Python 3.11 and 3.12 differ in how to skip the search.
+    return value
+
+
+def _complex_from_meta(meta: Any) -> complex:
+    real, imaginary = expect_fields(meta, 2, "a complex")
+    return complex(expect(real, float, "a complex"), expect(imaginary, float, "a complex"))
 
 
 def _slice_to_meta(value: slice) -> list[Any]:
@@ -240,7 +263,12 @@ def _slice_to_meta(value: slice) -> list[Any]:
 
 
 def _slice_from_meta(meta: Any) -> slice:
-    return slice(*(None if field is None else _int_from_meta(field) for field in meta))
+    return slice(
+        *(
+            None if field is None else _int_from_meta(field)
+            for field in expect_fields(meta, 3, "a slice")
+        )
+    )
 
 
 def _path(kind: type[pathlib.PurePath]) -> Callable[[Any], Any]:
@@ -248,7 +276,10 @@ def _path(kind: type[pathlib.PurePath]) -> Callable[[Any], Any]:
 
 
 _NO_ZONE = ScalarRow(
-    dt.date, "date", lambda d: [d.year, d.month, d.day], lambda meta: dt.date(*meta)
+    dt.date,
+    "date",
+    lambda d: [d.year, d.month, d.day],
+    lambda meta: dt.date(*_ints(meta, 3, "a date")),
 )
 
 ROWS: tuple[ScalarRow, ...] = (
@@ -256,7 +287,7 @@ ROWS: tuple[ScalarRow, ...] = (
     ScalarRow(bool, "bool", _same, _expect(bool)),
     ScalarRow(int, "int", _int_to_meta, _int_from_meta),
     ScalarRow(float, "float", _same, _expect(float)),
-    ScalarRow(complex, "complex", lambda z: [z.real, z.imag], lambda meta: complex(*meta)),
+    ScalarRow(complex, "complex", lambda z: [z.real, z.imag], _complex_from_meta),
     ScalarRow(type(...), "ellipsis", lambda _: None, lambda _: ...),
     ScalarRow(type(NotImplemented), "notimplemented", lambda _: None, lambda _: NotImplemented),
     ScalarRow(decimal.Decimal, "decimal", str, lambda meta: decimal.Decimal(_expect(str)(meta))),
@@ -264,7 +295,7 @@ ROWS: tuple[ScalarRow, ...] = (
         fractions.Fraction,
         "fraction",
         lambda f: _big([f.numerator, f.denominator]),
-        lambda meta: fractions.Fraction(*map(_int_from_meta, meta)),
+        _fraction_from_meta,
     ),
     ScalarRow(dt.datetime, "datetime", _datetime_to_meta, _datetime_from_meta),
     _NO_ZONE,
@@ -272,7 +303,12 @@ ROWS: tuple[ScalarRow, ...] = (
     ScalarRow(dt.timedelta, "timedelta", _delta_to_meta, _delta_from_meta),
     ScalarRow(dt.timezone, "timezone", _zone_to_meta, _zone_from_meta),
     ScalarRow(zoneinfo.ZoneInfo, "zoneinfo", _zone_to_meta, _zone_from_meta),
-    ScalarRow(uuid.UUID, "uuid", lambda u: u.bytes, lambda meta: uuid.UUID(bytes=meta)),
+    ScalarRow(
+        uuid.UUID,
+        "uuid",
+        lambda u: u.bytes,
+        lambda meta: uuid.UUID(bytes=expect(meta, bytes, "a UUID")),
+    ),
     ScalarRow(range, "range", lambda r: _big([r.start, r.stop, r.step]), _range_from_meta),
     ScalarRow(slice, "slice", _slice_to_meta, _slice_from_meta),
     ScalarRow(pathlib.PosixPath, "path.posix", _text_to_meta, _path(pathlib.Path)),

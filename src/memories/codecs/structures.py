@@ -25,6 +25,21 @@ _PICKLE_HOOKS = (
 )
 
 
+# What the interpreter and NumPy call by themselves, when a value ends or is put into an array.
+_IMPLICIT = (
+    "__del__",
+    "__array__",
+    "__array_interface__",
+    "__array_struct__",
+    "__array_priority__",
+    "__array_ufunc__",
+    "__array_function__",
+    "__arrow_array__",
+    "__buffer__",
+    "__getattribute__",
+)
+
+
 def name_of(kind: type) -> list[str] | None:
     """Return module and qualified name of `kind`, or None if another object has this name."""
     if _find(kind.__module__, kind.__qualname__) is not kind:
@@ -51,7 +66,7 @@ def find_type(name: Any) -> type:
 
 def is_namedtuple(kind: type) -> bool:
     """Return whether `kind` is a plain named tuple, without attributes of its own."""
-    if kind.__bases__ != (tuple,) or "_fields" not in vars(kind):
+    if kind.__bases__ != (tuple,) or "_fields" not in vars(kind) or _has_hooks(kind):
         return False
     return kind.__dictoffset__ == 0
 
@@ -60,11 +75,27 @@ def is_dataclass(kind: type) -> bool:
     """Return whether instances of `kind` consist of their fields, in a dict or in slots."""
     if "__dataclass_fields__" not in vars(kind) or isinstance(kind, enum.EnumMeta):
         return False
+    if _has_hooks(kind):
+        return False
     made_plainly: bool = vars(object)["__new__"] is getattr(kind, "__new__", None)
     return made_plainly and not any(
         name in vars(base) and not _generated(vars(base)[name])
         for base in kind.__mro__[:-1]
         for name in _PICKLE_HOOKS
+    )
+
+
+def _has_hooks(kind: type) -> bool:
+    """Return whether methods of `kind` run without a call by name.
+
+    They would run on fields that an attacker has made up. The values of such a class are pickled
+    and signed, unless a codec was registered for it.
+    """
+    return any(
+        name in vars(base)
+        for base in kind.__mro__
+        if base.__module__ != "builtins"
+        for name in _IMPLICIT
     )
 
 

@@ -1,13 +1,23 @@
 """Imports optional packages at their first use, with an error that names what to install.
 
+Stored data choose which of these packages are imported. So a package that is not imported yet is
+taken from where packages are installed, and never from the directory of the script or from the
+current one, where `jax.py` may be the file of another user.
+
 This package is on no index yet, so that an extra of it can be installed in a clone only. What an
 extra consists of can be installed everywhere, and the metadata of this package says what that is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
+import site
+import sys
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 from memories.errors import MemoriesError
@@ -20,7 +30,11 @@ class MissingPackageError(MemoriesError, ImportError):
 
 
 class BrokenPackageError(MemoriesError, ImportError):
-    """A package that is installed could not be imported: it is broken, or memory was short."""
+    """A package is there, but was not imported.
+
+    It is broken, memory was short, or it lies in the current directory or beside the script, and
+    only stored data need it.
+    """
 
 
 def require(module: str, *, extra: str) -> ModuleType:
@@ -71,8 +85,12 @@ def load(module: str, missing: Callable[[], str]) -> ModuleType:
 
     Raises:
         MissingPackageError: it is not installed.
-        BrokenPackageError: it is installed, but its import failed.
+        BrokenPackageError: its import failed, or it lies beside the script or in the current
+            directory.
     """
+    root = module.partition(".")[0]
+    if root not in sys.modules:
+        _require_installed(root)
     try:
         return importlib.import_module(module)
     except MemoryError:
@@ -84,6 +102,39 @@ def load(module: str, missing: Callable[[], str]) -> ModuleType:
             f"{module} is installed but cannot be imported: {error}; if memory was short, try "
             "again when there is more, otherwise reinstall it"
         ) from error
+
+
+def _require_installed(root: str) -> None:
+    """Raise BrokenPackageError if `import root` would run a file that lies where users work.
+
+    The program can still choose such a file: what it has imported itself is used.
+    """
+    try:
+        found = importlib.util.find_spec(root)
+    except Exception:  # Whatever a finder raises, the import itself raises again.
+        return
+    if found is None:
+        return
+    folders = {Path(place).resolve().parent for place in found.submodule_search_locations or ()}
+    if found.has_location and found.origin and not folders:
+        folders.add(Path(found.origin).resolve().parent)
+    local = sorted(folders & _local_directories())
+    if local:
+        raise BrokenPackageError(
+            f"{root} would be imported from {local[0]}, where packages are not installed, because "
+            "stored data need it: if you trust it, import it in your program "
+            "first; otherwise rename it, or work in another directory"
+        )
+
+
+def _local_directories() -> set[Path]:
+    """Return the current directory and that of the script, unless packages are installed there."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    found = set() if script is None else {Path(script).resolve().parent}
+    with contextlib.suppress(OSError):  # The current directory may have been removed.
+        found.add(Path.cwd())
+    installed = [*site.getsitepackages(), *sysconfig.get_paths().values()]
+    return found - {Path(place).resolve() for place in installed}
 
 
 def is_missing(error: ImportError, module: str) -> bool:

@@ -1,7 +1,8 @@
 """Codecs of pyarrow tables, record batches, arrays and scalars, as Arrow IPC streams.
 
 The IPC writer trims slices and keeps dictionaries, so that only visible items are stored. Nothing
-is converted, and reading copies nothing.
+is converted, and reading copies nothing. `arrow_stream` says what pyarrow trusts, and checks it
+first; what it leaves to pyarrow (UTF-8, the parts of unions and runs) `validate` checks.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from memories.codecs.allowance import Allowance
 from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.buffers import allocate, view_bytes
 from memories.codecs.registry import add
+from memories.codecs.types.arrow_stream import check_stream
 from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.foundation.optional_imports import package
 
@@ -40,8 +43,9 @@ class ArrowCodec(Codec):
         del writable
         (buffer,) = parts.buffers
         batch = self.name == "pyarrow.batch"
-        read = _read_batch(buffer) if batch else read_stream(buffer)
-        wanted = parts.meta["extensions"] if parts.meta else []
+        with Allowance(parts):
+            read = _read_batch(buffer) if batch else read_stream(buffer)
+        wanted = _wanted(parts.meta)
         missing = sorted(set(wanted) - set(_extensions(field.type for field in read.schema)))
         if missing:
             raise UnsupportedTypeError(
@@ -51,13 +55,32 @@ class ArrowCodec(Codec):
         return read if batch else _untable(self.name, read)
 
 
+def _wanted(meta: Any) -> list[str]:
+    """Return the names of the extension types that a description lists."""
+    names = meta["extensions"] if meta is not None else []
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise CorruptDataError("the description of a stored Arrow table is damaged")
+    return names
+
+
 def _extensions(types: Iterable[Any]) -> list[str]:
-    """Return the names of the extension types among `types` and within them."""
+    """Return the names of the extension types among `types` and within them.
+
+    Raises:
+        UnsupportedTypeError: a type cannot be stored.
+    """
     names = []
     todo = list(types)
     while todo:
         kind = todo.pop()
-        if isinstance(kind, package("pyarrow").BaseExtensionType):
+        if package("pyarrow").types.is_dictionary(kind):
+            if package("pyarrow").types.is_dictionary(kind.value_type):
+                raise UnsupportedTypeError(
+                    "a dictionary of dictionaries cannot be stored, for Arrow cannot read it back: "
+                    "decode it first"
+                )
+            todo.append(kind.value_type)
+        elif isinstance(kind, package("pyarrow").BaseExtensionType):
             names.append(kind.extension_name)
         else:
             todo.extend(kind.field(i).type for i in range(kind.num_fields))
@@ -94,6 +117,7 @@ def read_stream(buffer: memoryview) -> Any:
         CorruptDataError: it is damaged.
     """
     pa = package("pyarrow")
+    check_stream(buffer, "Arrow table")
     try:
         with pa.ipc.open_stream(pa.py_buffer(buffer)) as reader:
             table = reader.read_all()
@@ -110,6 +134,7 @@ def _read_batch(buffer: memoryview) -> Any:
         CorruptDataError: it is damaged, or has several batches.
     """
     pa = package("pyarrow")
+    check_stream(buffer, "Arrow table")
     try:
         with pa.ipc.open_stream(pa.py_buffer(buffer)) as reader:
             batches = list(reader)

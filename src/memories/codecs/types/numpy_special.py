@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 
 from memories.codecs import dtypes
+from memories.codecs.allowance import spend
 from memories.codecs.arrays import Array, ArrayCodec, is_flat, order_of
 from memories.codecs.base import Codec, Parts, Sharing
+from memories.codecs.expect import (
+    expect,
+    expect_dict,
+    expect_fields,
+    expect_instance,
+    expect_shape,
+)
 from memories.codecs.nested import ATOMS, StructureCodec
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
@@ -77,7 +85,7 @@ def _encode_other(value: Array) -> Parts:
     kind = value.dtype.char
     if kind == "O" and value.dtype.metadata is None:
         return OBJECTS.encode(value)
-    if kind == "T":
+    if kind == "T" and _is_plain_na(getattr(value.dtype, "na_object", None)):
         return STRINGS.encode(value)
     return PickleCodec().encode(value)
 
@@ -87,7 +95,10 @@ def _objects_apart(value: Array) -> Any:
 
 
 def _objects_together(structure: Any) -> Array:
-    shape, order, items = structure
+    extents, order, items = expect_fields(structure, 3, "an array of objects")
+    shape = expect_shape(extents, "an array of objects")
+    expect(items, list, "the items of an array")
+    spend(8 * len(items), "an array of objects")
     flat: Array = np.empty(len(items), object)
     if set(map(type, items)) <= ATOMS:
         flat[:] = items
@@ -108,7 +119,13 @@ def _strings_apart(value: Array) -> Any:
 
 
 def _strings_together(structure: Any) -> Array:
-    shape, has_na, na, coerce, items, *order = structure
+    found = expect_fields(structure, 5, "an array of texts", 6)
+    extents, has_na, na, coerce, items, *order = found
+    shape = expect_shape(extents, "an array of texts")
+    expect(items, list, "the items of an array")
+    if not set(map(type, items)) <= {str, type(None)} or not _is_plain_na(na):
+        raise CorruptDataError("a text of an array is stored as something else")
+    spend(16 * len(items), "an array of texts")
     kind: Any = np.dtypes.StringDType
     dtype = kind(na_object=na, coerce=coerce) if has_na else kind(coerce=coerce)
     result: Array = np.empty(len(items), dtype)
@@ -129,18 +146,36 @@ def _masked_apart(value: Any) -> Any:
 
 
 def _masked_together(structure: Any) -> Any:
+    names = ("data", "mask", "fill", "hard", "shared")
+    expect_dict(structure, names, "a masked array")
     data, mask = structure["data"], structure["mask"]
     if type(data) is not np.ndarray or type(mask) not in (type(None), np.ndarray):
         raise CorruptDataError("a masked array is stored as something else")
+    if mask is not None and mask.shape != data.shape:
+        raise CorruptDataError("a stored mask and its array differ in shape")
     result: Any = np.ma.MaskedArray(data, mask=np.ma.nomask if mask is None else mask, copy=False)
     if structure["fill"] is not None:
-        result._fill_value = np.array(structure["fill"])
-    result._hardmask = structure["hard"]
-    result._sharedmask = structure["shared"]
+        result._fill_value = np.array(expect(structure["fill"], np.ndarray, "a fill value"))
+    result._hardmask = expect(structure["hard"], bool, "a flag")
+    result._sharedmask = expect(structure["shared"], bool, "a flag")
     return result
 
 
+def _is_plain_na(na: Any) -> bool:
+    """Return whether what stands for a missing text is None, text, a number or a pandas.NA."""
+    return type(na) in ATOMS or type(na).__module__.partition(".")[0] == "pandas"
+
+
+def _view(kind: Any) -> Any:
+    return lambda data: expect(data, np.ndarray, "an array").view(kind)
+
+
+def _iinfo(dtype: Any) -> Any:
+    return np.iinfo(expect_instance(dtype, np.dtype, "a dtype"))
+
+
 def _finfo(dtype: Any) -> Any:
+    expect_instance(dtype, np.dtype, "a dtype")
     library: Any = package("ml_dtypes") if dtype.type.__module__ == "ml_dtypes" else np
     return library.finfo(dtype)
 
@@ -156,18 +191,16 @@ def register() -> None:
         add(codec)
     add(StructureCodec("numpy.masked", _masked_apart, _masked_together), np.ma.MaskedArray)
     add(
-        StructureCodec("numpy.matrix", np.asarray, lambda data: data.view(np.matrix)),
+        StructureCodec("numpy.matrix", np.asarray, _view(np.matrix)),
         np.matrix,
     )
     add(
-        StructureCodec(
-            "numpy.recarray", lambda v: v.view(np.ndarray), lambda data: data.view(np.recarray)
-        ),
+        StructureCodec("numpy.recarray", lambda v: v.view(np.ndarray), _view(np.recarray)),
         np.recarray,
     )
     add(NumpyScalarCodec(), *_kinds_of(np.generic, "numpy", "ml_dtypes"))
     add(NumpyDtypeCodec(), *_kinds_of(np.dtype, "numpy", "numpy.dtypes"))
-    for name, kind, build in (("finfo", np.finfo, _finfo), ("iinfo", np.iinfo, np.iinfo)):
+    for name, kind, build in (("finfo", np.finfo, _finfo), ("iinfo", np.iinfo, _iinfo)):
         limits: Any = build
         add(StructureCodec(f"numpy.{name}", lambda v: v.dtype, limits, Sharing.SHARED), kind)
 

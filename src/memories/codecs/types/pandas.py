@@ -14,11 +14,19 @@ import numpy as np
 from memories.codecs import registry
 from memories.codecs.arrays import expect_array
 from memories.codecs.base import Parts, Sharing
-from memories.codecs.containers import CONTAINERS
+from memories.codecs.containers import CONTAINERS, hashes_safely
+from memories.codecs.expect import expect, expect_dict, expect_fields, expect_frequency
 from memories.codecs.nested import StructureCodec
 from memories.codecs.registry import add
 from memories.codecs.types import pandas_arrays
-from memories.codecs.types.pandas_arrays import column_of, expect_column, freq_apart
+from memories.codecs.types.pandas_arrays import (
+    HashedCodec,
+    column_of,
+    expect_column,
+    expect_hashable,
+    expect_index,
+    freq_apart,
+)
 from memories.errors import CorruptDataError
 from memories.foundation.optional_imports import package
 
@@ -92,11 +100,13 @@ def _data_apart(value: Any) -> Any:
 
 def _frame_together(structure: Any) -> Any:
     pandas = package("pandas")
+    _expect_table(structure, "columns")
     index, data = structure["index"], structure["data"]
     if isinstance(data, np.ndarray):
         expect_array(data, "biufc", 2)
         value = pandas.DataFrame(data, index=index, copy=False)
     else:
+        expect(data, list, "the columns of a frame")
         columns = {i: _series(pandas, array, index) for i, array in enumerate(data)}
         value = pandas.DataFrame(columns, index=index, copy=False)
     if not isinstance(structure["columns"], pandas.Index):
@@ -116,8 +126,9 @@ def _series_apart(value: Any) -> Any:
 
 
 def _series_together(structure: Any) -> Any:
+    _expect_table(structure, "name")
     value = _series(package("pandas"), structure["data"], structure["index"])
-    value.name = structure["name"]
+    value.name = _expect_name(structure["name"])
     return _finish(value, structure)
 
 
@@ -125,6 +136,19 @@ def _series(pandas: Any, data: Any, index: Any) -> Any:
     expect_column(data)
     # Without the dtype, pandas would infer one, and an array of objects might become text.
     return pandas.Series(data, index=index, dtype=data.dtype, copy=False)
+
+
+def _expect_table(structure: Any, name: str) -> None:
+    expect_dict(structure, ("index", "data", "attrs", "duplicates", name), "a table")
+    expect_index(structure["index"])
+    expect(structure["attrs"], dict, "the attributes of a table")
+    expect(structure["duplicates"], bool, "a flag")
+
+
+def _expect_name(name: Any) -> Any:
+    if not hashes_safely(name):
+        raise CorruptDataError("the name of a stored column cannot be hashed safely")
+    return name
 
 
 def _finish(value: Any, structure: Any) -> Any:
@@ -150,12 +174,19 @@ def _index_apart(value: Any) -> Any:
 
 
 def _index_together(structure: Any) -> Any:
-    data, name, freq = structure
-    value = package("pandas").Index(expect_column(data), dtype=data.dtype, copy=False)
-    value.name = name
+    pandas = package("pandas")
+    data, name, freq = expect_fields(structure, 3, "an index")
+    value = pandas.Index(expect_column(data), dtype=data.dtype, copy=False)
+    value.name = _expect_name(name)
     if freq is not None:
-        value.freq = freq
+        value.freq = expect_frequency(freq, pandas.tseries.offsets.BaseOffset)
     return value
+
+
+def _range_together(structure: Any) -> Any:
+    numbers, name = expect_fields(structure, 2, "an index")
+    expect(numbers, range, "the range of an index")
+    return package("pandas").RangeIndex(numbers, name=_expect_name(name))
 
 
 def _multi_apart(value: Any) -> Any:
@@ -164,8 +195,14 @@ def _multi_apart(value: Any) -> Any:
 
 
 def _multi_together(structure: Any) -> Any:
-    levels, codes, names, sortorder = structure
-    codes = [expect_array(code, "i") for code in codes]
+    levels, codes, names, sortorder = expect_fields(structure, 4, "an index of levels")
+    codes = [expect_array(code, "i") for code in expect(codes, list, "the codes of an index")]
+    for level in expect(levels, list, "the levels of an index"):
+        expect_hashable(expect_index(level))
+    for name in expect(names, list, "the names of an index"):
+        _expect_name(name)
+    if sortorder is not None:
+        expect(sortorder, int, "an order")
     return package("pandas").MultiIndex(levels, codes, sortorder=sortorder, names=names)
 
 
@@ -188,8 +225,8 @@ def register() -> None:
         StructureCodec(
             "pandas.range",
             lambda v: [range(v.start, v.stop, v.step), v.name],
-            lambda s: pandas.RangeIndex(s[0], name=s[1]),
+            _range_together,
         ),
         pandas.RangeIndex,
     )
-    add(StructureCodec("pandas.multi", _multi_apart, _multi_together), pandas.MultiIndex)
+    add(HashedCodec("pandas.multi", _multi_apart, _multi_together), pandas.MultiIndex)

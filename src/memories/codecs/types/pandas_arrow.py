@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from memories.codecs.allowance import Allowance
 from memories.codecs.base import Codec, Parts
 from memories.codecs.buffers import EMPTY, as_array, view_bytes
+from memories.codecs.expect import expect, expect_dict
 from memories.codecs.registry import add
 from memories.codecs.types import arrow
 from memories.errors import CorruptDataError
@@ -48,7 +50,8 @@ class PandasTextCodec(Codec):
         """Return an array over the buffers, with all offsets and texts checked."""
         del writable
         pa = package("pyarrow")
-        kind, count = parts.meta["kind"], parts.meta["count"]
+        meta = expect_dict(parts.meta, ("kind", "count", "nan"), "a column of text")
+        kind, count = expect(meta["kind"], str, "a kind of text"), meta["count"]
         offsets, text, mask = parts.buffers
         if kind not in _WIDTHS or type(count) is not int or count < 0:
             raise CorruptDataError("a stored column of text has a damaged description")
@@ -59,7 +62,7 @@ class PandasTextCodec(Codec):
         column = pa.Array.from_buffers(pa.type_for_alias(kind), count, [*whole, pa.py_buffer(text)])
         if not _is_ascii(text):
             _validate(pa, column)
-        return _text(pa.chunked_array([column]), parts.meta["nan"])
+        return _text(pa.chunked_array([column]), expect(parts.meta["nan"], bool, "a flag"))
 
 
 class PandasArrowCodec(Codec):
@@ -79,9 +82,15 @@ class PandasArrowCodec(Codec):
         """Return the extension array over the memory of the stream."""
         del writable
         (buffer,) = parts.buffers
-        data = arrow.read_stream(view_bytes(buffer)).column(0)
+        with Allowance(parts):
+            table = arrow.read_stream(view_bytes(buffer))
+        if table.num_columns != 1:
+            raise CorruptDataError(f"a stored column consists of {table.num_columns} columns")
+        data = table.column(0)
         if parts.meta is None:
             return package("pandas").arrays.ArrowExtensionArray(data)
+        if parts.meta not in ("nan", "na"):
+            raise CorruptDataError("a stored column of text has a damaged description")
         return _text(data, parts.meta == "nan")
 
 

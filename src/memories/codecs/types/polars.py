@@ -1,7 +1,8 @@
 """The codec of polars frames and series, as IPC streams.
 
 polars shares memory between clones and copies on write, so a frame is decoded once and every reader
-gets a clone. Lazy frames can contain code; they are pickled and signed.
+gets a clone. Lazy frames can contain code; they are pickled and signed. `arrow_stream` says what
+polars trusts, and checks it first: what polars cannot allocate ends the process.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from memories.codecs.allowance import Allowance
 from memories.codecs.base import Codec, Parts
 from memories.codecs.registry import add
+from memories.codecs.types.arrow_stream import check_stream
 from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.foundation.optional_imports import package
 
@@ -60,6 +63,10 @@ class PolarsCodec(Codec):
 def _read(parts: Parts) -> Any:
     polars = package("polars")
     (buffer,) = parts.buffers
+    with Allowance(parts):
+        rows = check_stream(buffer, "polars frame")
+    if rows != parts.meta["height"]:
+        raise CorruptDataError("a stored polars frame has lost rows")
     try:
         frame = polars.read_ipc_stream(io.BytesIO(buffer))
     except polars.exceptions.PolarsError as error:
@@ -69,7 +76,7 @@ def _read(parts: Parts) -> Any:
         if type(error).__name__ != "PanicException":
             raise
         raise CorruptDataError(f"a stored polars frame is damaged: {error}") from None
-    if frame.width and frame.height != parts.meta["height"]:
+    if frame.height != rows:
         raise CorruptDataError("a stored polars frame has lost rows")
     return frame
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from memories.codecs.allowance import spend
 from memories.codecs.arrays import expect_array
 from memories.codecs.base import Parts
+from memories.codecs.expect import expect, expect_dict, expect_fields, expect_shape
 from memories.codecs.nested import StructureCodec
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
@@ -22,6 +24,8 @@ from memories.foundation.optional_imports import package
 
 _NUMBERS = "biufc"
 _COMPRESSED = ("csr", "csc", "bsr")
+_MAX_AXES = 64
+_ROW_NBYTES = 128  # Of two empty lists and the references to them.
 _FLAGS = ("_has_canonical_format", "_has_sorted_indices")
 
 
@@ -60,12 +64,20 @@ def _apart(value: Any) -> dict[str, Any]:
     except (ValueError, IndexError, TypeError) as error:
         raise UnsupportedTypeError(f"a broken sparse matrix cannot be stored: {error}") from error
     flags = {name: bool(vars(value)[name]) for name in _FLAGS if name in vars(value)}
+    if layout == "lil":
+        # Each row becomes two lists again, which its stored bytes must be in proportion to.
+        structure["counts"] = np.bincount(arrays[1], minlength=value.shape[0]).astype(np.int32)
     return {**structure, "arrays": list(arrays), "flags": flags}
 
 
 def _together(structure: Any) -> Any:
-    layout, shape = structure["format"], tuple(structure["shape"])
-    data, *indices = structure["arrays"]
+    names = ("format", "matrix", "shape", "arrays", "flags")
+    expect_dict(structure, names, "a sparse matrix")
+    layout = expect(structure["format"], str, "a format")
+    shape = expect_shape(structure["shape"], "a sparse matrix")
+    expect(structure["matrix"], bool, "a flag")
+    expect(structure["flags"], dict, "the flags of a sparse matrix")
+    data, *indices = expect_fields(structure["arrays"], 2, "a sparse matrix", 1 + _MAX_AXES)
     arrays = [np.array(expect_array(data, _NUMBERS, None))]
     arrays += [np.array(expect_array(index, "i")) for index in indices]
     kind = _kind(_lying(layout), structure["matrix"])
@@ -74,6 +86,8 @@ def _together(structure: Any) -> Any:
     except (ValueError, IndexError, TypeError) as error:
         raise CorruptDataError(f"a stored sparse matrix is damaged: {error}") from error
     if layout in ("lil", "dok"):
+        if layout == "lil":
+            spend(_ROW_NBYTES * (1, *shape)[-2], "the rows of a sparse matrix")
         value = value.asformat(layout)
     for name in _FLAGS:
         if structure["flags"].get(name) is True and not _has_flag(value, name):

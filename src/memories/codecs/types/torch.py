@@ -1,17 +1,20 @@
 """The codec of torch tensors and parameters, by their memory.
 
 Tensors that share memory refer to one buffer, and share memory again when they are read together.
-Autograd graphs are not stored; of a module, store its `state_dict`.
+Autograd graphs are not stored; of a module, store its `state_dict`. torch trusts shape and strides,
+which are compared with the memory here.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from memories.codecs.base import Codec, DeviceBuffer, Parts
 from memories.codecs.buffers import EMPTY
+from memories.codecs.expect import expect, expect_dict, expect_shape
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
 from memories.errors import CorruptDataError
@@ -73,12 +76,16 @@ def build(torch: Any, memory: Any, meta: Any) -> Any:
     Raises:
         CorruptDataError: the description and the memory do not match.
     """
-    dtype = vars(torch).get(meta["dtype"])
+    names = ("dtype", "shape", "strides", "device", "grad", "parameter")
+    expect_dict(meta, names, "a tensor")
+    dtype = vars(torch).get(expect(meta["dtype"], str, "a dtype"))
     if not isinstance(dtype, torch.dtype):
         raise CorruptDataError(f"torch has no dtype {str(meta['dtype'])[:40]!r}")
-    shape, strides = tuple(meta["shape"]), tuple(meta["strides"])
+    shape = expect_shape(meta["shape"], "a tensor")
+    strides = expect_shape(meta["strides"], "a tensor")
     count = _span(shape, strides)
-    if count * dtype.itemsize != memory.numel():
+    # A stride of 0 would make any number of items of one.
+    if count * dtype.itemsize != memory.numel() or count != math.prod(shape):
         raise CorruptDataError(f"a tensor of shape {shape} does not fit its memory")
     flat = memory.view(dtype) if memory.numel() else torch.empty(0, dtype=dtype)
     tensor = flat.as_strided(shape, strides)

@@ -1,7 +1,8 @@
 """Codecs of xarray DataArray, Dataset and Variable.
 
 A Dataset is encoded as its variables and their pandas indexes. Lazy arrays contain a dask graph,
-which is code; they are pickled and signed.
+which is code; they are pickled and signed. xarray converts any object by its own methods; so the
+types of all fields are checked here. Lengths and dimensions it compares itself.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from memories.codecs import registry
 from memories.codecs.base import Parts
-from memories.codecs.nested import StructureCodec
+from memories.codecs.containers import hashes_safely
+from memories.codecs.expect import expect, expect_dict, expect_fields, expect_instance
+from memories.codecs.nested import ATOMS, StructureCodec
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
+from memories.codecs.types.pandas_arrays import expect_index
+from memories.errors import CorruptDataError
 from memories.foundation.optional_imports import package
 
 _ARRAY = "\0array"  # The variable that a DataArray becomes; names of users have no NUL.
@@ -56,10 +62,12 @@ def _variable_apart(value: Any) -> Any:
 
 
 def _variable_together(structure: Any) -> Any:
-    index, dims, data, attrs, encoding, *dtype = structure
-    if not index:
+    found = expect_fields(structure, 5, "a variable", 6)
+    index, dims, data, attrs, encoding, *dtype = found
+    if not expect(index, bool, "a flag"):
         return _variable(dims, data, attrs, encoding)
-    made = _index(False, dims[0], data, *dtype).create_variables()
+    (dim,) = expect_fields(dims, 1, "the dimensions of an index")
+    made = _index(False, dim, data, *dtype).create_variables()
     (variable,) = made.values()
     return _described(variable, attrs, encoding)
 
@@ -108,32 +116,57 @@ def _dataset_together(structure: Any) -> Any:
     xarray = package("xarray")
     indexes: dict[Any, Any] = {}
     made: dict[Any, Any] = {}
-    for multi, dim, names, pandas_index, *dtypes in structure["indexes"]:
+    expect_dict(structure, ("variables", "indexes", "attrs", "encoding"), "a dataset")
+    for one in expect(structure["indexes"], list, "a list of indexes"):
+        multi, dim, names, pandas_index, *dtypes = expect_fields(one, 4, "an index", 5)
+        expect(names, list, "the names of an index")
         index = _index(multi, dim, pandas_index, *dtypes)
         made.update(index.create_variables())
         indexes.update(dict.fromkeys(names, index))
     data: dict[Any, Any] = {}
     coords: dict[Any, Any] = {}
-    for name, is_coord, (dims, values, attrs, encoding) in structure["variables"]:
-        if name in made:
+    for row in expect(structure["variables"], list, "a list of variables"):
+        name, is_coord, described = expect_fields(row, 3, "a variable")
+        dims, values, attrs, encoding = expect_fields(described, 4, "a variable")
+        if _expect_name(name) in made:
             variable = _described(made[name], attrs, encoding)
         else:
             variable = _variable(dims, values, attrs, encoding)
         (coords if is_coord else data)[name] = variable
     value = xarray.Dataset(
-        data, coords=xarray.Coordinates(coords, indexes=indexes), attrs=structure["attrs"]
+        data,
+        coords=xarray.Coordinates(coords, indexes=indexes),
+        attrs=expect(structure["attrs"], dict, "attributes"),
     )
-    value.encoding.update(structure["encoding"])
+    value.encoding.update(expect(structure["encoding"], dict, "an encoding"))
     return value
 
 
 def _variable(dims: Any, data: Any, attrs: Any, encoding: Any) -> Any:
     """Return a variable over `data` as it is: xarray would change some dtypes."""
+    for name in expect(dims, list, "the dimensions of a variable"):
+        _expect_name(name)
+    expect(attrs, dict, "attributes"), expect(encoding, dict, "an encoding")
+    if not _is_data(data):
+        raise CorruptDataError(f"a variable is stored as a {type(data).__name__}")
     kept = type(data) is np.ndarray and len(dims) == data.ndim
     return package("xarray").Variable(dims, data, attrs=attrs, encoding=encoding, fastpath=kept)
 
 
+def _is_data(data: Any) -> bool:
+    """Return whether xarray can take `data` without calling a class that the data have named."""
+    family = type(data).__module__.partition(".")[0]
+    return family in registry.FAMILIES or type(data) in ATOMS
+
+
+def _expect_name(name: Any) -> Any:
+    if not hashes_safely(name):
+        raise CorruptDataError("the name of a stored variable cannot be hashed safely")
+    return name
+
+
 def _described(variable: Any, attrs: Any, encoding: Any) -> Any:
+    expect(attrs, dict, "attributes"), expect(encoding, dict, "an encoding")
     variable.attrs.update(attrs)
     variable.encoding.update(encoding)
     return variable
@@ -142,6 +175,11 @@ def _described(variable: Any, attrs: Any, encoding: Any) -> Any:
 def _index(multi: bool, dim: Any, pandas_index: Any, dtypes: Any = None) -> Any:
     """Return an index whose coordinates have `dtypes`, one or one per level, if given."""
     indexes = package("xarray.indexes")
+    expect_index(pandas_index)
+    _expect_name(dim)
+    for dtype in dtypes.values() if type(dtypes) is dict else [dtypes]:
+        if dtype is not None:
+            expect_instance(dtype, np.dtype, "a dtype")
     if not multi:
         return indexes.PandasIndex(pandas_index, dim, dtypes)
     index = indexes.PandasMultiIndex(pandas_index, dim)
@@ -156,8 +194,8 @@ def _array_apart(value: Any) -> Any:
 
 
 def _array_together(structure: Any) -> Any:
-    name, dataset = structure
-    return _dataset_together(dataset)[_ARRAY].rename(name)
+    name, dataset = expect_fields(structure, 2, "an array with dimensions")
+    return _dataset_together(dataset)[_ARRAY].rename(_expect_name(name))
 
 
 def register() -> None:
