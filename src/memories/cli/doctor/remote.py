@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -21,8 +20,6 @@ CHAINS: Mapping[str, tuple[tuple[str, ...], str]] = {
 SAME = {"s3a": "s3", "gcs": "gs", "azure": "az", "abfs": "az", "abfss": "az", "adl": "az"}
 WAIT_SECONDS = 3.0
 OLDEST = (6, 0)
-MAX_PORT = 65_535
-MAX_REPLY_BYTES = 1 << 20
 
 
 def check(glacier: str | None, nodes: tuple[str, ...]) -> Iterator[DoctorResult]:
@@ -75,42 +72,30 @@ def _archive(url: str) -> DoctorResult:
 
 
 def _node(node: str) -> DoctorResult:
-    host, _, port = node.rpartition(":")
-    if port.isdigit() and int(port) > MAX_PORT:
-        return DoctorResult(
-            "node", Level.BAD, f"{node}: {port} is not a port", f"give one from 1 to {MAX_PORT}"
-        )
+    from memories.cluster.client.address import NodeAddress
+    from memories.cluster.client.connection import Connection
+    from memories.cluster.client.node import parse_info
+    from memories.cluster.permissions import missing_permissions
+
+    name = "a node"
+    limits = {"connect_seconds": WAIT_SECONDS, "call_seconds": WAIT_SECONDS}
     try:
-        text = _info(host or node, int(port) if port.isdigit() else 6379)
-    except OSError as error:
-        return DoctorResult(
-            "node", Level.BAD, f"{node}: {error}", "start it, or correct the address"
-        )
-    facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    version = facts.get("valkey_version") or facts.get("redis_version")
-    if version is None:
-        first = text.strip().splitlines()[0] if text.strip() else "nothing"
-        return DoctorResult(
-            "node", Level.BAD, f"{node} answers {first!r:.80}", "is it a Valkey server?"
-        )
+        address = NodeAddress.parse(node)
+        name = address.name  # Without the password that its URL may have.
+        with Connection(address, **limits) as connection:  # type: ignore[arg-type]
+            facts = parse_info(connection.call("INFO", "server"))
+            version = facts.get("valkey_version") or facts.get("redis_version")
+            if version is None:
+                what = f"{name} does not say its version"
+                return DoctorResult("node", Level.BAD, what, "is it a Valkey server?")
+            clustered = facts.get("redis_mode", facts.get("server_mode")) == "cluster"
+            missing = missing_permissions(connection, clustered=clustered)
+    except MemoriesError as error:
+        advice = "start it, or correct the address, user and password"
+        return DoctorResult("node", Level.BAD, f"{name}: {error}", advice)
+    if missing:
+        rules = " ".join(f"+{one}" for one in missing)
+        what = f"{name}: the user may not run {', '.join(missing)}"
+        return DoctorResult("node", Level.WARN, what, f"grant it: ACL SETUSER ... {rules}")
     number = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    return judged("node", number >= OLDEST, f"{node}: version {version}", "use 6.0 or newer")
-
-
-def _info(host: str, port: int) -> str:
-    """Return the reply of a Valkey or Redis server to INFO, or its error."""
-    with socket.create_connection((host, port), timeout=WAIT_SECONDS) as connection:
-        connection.settimeout(WAIT_SECONDS)
-        connection.sendall(b"INFO server\r\n")
-        reply = b""
-        while len(reply) < MAX_REPLY_BYTES:
-            piece = connection.recv(65_536)
-            reply += piece
-            if not piece or reply.startswith(b"-") or _complete(reply):
-                break
-    return reply.decode("utf-8", "replace")
-
-
-def _complete(reply: bytes) -> bool:
-    head, newline, body = reply.partition(b"\r\n")
-    return bool(newline) and head[1:].isdigit() and len(body) >= int(head[1:])
+    return judged("node", number >= OLDEST, f"{name}: version {version}", "use 6.0 or newer")
