@@ -74,7 +74,8 @@ class DistributedMemoryManager(MemoryManager):
         replication_factor: The number of nodes that store each value.
         namespace: A key space of its own on the nodes: managers with another one neither see nor
             remove its keys.
-        node_options: `user`, `password` and `tls` of all nodes whose URLs have none.
+        node_options: Options of all nodes whose URLs have none: `user`, `password`, `tls`,
+            `timeout` in seconds, `max_connections` to each node, and those of redis-py for TLS.
         allow_eviction: Accept nodes that are configured to drop values when they are full.
         strict_replication: Refuse writes to a primary of a Cluster whose replicas are gone, instead
             of acknowledging them with the copies that can be had. Plain servers always do.
