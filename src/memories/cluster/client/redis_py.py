@@ -124,14 +124,21 @@ def _made(dial: DialOptions, seconds: float, protocol: int) -> Any:
         elif dial.context is not None:
             made = _with_context()(context=dial.context, **options)
         elif dial.secure is not None:
-            secure = {"ssl_password": _refuse_to_ask, **dial.secure}
-            made = _module().SSLConnection(**secure, **options)
+            made = _module().SSLConnection(**_secure(dial.secure), **options)
         else:
             made = _module().Connection(**options)
     except require("redis", extra=_EXTRA).RedisError as error:
         raise InvalidOptionError(f"the options of {dial.name} do not fit: {error}") from None
     made.lib_name = made.lib_version = made.driver_info = None  # By the version of redis-py.
     return made
+
+
+def _secure(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of TLS with our defaults: redis-py 5 does not check the name of a host."""
+    import ssl
+
+    unverified = given.get("ssl_cert_reqs", "required") in ("none", None, ssl.CERT_NONE)
+    return {"ssl_check_hostname": not unverified, "ssl_password": _refuse_to_ask, **given}
 
 
 def _refuse_to_ask() -> NoReturn:
