@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 rasterio = pytest.importorskip("rasterio", minversion="1.4", reason="rasterio is not installed")
+# Of packages below rasterio.
+pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 pytest.importorskip("fsspec", reason="fsspec is not installed")
 
 from fsspec.implementations.local import LocalFileSystem  # noqa: E402
@@ -39,7 +41,7 @@ def raster(tmp_path: Path) -> tuple[str, np.ndarray[Any, Any]]:
     with rasterio.open(
         path, "w", driver="GTiff", width=1024, height=1024, count=2, dtype="int16", tiled=True,
         blockxsize=128, blockysize=128, compress="deflate",
-        crs="EPSG:4326", transform=rasterio.transform.from_origin(0, 10, 0.01, 0.01),
+        crs="EPSG:4326", transform=rasterio.transform.from_bounds(0, 0, 10, 10, 1024, 1024),
     ) as file:  # fmt: skip
         file.write(values)
         file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)

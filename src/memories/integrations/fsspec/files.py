@@ -235,9 +235,29 @@ class MemoriesFileSystem(ChainedFileSystem):
         Raises:
             FileNotFoundError: it is absent.
         """
-        if self.isdir(path1):
+        manager, key, _ = self._locate(path1)
+        other, new, _ = self._locate(path2)
+        if other is not manager:
+            self.pipe_file(path2, self.cat_file(path1))
             return
-        self.pipe_file(path2, self.cat_file(path1))
+        try:
+            manager.copy(key, new)  # Nothing is decoded.
+        except KeyNotFoundError:
+            if not self.isdir(path1):
+                raise FileNotFoundError(path1) from None
+
+    def mv_file(self, path1: str, path2: str, **options: Any) -> None:
+        """Move a file; FileNotFoundError if it is absent."""
+        manager, key, _ = self._locate(path1)
+        other, new, _ = self._locate(path2)
+        if other is not manager:
+            self.cp_file(path1, path2)
+            self.rm_file(path1)
+            return
+        try:
+            manager.rename(key, new)
+        except KeyNotFoundError:
+            raise FileNotFoundError(path1) from None
 
     def _rm(self, path: str) -> None:
         manager, key, _ = self._locate(path)
