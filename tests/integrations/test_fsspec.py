@@ -165,6 +165,23 @@ def test_files_are_written_at_once_or_not_at_all(manager: MemoryManager, tier: s
     assert b"1" == fs.cat_file("c")
 
 
+def test_a_file_is_moved_and_copied_without_being_read(manager: MemoryManager) -> None:
+    """Its value gets another key; a file moved into a folder keeps its name."""
+    fs = MemoriesFileSystem(manager, "moves")
+    fs.pipe({"a": b"1", "x/b": b"2", "folder/c": b"3"})
+    version = fs.info("a")["ETag"]
+    fs.mv("a", "new/a")
+    fs.mv("x/b", "folder")
+    fs.cp("new/a", "copy")
+    assert version != fs.info("copy")["ETag"]
+    assert ["copy", "folder/b", "folder/c", "new/a"] == fs.find("")
+    assert b"1" == fs.cat_file("new/a") == fs.cat_file("copy")
+    with pytest.raises(FileNotFoundError):
+        fs.mv("a", "d")
+    with pytest.raises(FileNotFoundError):
+        fs.cp_file("a", "d")
+
+
 def test_what_is_absent_is_a_file_not_found(manager: MemoryManager) -> None:
     """The error that every reader of files catches."""
     fs = MemoriesFileSystem(manager, "absent")

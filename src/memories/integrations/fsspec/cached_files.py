@@ -256,11 +256,9 @@ class CachedFileSystem(MemoriesFileSystem):
         with self._changing(*below, is_folder=True):
             self.fs.rm(paths, recursive=recursive, maxdepth=maxdepth)
 
-    def mv_file(self, path1: str, path2: str, **options: Any) -> None:
-        """Move a file."""
-        path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
-        with self._changing(path1, path2):
-            self.fs.mv_file(path1, path2, **options)
+    def mv(self, path1: Any, path2: Any, *arguments: Any, **options: Any) -> None:
+        """Move files: each is copied, and removed."""
+        AbstractFileSystem.mv(self, path1, path2, *arguments, **options)
 
     def mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
         """Make a folder."""

@@ -246,18 +246,22 @@ class MemoriesFileSystem(ChainedFileSystem):
             if not self.isdir(path1):
                 raise FileNotFoundError(path1) from None
 
-    def mv_file(self, path1: str, path2: str, **options: Any) -> None:
-        """Move a file; FileNotFoundError if it is absent."""
-        manager, key, _ = self._locate(path1)
-        other, new, _ = self._locate(path2)
-        if other is not manager:
-            self.cp_file(path1, path2)
-            self.rm_file(path1)
-            return
-        try:
-            manager.rename(key, new)
-        except KeyNotFoundError:
-            raise FileNotFoundError(path1) from None
+    def mv(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        maxdepth: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Move files; a single one gets another key, and is not copied."""
+        if isinstance(path1, str) and isinstance(path2, str) and not path2.endswith("/"):
+            manager, key, _ = self._locate(path1)
+            other, new, _ = self._locate(path2)
+            if other is manager and self.isfile(path1) and not self.isdir(path2):
+                manager.rename(key, new)
+                return
+        super().mv(path1, path2, recursive=recursive, maxdepth=maxdepth, **options)
 
     def _rm(self, path: str) -> None:
         manager, key, _ = self._locate(path)
