@@ -14,6 +14,11 @@ with (
 
     retrieved = manager.retrieve_distributed("matrix")
     print("equal:", np.array_equal(retrieved, data))
+    print("one row:", manager.retrieve_distributed("matrix", region=np.s_[17]).shape)
+
+    nodes_as_dict = manager.distributed  # The same values, by plain names.
+    nodes_as_dict.store("session", {"user": 7}, ttl=60)
+    print("keys:", list(nodes_as_dict))
 
     for node, state in manager.get_node_status().items():
         print(f"{node}: online: {state['online']}, {state['memory_usage']:.2f} % used")

@@ -457,3 +457,21 @@ def test_a_value_that_no_node_takes_ends_with_an_error_of_ours(
         for _ in range(3):
             with pytest.raises(UnavailableError, match="node"):
                 manager.store_distributed("key", bytes(size))
+
+
+def test_any_one_member_is_enough_to_find_the_others(plain_nodes: LocalGroup) -> None:
+    """A program need not know all nodes; it must never make a cluster of a part of them."""
+    first, *others = plain_nodes.names
+    with pytest.raises(InvalidOptionError, match="know of no others"):
+        manager_of([first]).__enter__()
+    with manager_of(plain_nodes.names) as manager:
+        manager.store_distributed("key", 1)
+    for name in plain_nodes.names:
+        with manager_of([name]) as manager:
+            assert 1 == manager.retrieve_distributed("key")
+            assert set(plain_nodes.names) == set(manager.get_node_status())
+    plain_nodes.servers[0].kill()
+    with pytest.raises(UnavailableError, match="none of the nodes"):
+        manager_of([first]).__enter__()
+    with manager_of(others[:1]) as manager:
+        assert 1 == manager.retrieve_distributed("key")

@@ -86,11 +86,6 @@ def open_service(
         from memories.cluster.quorum.service import QuorumService
 
         addresses = _distinct_primaries(addresses, greetings)
-        if factor > len(addresses):
-            raise InvalidOptionError(
-                f"replication_factor={factor} needs at least as many nodes, and {len(addresses)} "
-                "are given"
-            )
         service = QuorumService(
             addresses,
             factor,

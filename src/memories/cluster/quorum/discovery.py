@@ -55,6 +55,7 @@ def bootstrap(members: Members) -> None:
     member_list = newest_member_list(discovered)
     if member_list is None:
         _require_enough(members.current, reasons)
+        _require_all_copies(members.current, reasons)
         member_list = msgspec.structs.replace(members.current, epoch=1)
         for reply in discovered:
             publish_to(reply, member_list, UP)
@@ -242,6 +243,20 @@ def _require_enough(member_list: MemberList, reasons: dict[str, str]) -> None:
             )
             copies = f"{most + 1} copies at most {most}" if most else "1 copy none"
             raise UnavailableError(f"{silent}, and with {copies} may be missing: {listed}")
+
+
+def _require_all_copies(given: MemberList, reasons: dict[str, str]) -> None:
+    """Raise unless the given nodes, none of which knows of others, can be the members."""
+    if given.copies <= len(given.nodes):
+        return
+    if reasons:
+        raise UnavailableError(
+            f"none of the nodes that answer knows the members: {join_reasons(reasons)}"
+        )
+    raise InvalidOptionError(
+        f"replication_factor={given.copies} needs at least as many nodes, and {len(given.nodes)} "
+        "are given, which know of no others"
+    )
 
 
 def _check(member_list: MemberList, members: Members) -> None:
