@@ -78,10 +78,14 @@ def read_upload(body: bytes | memoryview) -> ChunkUpload:
     """
     fixed = bytes(body[:_FIXED])
     try:
-        upload, count = bytes.fromhex(fixed[:UPLOAD_DIGITS].decode()), int(fixed[-8:], 16)
+        upload, count = (
+            bytes.fromhex(fixed[:UPLOAD_DIGITS].decode()),
+            int.from_bytes(bytes.fromhex(fixed[-8:].decode())),
+        )
     except ValueError as error:
         raise CorruptDataError("a manifest on a node is damaged") from error
-    if len(fixed) != _FIXED or len(upload) * 2 != UPLOAD_DIGITS:
+    whole = len(fixed) == _FIXED and len(upload) * 2 == UPLOAD_DIGITS
+    if not whole or not 0 < count <= _MAX_CHUNKS:  # Each has a name, and is asked for.
         raise CorruptDataError("a manifest on a node is damaged")
     return ChunkUpload(fixed[:UPLOAD_DIGITS], count)
 

@@ -6,12 +6,15 @@ by a record without a lock, and finds out afterwards whether the catalog still h
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from memories.model.tiers import TierName
 
+# What a decoder accepts: numbers of 62 bits, and times that a calendar knows, which no NaN is.
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
 _FASTER = {tier: tuple(reversed(list(TierName)[: tier.rank])) for tier in TierName}
 
 
@@ -55,11 +58,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fals
     """
 
     key: str
-    version: int  # The store-wide sequence number of the commit that stored the value.
+    version: Natural  # The store-wide sequence number of the commit that stored the value.
     tier: TierName
-    size: int  # Bytes the value takes in RAM.
-    stored: int = 0  # Bytes its frame takes on the medium.
-    stored_at: float  # Seconds of the wall clock.
+    size: Natural  # Bytes the value takes in RAM.
+    stored: Natural = 0  # Bytes its frame takes on the medium.
+    stored_at: Seconds  # Of the wall clock.
     kind: str = ""  # The name of the codec that encoded it.
     terms: Terms = DEFAULT_TERMS
     place: bytes = b""

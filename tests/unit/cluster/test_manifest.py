@@ -12,6 +12,7 @@ from memories.cluster.manifest import (
     cut,
     new_upload,
     read_manifest,
+    read_upload,
     upload_of,
     upload_seconds,
 )
@@ -56,3 +57,11 @@ def test_a_manifest_that_contradicts_itself_is_refused() -> None:
     for nbytes, chunk_bytes, sums in ((10**12, 10**12, (1,)), (9, 4, (1,)), (0, 4, ()), (4, 0, ())):
         with pytest.raises(CorruptDataError):
             read_manifest(ChunkManifest(upload, nbytes, chunk_bytes, sums).pack())
+
+
+@pytest.mark.parametrize("count", [b"00989680", b"ffffffff", b"00000000", b"-0000001", b"0x000001"])
+def test_a_register_that_claims_millions_of_chunks_is_refused(count: bytes) -> None:
+    """Each of them would get a name and a request, when it is read, repaired or removed."""
+    upload, _ = new_upload(1, 0)
+    with pytest.raises(CorruptDataError):
+        read_upload(upload.id + count)

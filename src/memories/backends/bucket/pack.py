@@ -21,6 +21,9 @@ from memories.model.record import Record
 ALIGNMENT = 64
 TRAILER_BYTES = 64
 MAX_INDEX_BYTES = 1 << 30  # What an index may declare to unfold to.
+# And to how many times its stored bytes: its entries take up to 30 times their own in RAM.
+_MOST_GAIN = 64
+_FREE_BYTES = 1 << 20
 
 _MAGIC = b"MEMGLAC\x01"
 _TRAILER = struct.Struct("<8sQQQ16s8xQ")
@@ -78,10 +81,17 @@ def finish(index: PackIndex, body_bytes: int) -> bytes:
     """Return what follows a body of `body_bytes` bytes (a multiple of 64): index and trailer."""
     raw = _encoder.encode(index)
     stored = zlib.compress(raw, 3)
+    if len(raw) > _most_raw(len(stored)):
+        stored = zlib.compress(raw, 0)
     head = _TRAILER.pack(
         _MAGIC, body_bytes, len(stored), len(raw), xxhash.xxh3_128_digest(stored), 0
     )
     return stored + head[:-8] + xxhash.xxh3_64_intdigest(head[:-8]).to_bytes(8, "little")
+
+
+def _most_raw(stored: int) -> int:
+    """Return to how many bytes an index of so many stored bytes may unfold."""
+    return _FREE_BYTES + _MOST_GAIN * stored
 
 
 def padding(length: int) -> int:
@@ -105,7 +115,7 @@ def read_trailer(tail: Buffer, size: int, name: str) -> Trailer:
         )
     if magic != _MAGIC or check != xxhash.xxh3_64_intdigest(raw[:-8]):
         raise CorruptDataError(f"the archive object {name} does not end as an archive object does")
-    if offset + stored + TRAILER_BYTES != size or length > MAX_INDEX_BYTES:
+    if offset + stored + TRAILER_BYTES != size or length > min(MAX_INDEX_BYTES, _most_raw(stored)):
         raise CorruptDataError(f"the archive object {name} declares sizes that it does not have")
     return Trailer(offset, stored, length, digest)
 

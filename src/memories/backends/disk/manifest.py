@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files
 from memories.backends.disk.paths import StorePaths, write_whole
+from memories.model.record import Natural
 
 _MAGIC = b"mMan\1\0\0\0"
 
@@ -17,27 +18,29 @@ _MAGIC = b"mMan\1\0\0\0"
 class FileStats(msgspec.Struct, array_like=True):
     """One segment or pack: how much of it there is, and how much of that is live."""
 
-    size: int
-    live: int = 0
-    tombstones: int = 0  # Bytes of tombstones; needed while a segment from `lowest` on is older.
-    lowest: int = 0  # The lowest segment that may hold a record they remove.
+    size: Natural
+    live: Natural = 0
+    tombstones: Natural = (
+        0  # Bytes of tombstones; needed while a segment from `lowest` on is older.
+    )
+    lowest: Natural = 0  # The lowest segment that may hold a record they remove.
 
 
 class IndexManifest(msgspec.Struct, kw_only=True):
     """A checkpoint of everything that a scan of the log yields."""
 
-    runs: list[int]  # Newest first.
-    segment: int  # The log is covered up to here, and synced.
-    offset: int
-    segments: dict[int, FileStats]
-    packs: dict[int, FileStats]
-    next_file: int
-    last_version: int
-    keys: int
-    elsewhere: int
-    live: int
-    value_bytes: int
-    retired: list[tuple[int, int]]  # Dead value files not yet unlinked: number and bytes.
+    runs: list[Natural]  # Newest first.
+    segment: Natural  # The log is covered up to here, and synced.
+    offset: Natural
+    segments: dict[Natural, FileStats]
+    packs: dict[Natural, FileStats]
+    next_file: Natural
+    last_version: Natural
+    keys: Natural
+    elsewhere: Natural
+    live: Natural
+    value_bytes: Natural
+    retired: list[tuple[Natural, Natural]]  # Dead value files not yet unlinked: number and bytes.
 
 
 def save(manifest: IndexManifest, paths: StorePaths, files: Files) -> None:
@@ -55,6 +58,21 @@ def load(data: bytes) -> IndexManifest | None:
     if xxh3_64_intdigest(body).to_bytes(8, "little") != data[8:16]:
         return None
     try:
-        return msgspec.msgpack.decode(body, type=IndexManifest)
-    except msgspec.MsgspecError:
+        found = msgspec.msgpack.decode(body, type=IndexManifest)
+    except (msgspec.MsgspecError, RecursionError):
         return None
+    return found if _is_consistent(found) else None
+
+
+def _is_consistent(manifest: IndexManifest) -> bool:
+    """Return whether the figures can be true together: space is made by them."""
+    files = [*manifest.segments.values(), *manifest.packs.values()]
+    held = sum(stats.size for stats in files) + manifest.value_bytes
+    retired = sum(nbytes for _, nbytes in manifest.retired)
+    return (
+        all(stats.live + stats.tombstones <= stats.size for stats in files)
+        and manifest.live <= held
+        and retired <= manifest.value_bytes
+        and manifest.elsewhere <= manifest.keys
+        and len(set(manifest.runs)) == len(manifest.runs)
+    )

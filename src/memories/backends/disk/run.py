@@ -24,6 +24,8 @@ BLOCK = 1 << BLOCK_BITS
 # row length, segment, offset, extent, oldest, kind
 ROW = struct.Struct("<IIQIIB")
 ROW_BYTES = ROW.size
+_MIN_ROW = ROW_BYTES + 3  # Its record begins with the key.
+_DAMAGED = (msgspec.MsgspecError, struct.error, IndexError, UnicodeDecodeError, RecursionError)
 unpack_fields = ROW.unpack_from
 
 MAGIC = b"mRun\1\0\0\0"
@@ -54,7 +56,7 @@ class Blocks:
         """Verify the row at `offset` and return its length."""
         self.touch(offset, 4)
         length = int.from_bytes(self._data[offset : offset + 4], "little")
-        if length < ROW.size or offset + length > self._rows_end:
+        if length < _MIN_ROW or offset + length > self._rows_end:
             raise RunDamagedError(f"{self._path} has a row of {length} bytes at {offset}")
         self.touch(offset, length)
         return length
@@ -62,20 +64,22 @@ class Blocks:
     def row_at(self, offset: int) -> IndexRow:
         """Return the row at `offset`."""
         verified, data = self.verified, self._data
-        if not (verified[offset >> BLOCK_BITS] and verified[(offset + 3) >> BLOCK_BITS]):
-            self.length(offset)
-        length, segment, at, extent, oldest, kind = unpack_fields(data, offset)
-        end = offset + length
-        if length > BLOCK or not verified[(end - 1) >> BLOCK_BITS]:
-            end = offset + self.length(offset)
         try:
+            if not (verified[offset >> BLOCK_BITS] and verified[(offset + 3) >> BLOCK_BITS]):
+                self.length(offset)
+            length, segment, at, extent, oldest, kind = unpack_fields(data, offset)
+            end = offset + length
+            if length > BLOCK or not verified[(end - 1) >> BLOCK_BITS]:
+                end = offset + self.length(offset)
             record = decode_record(data[offset + ROW_BYTES : end])
-        except msgspec.MsgspecError as error:
+        except _DAMAGED as error:
             raise RunDamagedError(f"a row of {self._path} cannot be read: {error}") from error
         return IndexRow(record, kind, segment, at, extent, oldest)
 
     def touch(self, offset: int, length: int) -> None:
         """Verify the blocks that some bytes lie in."""
+        if offset < 0 or offset + length > self._end:
+            raise RunDamagedError(f"{self._path} leads to {offset}, beyond its end")
         for block in range(offset // BLOCK, (offset + length - 1) // BLOCK + 1):
             if not self.verified[block]:
                 self.verify(block)
@@ -116,6 +120,8 @@ class RunFooter(NamedTuple):
             and table_at + 8 * slots == expiry_at
             and footer_at - sums_at == 8 * -(-sums_at // BLOCK)
             and slots & (slots - 1) == 0
+            and slots > rows
+            and (sums_at - expiry_at) % 16 == 0
         )
         if not sound:
             raise RunDamagedError(f"{path} is damaged or cut short")
@@ -159,7 +165,7 @@ class Run:
 
         A closure, because this is the hot path: its names are looked up faster than attributes.
         """
-        blocks, table, footer = self._blocks, self._table, self._footer
+        blocks, table, footer, path = self._blocks, self._table, self._footer, self.path
         first, mask = footer.table_at, footer.slots - 1
         verified, verify, row_at = blocks.verified, blocks.verify, blocks.row_at
         data, unpack, decode, new = self._data, unpack_fields, decode_record, IndexRow
@@ -167,27 +173,32 @@ class Run:
 
         def row(key: str) -> IndexRow | None:
             digest = xxh3_64_intdigest(key.encode())
-            slot = digest & mask
+            slot = start = digest & mask
             tag = digest >> tag_bits
-            while True:
-                if not verified[(first + slot * 8) >> bits]:
-                    verify((first + slot * 8) >> bits)
-                word = table[slot]
-                if word >> tag_bits == tag and word:
-                    offset = word & offset_mask
-                    # Fast path: the row lies within one verified block. Others are checked first.
-                    length, segment, at, extent, oldest, kind = unpack(data, offset)
-                    last = (offset + length - 1) >> bits
-                    if last == offset >> bits and verified[last]:
-                        record = decode(data[offset + head : offset + length])
-                        found = new(record, kind, segment, at, extent, oldest)
-                    else:
-                        found = row_at(offset)
-                    if found.record.key == key:
-                        return found
-                elif not word:
-                    return None
-                slot = (slot + 1) & mask
+            try:
+                while True:
+                    if not verified[(first + slot * 8) >> bits]:
+                        verify((first + slot * 8) >> bits)
+                    word = table[slot]
+                    if word >> tag_bits == tag and word:
+                        offset = word & offset_mask
+                        # Fast path: the row lies within one verified block. Others are checked.
+                        length, segment, at, extent, oldest, kind = unpack(data, offset)
+                        last = (offset + length - 1) >> bits
+                        if last == offset >> bits and verified[last]:
+                            record = decode(data[offset + head : offset + length])
+                            found = new(record, kind, segment, at, extent, oldest)
+                        else:
+                            found = row_at(offset)
+                        if found.record.key == key:
+                            return found
+                    elif not word:
+                        return None
+                    slot = (slot + 1) & mask
+                    if slot == start:
+                        raise RunDamagedError(f"the table of {path} has no empty slot")
+            except _DAMAGED as error:  # The sums hold of what an attacker wrote.
+                raise RunDamagedError(f"a row of {path} cannot be read: {error}") from error
 
         return row
 

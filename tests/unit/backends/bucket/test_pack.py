@@ -99,3 +99,29 @@ def test_object_names_hold_no_key_and_only_ours_are_recognised() -> None:
     assert token == token_of(object_name(token))
     for foreign in ("objects/readme", "objects/../" + token.hex(), "objects/" + "A" * 32):
         assert token_of(foreign) is None
+
+
+def test_a_few_stored_bytes_do_not_unfold_to_many_entries() -> None:
+    """88 KB in a bucket became 4.9 GB: an entry of three bytes takes ninety in RAM."""
+    import struct
+
+    import msgspec
+    import xxhash
+
+    removed = [["", 0]] * 20_000_000
+    raw = msgspec.msgpack.encode(["store", 1, 1, 0.0, [[], removed, []]])
+    stored = zlib.compress(raw, 9)
+    front = struct.pack(
+        "<8sQQQ16s8x", b"MEMGLAC\x01", 0, len(stored), len(raw), xxhash.xxh3_128_digest(stored)
+    )
+    whole = stored + front + xxhash.xxh3_64_intdigest(front).to_bytes(8, "little")
+    assert len(whole) < 100_000
+    with pytest.raises(CorruptDataError, match="sizes that it does not have"):
+        read(whole)
+
+
+def test_an_index_that_compresses_well_can_be_read() -> None:
+    """Thousands of keys that differ in one digit are no bomb."""
+    contents = PackContents([], [("k" * 3000, 7)] * 20_000)
+    index = PackIndex("store", 1, 1, 0.0, contents)
+    assert index == read(finish(index, 0))
