@@ -15,7 +15,8 @@ from memories import MemoryManager, compiled, errors
 NAMES = {
     "CacheInfo", "CachedFunction", "Cause", "Codec", "Dashboard", "DistributedMemoryManager",
     "Explanation", "KeyInfo", "Latency", "MemoryManager", "MigrationSettings", "Parts", "Policy",
-    "PrefixView", "Rule", "Series", "Stats", "StoreTier", "TierChoice", "TierName", "TierStats",
+    "PrefixView", "Rule", "Series", "SharedMemoryManager", "Stats", "StoreTier", "TierChoice",
+    "TierName", "TierStats",
     "Volume", "__version__", "instrument", "prometheus_collector",
     "prometheus_text", "register_codec", "register_policy",
 }  # fmt: skip

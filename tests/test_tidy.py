@@ -39,6 +39,7 @@ LAYERS = (
     ("migration", "snapshot"),
     ("observe",),
     ("core",),
+    ("sharing",),
     ("__init__",),
     ("cli", "testing", "torch", "integrations"),
     ("fsspec", "xarray", "zarr"),
@@ -81,6 +82,7 @@ ONLY_FOR_ONE = {
     "cluster.quorum.unanimous_write": "a step of the protocol; it needs real servers",
     "cluster.valkey_cluster.registers": "one of two topologies; it needs real servers",
     "cluster.valkey_cluster.service": "one of two topologies, chosen when the nodes are known",
+    "sharing.client": "one of two parts of a process; it needs a writer in another process",
     "core.array_interop": "conversions between array libraries, apart from the options",
     "core.dashboard_source": "the one place where the dashboard meets a manager",
     "core.store_check": "the public `check`, with a thread and a result of its own",
@@ -522,8 +524,9 @@ def test_no_loose_ends_and_no_path_of_one_machine(path: Path) -> None:
 
 # What may lie at the top of the repository; a store that a test left there may not.
 TOP = {
-    ".ci", ".github", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
-    "Makefile", "README.md", "SECURITY.md", "benchmarks", "compile_core.py", "days", "docs",
+    ".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "ARCHITECTURE.md", "CHANGELOG.md",
+    "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "benchmarks",
+    "compile_core.py", "days", "docs",
     "examples", "hatch_build.py", "pyproject.toml", "src", "tests",
 }  # fmt: skip
 

@@ -18,7 +18,10 @@ FOLDER = Path(__file__).resolve().parent
 TOPICS = {
     "manager": (
         "The manager",
-        ["memories:MemoryManager", "memories:PrefixView", "memories:MigrationSettings"],
+        [
+            "memories:MemoryManager", "memories:PrefixView", "memories:SharedMemoryManager",
+            "memories:MigrationSettings",
+        ],
     ),
     "distributed": ("The distributed manager", ["memories:DistributedMemoryManager"]),
     "observing": (

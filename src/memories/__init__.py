@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from memories.observe.metrics import instrument, prometheus_collector, prometheus_text
     from memories.options.migration import MigrationSettings
     from memories.policies import Policy, register_policy
+    from memories.sharing import SharedMemoryManager
 
 __all__ = [
     "ArchivedError",
@@ -94,6 +95,7 @@ __all__ = [
     "ReplyError",
     "Rule",
     "Series",
+    "SharedMemoryManager",
     "Stats",
     "StorageError",
     "StoreLockedError",
@@ -137,6 +139,7 @@ _LAZY = {
     "ReplyError": "memories.cluster.client.resp",
     "Rule": "memories.model.rules",
     "Series": "memories.observe.analytics",
+    "SharedMemoryManager": "memories.sharing",
     "Stats": "memories.observe.counters",
     "StoreTier": "memories.model.tiers",
     "TierChoice": "memories.model.tiers",

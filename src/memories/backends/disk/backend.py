@@ -402,6 +402,11 @@ class DiskBackend(Backend):
             lambda writer, granted: writer.amend(record, granted),
         )
 
+    def refresh(self) -> None:
+        """In a reader, see at once what the writer has written until now."""
+        if self._writer is None:
+            self._following().refresh(now=True)
+
     @contextmanager
     def view(self) -> Iterator[StoreView]:
         """Yield all records as of now; what they name stays readable until the block ends."""
