@@ -175,6 +175,28 @@ def test_members_are_reached_by_the_names_of_each_manager(
         assert set(plain_nodes.names) == set(manager.get_node_status())
 
 
+def test_a_cluster_behind_a_tunnel_is_reached_by_remapped_addresses(
+    cluster_nodes: LocalGroup, in_front: Callable[..., NodeProxy]
+) -> None:
+    """Its nodes announce addresses that only they can reach."""
+    proxies = {server.port: in_front(server.port) for server in cluster_nodes.servers}
+
+    def remap(announced: tuple[str, int]) -> tuple[str, int]:
+        host, port = announced
+        return host, proxies[port].own_port if port in proxies else port
+
+    with DistributedMemoryManager(
+        "5MB", "5MB", "5MB", nodes=[proxies[cluster_nodes.servers[0].port].name],
+        node_options={"address_remap": remap}, near_cache=False, migration=False,
+    ) as manager:  # fmt: skip
+        manager.store_many_distributed({f"key{number}": number for number in range(100)})
+        assert 99 == manager.retrieve_distributed("key99")
+        names = {proxy.name for proxy in proxies.values()}
+        assert names == set(manager.get_node_status())
+        assert [] == manager.repair().unreadable
+    assert all(proxy.connections for proxy in proxies.values())
+
+
 def test_a_unix_socket_member_keeps_its_credentials(tmp_path: Path) -> None:
     """Another manager that finds it in the member list must log in to it as well."""
     sockets = [f"/tmp/memories-{os.getpid()}-{number}.sock" for number in range(3)]

@@ -7,7 +7,7 @@ address shows a secret. Parsing does not look up names or open connections.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -53,6 +53,10 @@ class NodeAddress:
     database: int = 0
     timeout: float = TIMEOUT_SECONDS
     max_connections: int = MAX_CONNECTIONS
+    # Returns where this program reaches a node that other nodes know by that host and port.
+    address_remap: Callable[[tuple[str, int]], tuple[str, int]] | None = field(
+        default=None, repr=False, compare=False
+    )
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     # Why no connection is made to it: it would get credentials that are not meant for it.
     refusal: str = field(default="", compare=False)
@@ -95,6 +99,8 @@ class NodeAddress:
 
     def at(self, host: str, port: int) -> NodeAddress:
         """Return the address of another node of the cluster, with the same credentials."""
+        if self.address_remap is not None:
+            host, port = self.address_remap((host, port))
         return replace(self, host=host, port=port, path=None, refusal="")
 
     def refused(self, reason: str) -> NodeAddress:
@@ -124,8 +130,9 @@ class NodeAddress:
             password: The password for the login.
             tls: Use TLS for `host:port`, too; a context replaces all options of TLS.
             options: `timeout`, the longest that a node may take to answer; `max_connections` to
-                each node; `ssl_...`, `credential_provider`, `db` and `socket_keepalive_options`
-                as in redis-py.
+                each node; `address_remap`, a function from the host and port that nodes announce to
+                those by which they are reached; `ssl_...`, `credential_provider`, `db` and
+                `socket_keepalive_options` as in redis-py.
 
         Raises:
             InvalidOptionError: the text is not an address, or an option is not known. The message
@@ -139,6 +146,9 @@ class NodeAddress:
         scheme, separator, _ = text.partition("://")
         given = dict(options)
         user = given.pop("username", user)
+        remap = given.pop("address_remap", None)
+        if remap is not None and not callable(remap):
+            raise InvalidOptionError("address_remap= must be a function of (host, port)")
         secured = _tls(given, tls)
         if not separator:
             address = cls._of_place(text, secured)
@@ -151,7 +161,7 @@ class NodeAddress:
             )
         if address.user is None and address.password is None:
             address = replace(address, user=user, password=password)
-        address = _with_options(address, given)
+        address = replace(_with_options(address, given), address_remap=remap)
         if address.user is not None and address.password is None:
             raise InvalidOptionError(f"{address.name} has a user but no password")
         if address.tls is not None or address.options:
@@ -208,7 +218,7 @@ def _with_options(address: NodeAddress, given: Mapping[str, Any]) -> NodeAddress
     if strange := sorted(given.keys() - known):
         raise InvalidOptionError(
             f"{address.name} has unknown options {[_shown(one) for one in strange]}; "
-            f"known are {sorted({'user', 'password', 'tls', *known})}"
+            f"known are {sorted({'user', 'password', 'tls', 'address_remap', *known})}"
         )
     rest = {**given, **address.options}
     if "db" in rest:

@@ -135,7 +135,9 @@ class Shards:
             address = self._template.at(host.strip("[]"), int(port))
             if not known:
                 address = address.refused(_stranger(name))
-            node = self._nodes[name] = self._make(address)
+            node = self._make(address)
+            node.name = name  # By which the nodes know it; its address may be another one.
+            self._nodes[name] = node
         return node
 
     def all_nodes(self) -> Iterator[Node]:
