@@ -355,7 +355,9 @@ class _Wiring:
 
     def _add_cold(self, journal: DiskBackend, path: Path) -> None:
         budget = BackendBudget(self.settings.capacities[TierName.COLD], measure=journal.measure)
-        victims = ColdVictims(journal, TierName.COLD, self._may_leave, self.recency)
+        victims = ColdVictims(
+            journal, TierName.COLD, self._may_leave, self.recency, self.costs.saved
+        )
         counter = HitCounter()
         tier = DurableTier(
             TierName.COLD,

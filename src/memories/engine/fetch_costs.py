@@ -106,3 +106,9 @@ class FetchCosts:
         name = TierName.WARM if tier is TierName.HOT else TierName.COLD
         source = self._sources[name]
         return lambda size: source.table[size.bit_length()]
+
+    def saved(self, size: int) -> float:
+        """Return the seconds that a fetch from cold takes less than one from glacier."""
+        at = size.bit_length()
+        lower, upper = self._sources[TierName.GLACIER], self._sources[TierName.COLD]
+        return lower.table[at] - upper.table[at]

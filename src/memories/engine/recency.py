@@ -46,11 +46,14 @@ class RecencyTracker:
         while arrived:  # The caller has the lock, so none is taken by another thread.
             record(arrived.popleft(), 0)
 
-    def coldness(self, key: str) -> float:
-        """Return how long ago `key` was read or came down, in touches; inf if that is forgotten."""
+    def coldness(self, key: str, size: int = 1, saved: float = 1.0) -> float:
+        """Return how long ago `key` was read or came down, in touches; inf if that is forgotten.
+
+        It is weighed with its bytes, and with the seconds that are saved if it stays.
+        """
         with self._lock:
             self._record_arrivals()
-            return self._gate.coldness(key)
+            return self._gate.coldness_of(key, size, saved)
 
     def reads(self, key: str) -> int:
         """Return how often `key` was read lately."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-_REVIEW_EVERY = 64  # Accesses.
+_REVIEW_EVERY = 16  # Accesses.
 _HALF_LIFE = 32_768  # Accesses after which a lead counts half.
 _FADE = 0.5 ** (_REVIEW_EVERY / _HALF_LIFE)
 _DEVIATIONS = 3.0  # By how many standard deviations the leader must lead.

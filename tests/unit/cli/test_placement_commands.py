@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from memories import MemoryManager, policies
+from memories.migration.simulated_tiers import SimulatedTiers
+from memories.model.tiers import TierName
 from memories.simulate.simulator import replay
 from memories.simulate.traces import Access, read_trace, trace_of, write_trace
 
@@ -49,6 +51,22 @@ def test_simulate_fetches_ahead_when_asked(run: Run, trace: Path) -> None:
     assert before["re_access_miss_ratio"] > 0.9
     assert after["re_access_miss_ratio"] < 0.3
     assert after["prefetch"]["used"] > 1000
+
+
+def test_simulate_replays_through_all_tiers(run: Run, trace: Path) -> None:
+    """What a user waits for is which tier answers, beside the simplest rule there is."""
+    result = run("simulate", trace, "--tiers", "5%,10%,30%", "-p", "auto", "--json")
+    assert 0 == result.exit_code, result.output
+    found = json.loads(result.output)
+    capacities = {TierName(name): size for name, size in found["tiers"].items()}
+    expected = SimulatedTiers(capacities).replay(read_trace(trace))
+    auto, chain = found["rows"]
+    assert expected.seconds_per_read == auto["seconds_per_read"] < chain["seconds_per_read"]
+    assert 1 == pytest.approx(sum(auto[name] for name in TierName))
+    assert 1 == chain["glacier"], "a loop is the worst case of LRU"
+    shown = run("simulate", trace, "--tiers", "5%,10%,30%").output
+    assert "LRU chain" in shown and "ms a read" in shown
+    assert 2 == run("simulate", trace, "--tiers", "5%,10%").exit_code
 
 
 def test_simulate_draws(run: Run, trace: Path, tmp_path: Path) -> None:
