@@ -27,8 +27,8 @@ SUITES = (
     "tests/promises/test_02_aliasing.py",
     "tests/promises/test_02_tables.py",
     "tests/promises/test_metadata.py",
-    "tests/unit/analytics",
-    "tests/unit/metrics",
+    "tests/unit/observe/analytics",
+    "tests/unit/observe/metrics",
 )
 PACKAGES = (
     "numpy", "numcodecs", "msgspec", "xxhash", "click", "platformdirs", "pandas", "polars",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from memories.core.services import Services
-from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.payload import SIZED, Payload
+from memories.foundation.host_limits import ENTRY_BYTES
 from memories.model.entry import Entry
 from memories.model.tiers import TierName
 from memories.options.metadata import unpack

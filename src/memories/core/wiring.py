@@ -30,14 +30,14 @@ from memories.engine.fetch_costs import FetchCosts
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
-from memories.engine.host_limits import disk_room, host_room
 from memories.engine.ram_pool import RamPool
 from memories.engine.recency import RecencyTracker
 from memories.engine.tier import AnyTier, DurableTier, Tiers, VolatileTier
 from memories.engine.victims import NoVictims, PolicyVictims
-from memories.errors import InvalidOptionError
+from memories.errors import CorruptDataError, InvalidOptionError
 from memories.foundation.clock import Clock, SystemClock
 from memories.foundation.fork_lock import HeldLocks
+from memories.foundation.host_limits import disk_room, host_room
 from memories.foundation.logging import logger
 from memories.foundation.units import MAX_BYTES
 from memories.frames import compression
@@ -63,6 +63,7 @@ from memories.policies.predictors import PREDICTORS, Prefetcher
 if TYPE_CHECKING:
     from memories.core.archive import ArchiveService
 
+_MAX_VERSION = 2**61  # So that later versions can be written and read.
 STAND_IN = "host RAM, standing in for a GPU"
 
 
@@ -260,6 +261,11 @@ class _Wiring:
         than any value found in the archive later.
         """
         latest = max(backend.last_version() for backend in self.backends)
+        if latest > _MAX_VERSION:
+            raise CorruptDataError(
+                f"the store claims to have given the version {latest}, which no store reaches: its "
+                "log or its archive was forged; restore it from a backup or a snapshot"
+            )
         if self.archive is not None and self.archive.bucket.away is not None:
             return max(latest, int(1000 * self.clock.wall()))
         return latest

@@ -14,8 +14,8 @@ from memories import codecs
 from memories.codecs.base import NOTHING_FAR, DeviceBuffer, Parts, Sharing
 from memories.codecs.buffers import EMPTY, allocate, view_bytes
 from memories.devices.base import Device, DevicePiece, layout
-from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.payload import Payload
+from memories.foundation.host_limits import ENTRY_BYTES
 from memories.frames.signing import Keyring
 from memories.model.entry import PartsEntry
 from memories.model.tiers import Form

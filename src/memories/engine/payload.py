@@ -16,7 +16,7 @@ import numpy as np
 from memories import codecs
 from memories.codecs.arrays import ArrayCodec
 from memories.codecs.base import Sharing
-from memories.engine.host_limits import ENTRY_BYTES
+from memories.foundation.host_limits import ENTRY_BYTES
 from memories.frames.array_region import check_cut, check_steps, no_region
 from memories.frames.compression_history import CompressionHistory
 from memories.frames.fast_path import MAX_PACKED_BYTES

@@ -18,13 +18,13 @@ from memories.engine.entry_table import EVERY, EntryTable
 from memories.engine.expiry import Expiry
 from memories.engine.front_cache import FrontCache, FrontSource
 from memories.engine.hit_counter import HitCounter
-from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.operations import Operations
 from memories.engine.settlement import Settlement
 from memories.engine.tier import Tiers, VolatileTier
 from memories.foundation.clock import Clock
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import holder_test, interrupting
+from memories.foundation.host_limits import ENTRY_BYTES
 from memories.model.entry import ArrayEntry, Common, Entry, PackedEntry, SharedEntry
 from memories.model.record import DEFAULT_TERMS, Record, Terms
 from memories.model.rules import Rules

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from memories import codecs
 from memories.codecs.registry import damaged, loaded
-from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.payload import Payload, host_payload
 from memories.errors import MemoriesError
+from memories.foundation.host_limits import ENTRY_BYTES
 from memories.frames.fast_path import read_small
 from memories.frames.signing import Keyring
 from memories.frames.single_buffer import open_single

@@ -22,11 +22,11 @@ from memories.engine.budget import BackendBudget, Budget
 from memories.engine.device_payload import DevicePayload, size_on_device
 from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
-from memories.engine.host_limits import ENTRY_BYTES
 from memories.engine.newcomers import Arrived
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
 from memories.engine.small_frames import OwnedValue
 from memories.engine.victims import Arrival, PolicyVictims, Victims
+from memories.foundation.host_limits import ENTRY_BYTES
 from memories.frames.compression_history import MEASURED_NBYTES, CompressionHistory
 from memories.frames.signing import Keyring
 from memories.frames.writer import PlainPacker

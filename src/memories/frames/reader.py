@@ -18,8 +18,10 @@ import numpy as np
 from memories.codecs.arrays import Array, ArrayCodec, read_meta
 from memories.codecs.base import Parts, carries_code
 from memories.codecs.buffers import ByteArray, align, allocate, as_array, view_bytes
-from memories.errors import CorruptDataError
+from memories.errors import CorruptDataError, TierFullError
 from memories.foundation import parallel
+from memories.foundation.host_limits import host_room
+from memories.foundation.units import format_size
 from memories.frames import array_region, signing
 from memories.frames.compression import RAW, check_chunk, decompress
 from memories.frames.head import (
@@ -38,6 +40,7 @@ from memories.frames.head import (
 )
 from memories.frames.store_binding import Signature
 
+_SURE_NBYTES = 256 << 20  # Up to this, the machine is not asked what it can spare.
 Span = tuple[int, int]  # The first byte, counted from the body's, and the one after the last.
 
 
@@ -396,7 +399,14 @@ class OpenFrame(DescribedFrame):
         for piece in packed:
             if piece.compressor != RAW:
                 self._check_chunks(piece)
-        arena = allocate(sum(align(piece.raw) for piece in packed))
+        total = sum(align(piece.raw) for piece in packed)
+        if total > _SURE_NBYTES and total > host_room():
+            # An array of zeros of any size is stored as a few kilobytes.
+            raise TierFullError(
+                f"the value of {self.key[:200]!r} takes {format_size(total)} in RAM, and the "
+                f"machine has {format_size(host_room())} to spare: free some, or read a region"
+            )
+        arena = allocate(total)
         loaded, chunks, offset = [], [], 0
         for piece in pieces:
             if piece.compressor == RAW and not private:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager, MigrationSettings
-from memories.engine import host_limits
+from memories.foundation import host_limits
 from memories.model.tiers import TierName
 
 

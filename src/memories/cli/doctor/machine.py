@@ -103,7 +103,7 @@ def _configuration() -> Iterator[DoctorResult]:
 
 
 def _memory(sizes: StoreSizes) -> Iterator[DoctorResult]:
-    from memories.engine.host_limits import host_room
+    from memories.foundation.host_limits import host_room
 
     volatile = (TierName.HOT, TierName.WARM)
     wanted = sum(sizes.configured[name] for name in volatile)

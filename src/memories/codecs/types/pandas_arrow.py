@@ -105,12 +105,7 @@ def is_nan(value: Any) -> bool:
 def text_dtype(storage: str, nan: bool) -> Any:
     """Return the dtype of a column of text, whose missing texts are NaN or `pandas.NA`."""
     kind = package("pandas").StringDtype
-    if not nan:
-        return kind(storage)
-    try:
-        return kind(storage, na_value=np.nan)
-    except TypeError:  # The name of this dtype in pandas 2.2.
-        return kind(f"{storage}_numpy")
+    return kind(storage, na_value=np.nan) if nan else kind(storage)
 
 
 def text_arrays(storage: str) -> list[type]:
@@ -121,7 +116,7 @@ def text_arrays(storage: str) -> list[type]:
     try:
         kind = text_dtype(storage, nan=True).construct_array_type()
     except (ValueError, ImportError):
-        return found  # pandas 2.2 has no such dtype, or Arrow is not installed.
+        return found  # Arrow is not installed.
     return found if kind in found else [*found, kind]
 
 

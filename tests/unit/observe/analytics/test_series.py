@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
-from memories.engine.host_limits import ENTRY_BYTES
+from memories.foundation.host_limits import ENTRY_BYTES
 from memories.observe.analytics import Series
 
 KB = np.zeros(1000, dtype=np.uint8)
