@@ -8,7 +8,7 @@ import click
 
 from memories.cli.live_writer import locate, not_found, ram_facts
 from memories.cli.ls import facts
-from memories.cli.output import print_json, unescape
+from memories.cli.output import escape, print_json, unescape
 from memories.cli.store import json_option, store_argument
 
 
@@ -43,4 +43,4 @@ def explain(store: Path, glacier: str | None, key: str, escaped: bool, as_json: 
     if found is not None:
         click.echo(str(found))
     for move in moves:
-        click.echo(f"  {move['source']} -> {move['target']} ({move['cause']})")
+        click.echo(escape(f"  {move['source']} -> {move['target']} ({move['cause']})"))

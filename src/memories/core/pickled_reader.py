@@ -13,6 +13,7 @@ def open_reader(manager_class: type, *arguments: Any) -> Any:
     the other process would wait for ever.
     """
     hot, warm, cold, glacier, options = arguments
+    options = {**options, "storage_options": options["storage_options"].options}
     try:
         return manager_class(hot, warm, cold, glacier, **options, read_only=True)
     except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from memories import codecs
 from memories.backends.base import Backend
 from memories.codecs import main_classes
+from memories.core.kept_options import KeptOptions
 from memories.core.write_behind import WriteBehind
 from memories.devices import Device
 from memories.engine.access_sampler import AccessSampler
@@ -50,6 +51,7 @@ class Services:
         opened_at: The latest version when the manager was made: later ones were stored by it.
         remove_private: Removes the private temporary directory; None where the caller named one.
         purge_archive: Unlinks the archived objects up to a version; None without an archive.
+        storage_options: The options of the archive, as a pickled manager refers to them.
     """
 
     settings: Settings
@@ -69,6 +71,7 @@ class Services:
     opened_at: int
     remove_private: Callable[[], None] | None
     purge_archive: Callable[[int], None] | None
+    storage_options: KeptOptions
 
     @property
     def is_private(self) -> bool:
@@ -136,6 +139,6 @@ class Services:
         options = {
             "storage_path": self.settings.storage_path,
             "glacier_url": self.settings.glacier_url,
-            "storage_options": dict(self.settings.storage_options),
+            "storage_options": self.storage_options,
         }
         return (*sizes, self.settings.glacier_enabled, options)

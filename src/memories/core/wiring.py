@@ -15,6 +15,7 @@ from memories.backends.disk.file_system import is_in_ram
 from memories.backends.disk.temp_directory import new_temp_directory
 from memories.codecs.registry import load_builtin
 from memories.core.finalizer import wait_for_directory
+from memories.core.kept_options import KeptOptions
 from memories.core.lifecycle import Lifecycle
 from memories.core.services import Services
 from memories.core.size_doubts import warn_of_sizes
@@ -229,6 +230,7 @@ class _Wiring:
             opened_at=self.table.version,
             remove_private=self.remove_private,
             purge_archive=self.purge_archive,
+            storage_options=KeptOptions(settings.storage_options),
         )
         lifecycle = Lifecycle(services)
         if self.archive is not None:

@@ -21,6 +21,7 @@ from memories.observe.metrics.prometheus import CONTENT_TYPE, prometheus_text
 FASTEST_SECONDS = 0.1
 SLOWEST_SECONDS = 60.0
 DEFAULT_SECONDS = 0.5
+_MOST_BODY_BYTES = 64 << 10  # Of a request; a key has 4 KB at most.
 STATIC = {
     "app.js": "text/javascript",
     "charts.js": "text/javascript",
@@ -124,11 +125,18 @@ class _Pages:
         if not self._auth.admits(request.headers, {}, act=True):
             words = "wrong token" if self._auth.may_act else "started without a token: read-only"
             return self._json({"error": words}, 403)
-        asked = await request.json()
-        if not isinstance(asked, dict) or asked.get("action") not in ACTIONS:
-            return self._json({"error": f"the action must be one of {', '.join(ACTIONS)}"}, 400)
         try:
-            tier = self._source.act(asked["action"], str(asked.get("key", "")))
+            asked = msgspec.json.decode(await _body(request))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+            return self._json({"error": "the body must be a JSON object of action and key"}, 400)
+        action = asked.get("action") if isinstance(asked, dict) else None
+        if not isinstance(action, str) or action not in ACTIONS:
+            return self._json({"error": f"the action must be one of {', '.join(ACTIONS)}"}, 400)
+        key = asked.get("key")
+        if not isinstance(key, str):
+            return self._json({"error": "the key must be a text"}, 400)
+        try:
+            tier = self._source.act(action, key)
         except MemoriesError as error:
             return self._refused(error)
         return self._json({"tier": tier})
@@ -189,3 +197,17 @@ def _seconds(text: str | None) -> float:
     except ValueError:
         return DEFAULT_SECONDS
     return min(SLOWEST_SECONDS, max(FASTEST_SECONDS, seconds))
+
+
+async def _body(request: Any) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        ValueError: it is too large for what is asked here.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_BODY_BYTES:
+            raise ValueError(f"the body has more than {_MOST_BODY_BYTES} bytes")
+    return bytes(body)

@@ -73,10 +73,15 @@ class Dashboard:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<Dashboard {self.url}>"
+        return f"<Dashboard {self._address}>"
 
     def _repr_html_(self) -> str:
-        return f'<a href="{self.url}" target="_blank" rel="noopener">{self.url}</a>'
+        return f'<a href="{self._address}" target="_blank" rel="noopener">{self._address}</a>'
+
+    @property
+    def _address(self) -> str:
+        """Return the URL without the token: what is shown may be stored."""
+        return self.url.partition("#")[0]
 
 
 def serve(
@@ -107,7 +112,8 @@ def serve(
     port = check_port(port)
     for name, text in (("host", host), ("token", token)):
         if not (isinstance(text, str) and text) and not (name == "token" and text is None):
-            raise InvalidOptionTypeError(f"{name}={text!r:.60} must be a str that is not empty")
+            given = type(text).__name__ if name == "token" else f"{text!r:.60}"
+            raise InvalidOptionTypeError(f"{name}= must be a str that is not empty, not {given}")
     auth = Auth(host, token, list(check_several("hosts", hosts)))
     servers: list[Any] = []
     app = make_app(source, auth, lambda: any(server.should_exit for server in servers))

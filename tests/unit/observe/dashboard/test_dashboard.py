@@ -188,7 +188,7 @@ def test_it_ends_with_its_manager() -> None:
     manager = MemoryManager(0.001, 0.001, 0.001)
     served = manager.dashboard()
     assert served.url in repr(served)
-    assert served.url in served._repr_html_()
+    assert served.url.partition("#")[0] in served._repr_html_()
     manager.cleanup()
     assert not [one for one in threading.enumerate() if one.name == "memories-dashboard"]
     with pytest.raises(OSError):
@@ -236,3 +236,37 @@ def test_a_dashboard_may_be_far_behind_and_slows_no_other(manager: MemoryManager
         assert not any(reader.is_alive() for reader in readers)
         assert b"x" * 1000 == manager[AWKWARD]
         silent.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"\xff\xfe", b"null", b"[]", b"3", b"[" * 100_000, b"{}", b'{"action": []}',
+        b'{"action": {"a": 1}, "key": "k"}', b'{"action": "pin"}', b'{"action": "pin", "key": 3}',
+        b'{"action": "eval", "key": "k"}', b'{"action": "pin", "key": "' + b"x" * 200_000 + b'"}',
+    ],
+    ids=range(14),
+)  # fmt: skip
+def test_a_malformed_request_is_answered_by_400(manager: MemoryManager, body: bytes) -> None:
+    """It was answered by 500, with a traceback in the log."""
+    with manager.dashboard(token="secret") as served:
+        request = Request(
+            served.url.partition("#")[0] + "act",
+            data=body,
+            headers={"Authorization": "Bearer secret"},
+        )
+        with pytest.raises(HTTPError) as caught:
+            urlopen(request, timeout=10)
+        assert 400 == caught.value.code
+        assert json.loads(caught.value.read())["error"]
+
+
+def test_the_token_is_in_no_repr_and_no_error(manager: MemoryManager) -> None:
+    """A notebook stores what a cell shows, and a log what an error says."""
+    with manager.dashboard(token="s3cr3t-token") as served:
+        assert "s3cr3t-token" in served.url
+        for shown in (repr(served), served._repr_html_(), str(served)):
+            assert "s3cr3t-token" not in shown
+    with pytest.raises(InvalidOptionError) as caught:
+        manager.dashboard(token=b"s3cr3t-token")  # type: ignore[arg-type]
+    assert "s3cr3t" not in str(caught.value)
