@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
 from memories.foundation.periodic import BackgroundThread
 
+_LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 _LATE_SECONDS = 1.0  # Nodes that answer so much later than the others are not waited for.
 
 
@@ -39,7 +41,17 @@ def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress]:
     """
     if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Sequence) or not nodes:
         raise InvalidOptionError("nodes= must be a list of addresses, such as ['node1:6379']")
-    return [NodeAddress.parse(node, **options) for node in nodes]
+    return [_with_local_password(NodeAddress.parse(node, **options)) for node in nodes]
+
+
+def _with_local_password(address: NodeAddress) -> NodeAddress:
+    """Return the address of a server of `memories cluster up` with its password."""
+    if address.secrets or address.path is not None or address.host not in _LOOPBACK:
+        return address
+    from memories.cluster.local.persistent import known_password
+
+    password = known_password(f"127.0.0.1:{address.port}")
+    return address if password is None else replace(address, password=password)
 
 
 def check_factor(factor: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from memories import DistributedMemoryManager
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
-from memories.cluster.local.persistent import find_group, runtime_folder
+from memories.cluster.client.resp import ReplyError
+from memories.cluster.connect import check_nodes
+from memories.cluster.local.persistent import find_group, known_password, runtime_folder
 
 from .conftest import Run
 
@@ -47,6 +50,54 @@ def test_servers_started_by_one_command_serve_a_manager_and_are_ended_by_another
     assert 3 == gone.stdout.count("offline")
 
 
+def test_local_nodes_have_a_password_that_only_their_user_can_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other users of the machine can connect to the port, and could read and change everything."""
+    nodes = run("cluster", "up").stdout.split()
+    for node in nodes:
+        host, _, port = node.partition(":")
+        with pytest.raises(ReplyError, match="NOAUTH"):
+            Connection(NodeAddress(host, int(port))).call("PING")
+    group = find_group("default")
+    assert group is not None
+    assert group.password is not None
+    assert group.password not in repr(group)
+    assert group.password not in run("cluster", "status").output
+    for server in group.servers:
+        assert group.password not in Path(f"/proc/{server.pid}/cmdline").read_text()
+    files = [path for path in runtime_folder().rglob("*") if path.is_file()]
+    secret = [path for path in files if group.password.encode() in path.read_bytes()]
+    assert 4 == len(secret)  # One of each server, and the list.
+    assert {0o600} == {stat.S_IMODE(path.stat().st_mode) for path in secret}
+    assert {0o700} == {stat.S_IMODE(path.stat().st_mode) for path in runtime_folder().iterdir()}
+    local = [node.replace("127.0.0.1", "localhost") for node in nodes]
+    for names in (nodes, nodes[:1], local):  # They find the password by themselves.
+        with DistributedMemoryManager(*TIERS, nodes=names, replication_factor=2) as manager:
+            manager.store_distributed("k", 1)
+            assert 3 == len(manager.get_node_status())
+    assert 0 == run("doctor", "--node", nodes[0]).exit_code
+    assert known_password(nodes[0]) == group.password
+    (runtime_folder() / "default" / "servers.json").chmod(0o644)
+    folder = runtime_folder()
+    folder.chmod(0o755)
+    assert known_password(nodes[0]) is None  # Others could have written it.
+    folder.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "elsewhere"))
+    assert known_password(nodes[0]) is None
+    assert not (tmp_path / "elsewhere").exists()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+
+
+def test_the_password_is_not_sent_to_what_took_the_port(run: Run) -> None:
+    """The list of a group may be older than the process that listens there."""
+    nodes = run("cluster", "up", "--nodes", 1).stdout.split()
+    group = find_group("default")
+    assert group is not None
+    group.servers[0].process.stop()
+    assert known_password(nodes[0]) is None
+
+
 def test_looking_at_nodes_makes_no_cluster_of_them(run: Run) -> None:
     """The first status or repair must not decide the number of copies."""
     nodes = run("cluster", "up").stdout.split()
@@ -75,7 +126,7 @@ def test_an_unfinished_change_is_shown_and_finished_or_taken_back(run: Run) -> N
         states = json.loads(run("cluster", "status", "--json", *names).stdout)
         assert dict.fromkeys(members, "member") == {n: s["membership"] for n, s in states.items()}
         if spare not in members:
-            with Connection(NodeAddress.parse(spare)) as connection:
+            with Connection(check_nodes([spare], {})[0]) as connection:
                 connection.call("FLUSHALL")
 
 

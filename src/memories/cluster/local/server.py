@@ -23,6 +23,7 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.local.process import ServerProcess
 from memories.errors import StorageError, UnavailableError
 from memories.foundation.optional_imports import MissingPackageError, install_command
+from memories.foundation.regular_file import open_regular
 
 START_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
@@ -138,7 +139,7 @@ class LocalServer:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         pid = os.posix_spawn(
             binary,
-            [str(binary), *self._options()],
+            [str(binary), *self._secret_file(), *self._options()],
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -149,6 +150,20 @@ class LocalServer:
         )
         self.process = ServerProcess.of(pid)
 
+    def _secret_file(self) -> list[str]:
+        """Write the password into a file for the server, and return its path.
+
+        Every user of the machine can read the command line of a process.
+        """
+        if self._password is None:
+            return []
+        path = self.folder / "password.conf"
+        path.unlink(missing_ok=True)
+        descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f'requirepass "{self._password}"\nprimaryauth "{self._password}"\n')
+        return [str(path)]
+
     def _options(self) -> list[str]:
         options = {
             "port": str(self.port),
@@ -158,8 +173,6 @@ class LocalServer:
             "appendonly": "no",
             "shutdown-timeout": "0",
         }
-        if self._password is not None:
-            options["requirepass"] = self._password
         if self._clustered:
             options |= {
                 "cluster-enabled": "yes",
@@ -168,8 +181,6 @@ class LocalServer:
                 "cluster-announce-ip": _LOOPBACK,
                 "repl-diskless-sync-delay": "0",
             }
-            if self._password is not None:
-                options |= {"primaryauth": self._password}
         named = [part for name, value in options.items() for part in (f"--{name}", value)]
         return [*named, *self._arguments]
 
