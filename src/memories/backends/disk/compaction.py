@@ -33,6 +33,11 @@ MERGE_RUNS = 4
 MERGE_ALL_ROWS = 2_000_000
 SEALS = 3  # How often one call begins a new segment, so that the one before can be emptied.
 MAX_SMALL_FILES = 16  # Where there are more, the smallest is emptied too.
+# A file is worth a copy if one in so many of its bytes is dead; while room is scarce; and where a
+# store would be refused otherwise.
+TOMBSTONE_PART = 50  # Where they are more than one in so many bytes, the oldest segment goes first.
+WORTH, SCARCE_WORTH, ANY_WORTH = 10, 20, 1000
+SYNCED_BYTES = 8 << 20  # Segments of so many bytes are emptied with one sync.
 SHRINK_BYTES = 64 << 10  # What is removed is given back at once from so many bytes on.
 _BATCH_BYTES = 256 << 10
 
@@ -79,9 +84,10 @@ def compact(writer: Writer, pace: Pace) -> None:
     while True:
         with writer.upkeep_lock:
             bound = _bound(writer)
-            if not (writer.obsolete.pins or writer.space.fits(2 * writer.space.limits.segment)):
+            scarce = not writer.space.fits(2 * writer.space.limits.segment)
+            if scarce and not writer.obsolete.pins:
                 bound = 0
-            if not _empty_one(writer, pace, bound=bound):
+            if not _empty_one(writer, pace, bound=bound, worth=SCARCE_WORTH if scarce else WORTH):
                 return
 
 
@@ -110,16 +116,26 @@ def room_for(writer: Writer, size: int, owner: CallOwner) -> Iterator[bool]:
     upkeep that believes its work to be done. Dead bytes under an open view or a mapping stay.
     """
     with ExitStack() as claim, writer.hurried(owner):
-        if not writer.obsolete.pins:
+        if writer.accounting.retired and not writer.obsolete.pins:
             writer.sync()
         with writer.upkeep_lock:  # One at a time: two claims that fit one by one may not together.
             claim.enter_context(writer.claimed(size, owner))
-            if not writer.obsolete.pins:
-                writer.on_full_disk(lambda: _give_back(writer, size))
-            made = writer.space.fits(0)
-            if not made:
-                claim.close()
+            made = _make_room(writer, size)
+        if (
+            not made and not writer.obsolete.pins
+        ):  # Another thread may be merging runs, which takes room and time.
+            with writer.index_files.merge_lock, writer.upkeep_lock:
+                made = _make_room(writer, size)
+        if not made:
+            claim.close()
         yield made
+
+
+def _make_room(writer: Writer, size: int) -> bool:
+    """Do what upkeep can for `size` bytes that are claimed; return whether they fit."""
+    if not writer.obsolete.pins:
+        writer.on_full_disk(lambda: _give_back(writer, size))
+    return writer.space.fits(0)
 
 
 def shrink(writer: Writer, before: int) -> None:
@@ -172,40 +188,111 @@ def _give_back_some(writer: Writer) -> None:
 
 
 def _give_back(writer: Writer, size: int) -> None:
-    """Do what upkeep can for `size` bytes that are claimed."""
-    sealed = 0
-    while not (writer.space.fits(0) and writer.space.dead_within_bound(size)):
-        if _empty_one(writer, _at_once, last=not writer.space.fits(0)):
+    space, sealed = writer.space, 0
+    while not (space.fits(0) and space.dead_within_bound(size)):
+        scarce = not space.fits(0)
+        # 1. Copies make heads, and heads become rows: these come first, or copies would fill it.
+        if scarce and _compact_index(writer):
             continue
-        if sealed and (writer.space.fits(0) or sealed == SEALS):
+        # 2. Segments and packs, those of which most is dead before the one that grows now.
+        if _empty_one(writer, _at_once, worth=SCARCE_WORTH if scarce else WORTH):
+            continue
+        if sealed and not scarce:
+            return
+        # 3. What is hardly worth it, before a store is refused.
+        if sealed and _empty_one(writer, _at_once, worth=ANY_WORTH):
+            continue
+        if sealed == SEALS:
             return
         sealed += 1
         writer.checkpoint(seal=True)
 
 
-def _empty_one(
-    writer: Writer, pace: Pace, *, bound: int = 0, last: bool = False, mostly_dead: bool = False
-) -> bool:
-    """Empty the file that is most worth it, if more than `bound` is dead; whether there was one."""
-    victim = _victim(writer, bound=bound, last=last, mostly_dead=mostly_dead)
-    if victim is None:
+def _compact_index(writer: Writer) -> bool:
+    """Write the recent rows and merge the runs where either gives much back; whether one did."""
+    space = writer.space
+    if space.recent_heads >= space.limits.recent // 4:
+        writer.checkpoint()
+        return True
+    lock = writer.index_files.merge_lock  # Taken before that of upkeep, except without waiting.
+    if not _merge_pays(writer) or not lock.acquire(blocking=False):
         return False
-    kind, number = victim
-    if kind == "pack":
-        if not _empty_pack(writer, number, pace):
-            writer.unreadable["pack"].add(number)
-    elif not _empty_segment(writer, number, pace):
-        writer.unreadable["segment"].add(number)
+    try:
+        _merge(writer, writer.index.runs, _at_once, last=True)
+    finally:
+        lock.release()
     return True
 
 
+def _merge_pays(writer: Writer) -> bool:
+    """Return whether a merge of all runs gives much back, and has the room that it takes."""
+    runs = writer.index.runs
+    if len(runs) < 2:
+        return False
+    newer = sum(run.bytes for run in runs[:-1])
+    much = newer > max(writer.space.limits.segment // 4, runs[-1].bytes // 4)
+    return much and _has_room(writer, runs)
+
+
+def _has_room(writer: Writer, group: tuple[Run, ...]) -> bool:
+    """Return whether runs can be merged: they stay until the new one is there."""
+    return _merged_bytes(writer, group) <= writer.space.copy_room()
+
+
+def _merged_bytes(writer: Writer, group: tuple[Run, ...]) -> int:
+    """Return about what the run will take that replaces `group`."""
+    whole = sum(run.bytes for run in group)
+    everything = len(group) == len(writer.index.runs)
+    return min(whole, writer.space.index_live()) if everything else whole
+
+
+def _empty_one(
+    writer: Writer, pace: Pace, *, bound: int = 0, worth: int = WORTH, mostly_dead: bool = False
+) -> bool:
+    """Empty the file that is most worth it, if more than `bound` is dead; whether there was one.
+
+    With a `bound` of 0 it may be several small segments, whose copies share one sync: that takes as
+    long as copying some megabytes.
+    """
+    emptied, room = set[int](), SYNCED_BYTES
+    room = min(room, writer.space.copy_room() - writer.space.limits.segment)
+    while True:
+        victim = _victim(writer, emptied, bound=bound, worth=worth, mostly_dead=mostly_dead)
+        if victim is None:
+            break
+        kind, number = victim
+        if kind == "pack":
+            if emptied:
+                break
+            if not _empty_pack(writer, number, pace):
+                writer.unreadable["pack"].add(number)
+            return True
+        room -= writer.accounting.segments[number].live
+        if emptied and room < 0:
+            break
+        if _copy_segment(writer, number, pace):
+            emptied.add(number)
+        else:
+            writer.unreadable["segment"].add(number)
+        if bound or room < 0:
+            break
+    if emptied:
+        _drop_segments(writer, emptied)
+    return bool(emptied)
+
+
 def _victim(
-    writer: Writer, *, bound: int, last: bool = False, mostly_dead: bool = False
+    writer: Writer,
+    emptied: Set[int] = frozenset(),
+    *,
+    bound: int,
+    worth: int = WORTH,
+    mostly_dead: bool = False,
 ) -> tuple[str, int] | None:
-    """Return the file to empty next; see `choose`."""
+    """Return the file to empty next, besides segments that are `emptied`; see `choose`."""
     accounting = writer.accounting
     with writer.lock:
-        skip = writer.unreadable["segment"]
+        skip = writer.unreadable["segment"] | emptied
         coming = writer.unnamed.keys() | {
             n
             for n in writer.unreadable["pack"]
@@ -220,7 +307,7 @@ def _victim(
             }
         return choose(
             accounting, writer.index_files.covered.segment, skip, bound=bound,
-            small=writer.space.limits.segment // 2, room=writer.space.copy_room(), any_worth=last,
+            small=writer.space.limits.segment // 2, room=writer.space.copy_room(), worth=worth,
             coming=coming,
         )  # fmt: skip
 
@@ -233,7 +320,7 @@ def choose(
     bound: int,
     small: int,
     room: int = MAX_BYTES,
-    any_worth: bool = False,
+    worth: int = WORTH,
     coming: Set[int] = frozenset(),
 ) -> tuple[str, int] | None:
     """Return the file to empty next, or None. Pure.
@@ -241,11 +328,13 @@ def choose(
     In this order:
 
     1. a file in which nothing counts;
-    2. while more than `bound` bytes are dead, the file with the most of them, unless they are less
-       than a tenth of it (with `any_worth`: a thousandth);
+    2. while more than `bound` bytes are dead, the file with the most of them, unless fewer than one
+       in `worth` of its bytes are dead;
     3. the smallest of the `small` files, where there are too many of those.
 
-    What lives in it must fit into `room` once more.
+    Where tombstones take more than a fiftieth of the log, 2 takes the oldest segment instead:
+    tombstones that are copied stay needed, and go only from there. What lives in a file must fit
+    into `room` once more.
     """
     dead_bytes, found, small_files = 0, list[_Candidate](), list[_Candidate]()
     numbers = sorted(accounting.segments)
@@ -267,12 +356,13 @@ def choose(
     if not found:
         return None
     best = max(found)
-    if not best.empty:
-        worth = best.dead * (1000 if any_worth else 10) > best.dead + best.kept
-        if not (dead_bytes > bound and worth):
-            if len(small_files) <= MAX_SMALL_FILES:
-                return None
-            best = min(small_files, key=attrgetter("kept"))
+    if TOMBSTONE_PART * accounting.tombstones > accounting.log_bytes and not best.empty:
+        worthy = (one for one in found if one.kind == "segment" and one.worth(worth))
+        best = min(worthy, key=attrgetter("number"), default=best)
+    if not best.empty and not (dead_bytes > bound and best.worth(worth)):
+        if len(small_files) <= MAX_SMALL_FILES:
+            return None
+        best = min(small_files, key=attrgetter("kept"))
     return best.kind, best.number
 
 
@@ -284,6 +374,10 @@ class _Candidate(NamedTuple):
     kept: int  # The bytes to copy.
     kind: str
     number: int
+
+    def worth(self, parts: int) -> bool:
+        """Return whether more than one in so many of its bytes is dead."""
+        return self.dead * parts > self.dead + self.kept
 
 
 def kept_in(stats: FileStats, numbers: list[int], number: int) -> int:
@@ -304,6 +398,22 @@ def needed(numbers: list[int], lowest: int, number: int) -> bool:
 
 def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
     """Copy what lives in a segment, and unlink it; return False if it cannot be read."""
+    whole = _copy_segment(writer, number, pace)
+    if whole:
+        _drop_segments(writer, {number})
+    return whole
+
+
+def _drop_segments(writer: Writer, numbers: Set[int]) -> None:
+    """Unlink segments of which what lives was copied."""
+    writer.sync()
+    for number in sorted(numbers):
+        writer.drop_segment(number)
+    writer.unlink_obsolete()
+
+
+def _copy_segment(writer: Writer, number: int, pace: Pace) -> bool:
+    """Write again what lives in a segment; return False if it cannot be read."""
     stats = writer.accounting.segments.get(number)
     if stats is None:
         return True  # It was removed, and what it held was written again.
@@ -331,9 +441,6 @@ def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
         _copy(writer, number, batch)
         if walk.at < stats.size:
             return False
-        writer.sync()
-    writer.drop_segment(number)
-    writer.unlink_obsolete()
     return True
 
 
@@ -414,7 +521,7 @@ def merge_runs(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
             group = runs[: _group([run.count for run in runs])]
             if quiet and len(runs) > 1 and sum(run.count for run in runs) <= MERGE_ALL_ROWS:
                 group = runs
-            if len(group) < 2:
+            if len(group) < 2 or not _has_room(writer, group):
                 return
             _merge(writer, group, pace, last=len(group) == len(runs))
 
@@ -437,7 +544,8 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
     index_files = writer.index_files
     with writer.upkeep_lock:  # Otherwise a checkpoint may just be saving the name of a run.
         index_files.discard_unnamed_runs()
-    run = index_files.write(number, _merged(group, segments if last else None), pace)
+    with writer.claimed(_merged_bytes(writer, group), CallOwner()):
+        run = index_files.write(number, _merged(group, segments if last else None), pace)
     new = () if run is None else (run,)
     with writer.upkeep_lock:
         if any(run not in writer.index.runs for run in group):
@@ -452,9 +560,7 @@ def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) ->
         index_files.save(index_files.saved, number)
         with writer.lock:
             writer.index.replace(group, new)
-            writer.space.index_bytes += sum(run.bytes for run in new) - sum(
-                run.bytes for run in group
-            )
+            writer.space.count_index(writer.index.runs)
     for old in group:
         index_files.discard(old.number)
 

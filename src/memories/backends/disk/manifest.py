@@ -12,7 +12,7 @@ from memories.backends.disk.files import Files
 from memories.backends.disk.paths import StorePaths, write_whole
 from memories.model.record import Natural
 
-_MAGIC = b"mMan\1\0\0\0"
+_MAGIC = b"mMan\2\0\0\0"
 
 
 class FileStats(msgspec.Struct, array_like=True):

@@ -15,10 +15,23 @@ from memories.foundation.units import MAX_BYTES
 SEGMENT_BYTES = 64 << 20
 RESERVE_BYTES = 1 << 20
 BESIDE_BYTES = 64 << 20
+DIRECTORY_BYTES = 128 << 10
 SLACK_BYTES = 96 << 20  # Dead bytes that are not worth a copy while there is room.
 SLACK_SHARE = 0.2  # Of the live bytes, likewise.
+SMALL_STORE_BYTES = 16 << 20
 CHURN_BYTES = 190 << 20  # Dead bytes that a writer may leave behind beyond the live ones.
+# Dead bytes that a full log may hold, of those that count: a sixteenth, more where records are
+# small, since each of them takes time to copy, and at most a quarter.
+LEAST_DEAD, MOST_DEAD = 16, 4
+DEAD_OF_SMALL = 7.7  # Times the root of records x bytes: an eighth of records of 4 KB.
+INDEX_SHARE = 1.25  # Of the rows that count: a quarter as many may be those of replaced values.
 PACKED_SHARE = 1.25  # Of the bytes of packed values: a full store can always free a fifth of some.
+BLOCK_BYTES = 4096  # What a file takes on the disk is a multiple of this.
+
+
+def blocks(size: int) -> int:
+    """Return the bytes that a file of `size` bytes takes on the disk."""
+    return (size + BLOCK_BYTES - 1) & -BLOCK_BYTES
 
 
 class SizeLimits(NamedTuple):
@@ -29,6 +42,8 @@ class SizeLimits(NamedTuple):
     large: int
     reserve: int
     slack: int
+    recent: int  # How much of the log may lie behind the last checkpoint.
+    directories: int  # What directories and the manifest take of the capacity.
     beside: int = 0  # Free bytes of the disk that are left to other parts of the manager.
 
     @classmethod
@@ -41,14 +56,24 @@ class SizeLimits(NamedTuple):
         whole = min(limit, room)
         return cls(
             capacity=limit,
-            segment=min(SEGMENT_BYTES, max(whole // 64, 16 << 10)),
-            large=min(LARGE_BYTES, max(whole // 128, 8 << 10)),
+            segment=min(SEGMENT_BYTES, max(_share(whole, 64), 16 << 10)),
+            large=min(LARGE_BYTES, max(_share(whole, 128), 8 << 10)),
             reserve=min(RESERVE_BYTES, whole // 64),
             slack=min(SLACK_BYTES, whole // 16),
+            recent=min(2 * SEGMENT_BYTES, max(whole // 32, 32 << 10)),
+            directories=min(DIRECTORY_BYTES, whole // 64),
             beside=min(BESIDE_BYTES, room // 16) if shared else 0,
         )
 
     @property
-    def recent(self) -> int:
-        """Return how much of the log may lie behind the last checkpoint."""
-        return 2 * self.segment
+    def files(self) -> int:
+        """Return what data files may take."""
+        return self.capacity - self.directories
+
+
+def _share(whole: int, parts: int) -> int:
+    """Return one of so many parts of `whole`; of a larger store a smaller part, down to a 256th.
+
+    Many files take room for themselves: a block, half of which is empty.
+    """
+    return max(whole // 256, min(whole // parts, SMALL_STORE_BYTES // parts))

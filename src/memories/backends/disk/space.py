@@ -7,12 +7,13 @@ system still has free, and the reserve that is kept for removals and upkeep.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from memories.backends.disk.files import NO_SPACE, Files
 from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.paths import StorePaths
-from memories.backends.disk.size_limits import CHURN_BYTES, SizeLimits
+from memories.backends.disk.run import Run
+from memories.backends.disk.size_limits import CHURN_BYTES, INDEX_SHARE, SizeLimits, blocks
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.fork_lock import new_lock
@@ -69,7 +70,7 @@ class Reserve:
 
     def allocate(self, log_bytes: int, free: int) -> None:
         """Allocate what suits a log of that length, unless it is held or there is little room."""
-        wanted = min(self._most, max(self._least, log_bytes // LOG_SHARE))
+        wanted = blocks(min(self._most, max(self._least, log_bytes // LOG_SHARE)))
         with self._lock:
             if self.bytes >= wanted // 2 or free < RESERVE_FREE_FACTOR * wanted:
                 return
@@ -112,18 +113,23 @@ class Space:
         *,
         reserve: Reserve,
         free: FreeSpace,
-        index_bytes: int,
+        runs: Sequence[Run],
     ) -> None:
         self.limits, self.reserve = limits, reserve
         self._accounting, self._obsolete, self._free = accounting, obsolete, free
-        self.index_bytes = index_bytes
+        self.count_index(runs)
         self.recent_heads = 0  # Bytes of the heads that no run of the index holds yet.
         # Bytes that calls are writing to files of their own, or for which they make room.
         self.claims: dict[CallOwner, int] = {}
         self.import_bytes = 0  # Bytes that the files of unfinished imports will take here.
         self.copied_bytes = 0  # Bytes of those files that are copied already.
         self._unreclaimable = -limits.segment  # Dead bytes after the latest upkeep.
-        self._copies = 2 * (limits.segment + limits.large)  # What upkeep may copy at once.
+        self._copies = 2 * (limits.segment + limits.large)  # What upkeep copies at once at most.
+
+    def count_index(self, runs: Sequence[Run]) -> None:
+        """Count the runs that the index has now."""
+        self.index_bytes = sum(blocks(run.bytes) for run in runs)
+        self._index_rows = sum(run.count for run in runs)
 
     def physical(self) -> int:
         """Return the bytes taken on the medium."""
@@ -137,37 +143,57 @@ class Space:
         """Return the bytes charged, and those that may still be charged.
 
         What is charged falls as soon as a value goes, though its bytes lie dead for a while: those
-        are given back before the disk holds more than it may, so nothing is evicted for them.
+        are given back before the disk holds more than it may, so nothing is evicted for them. The
+        same is true for rows of the index.
         """
         held, charged = self._figures()
-        return charged, max(0, self.limit(held) - self.upkeep_bytes() - charged)
+        kept = max(self.reserve.bytes, self._copy_bytes(), int(INDEX_SHARE * self.index_live()))
+        return charged, max(0, self.limit(held) - kept - charged)
 
     def _figures(self) -> tuple[int, int]:
         """Return the bytes taken on the medium, and those that are charged."""
-        accounting, own = self._accounting, self.index_bytes + self._obsolete.held()
+        accounting, obsolete = self._accounting, self._obsolete.held()
         files = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
-        held = files + self.copied_bytes + own + self.reserve.bytes
-        return held, accounting.charge + self.import_bytes + own
+        held = files + self.copied_bytes + self.index_bytes + obsolete + self.reserve.bytes
+        return held, accounting.charge + self.import_bytes + int(
+            INDEX_SHARE * self.index_live()
+        ) + obsolete
+
+    def index_live(self) -> int:
+        """Return about what the index takes once it is written and merged: a row for each key."""
+        whole = self.index_bytes + self.recent_heads
+        if not self._index_rows:
+            return whole
+        rows = self._accounting.keys * self.index_bytes // self._index_rows
+        return min(whole, rows + self._accounting.tombstones)
+
+    def _copy_bytes(self) -> int:
+        """Return what upkeep may copy at once: no more than the log holds."""
+        return min(self._copies, self._accounting.log_bytes)
 
     def limit(self, held: int) -> int:
         """Return the most bytes that may lie here, given that `held` bytes do now.
 
         It is the smaller one of the capacity and of what the file system can hold.
         """
-        return min(self.limits.capacity, held + self._free(held))
+        return min(self.limits.files, held + self._free(held))
 
     def copy_room(self) -> int:
-        """Return the bytes that upkeep may take for what it copies."""
+        """Return the bytes that upkeep may take for what it copies, besides those that are claimed.
+
+        Two parts of it may copy at once: a merge of runs, and whoever empties a segment.
+        """
         held = self.physical()
-        return self.limit(held) - held
+        return self.limit(held) - held - sum(list(self.claims.values()))
 
     def upkeep_bytes(self) -> int:
         """Return the bytes that stay free for upkeep, or are held for it by the reserve.
 
-        It may need them at once for copies, a checkpoint and a merge. A row takes less than twice
-        its head, now and once more when its run is merged.
+        It may need them for copies, or for a merge of what is alive, and for a checkpoint. A row
+        takes less than twice its head.
         """
-        return max(self.reserve.bytes, self._copies + self.index_bytes + 4 * self.recent_heads)
+        most = max(self._copy_bytes(), int(INDEX_SHARE * self.index_live()))
+        return max(self.reserve.bytes, most + 2 * self.recent_heads)
 
     def fits(self, size: int) -> bool:
         """Return whether `size` bytes more may lie here while upkeep keeps its room."""
@@ -196,16 +222,27 @@ class Space:
         bytes are to be charged with it, those of other writes under way included.
         """
         accounting, reserve = self._accounting, self.reserve.bytes
-        own = self.index_bytes + self._obsolete.held()
+        index, heads, obsolete = self.index_bytes, self.recent_heads, self._obsolete.held()
         log, packs, values = accounting.log_bytes, accounting.pack_bytes, accounting.value_bytes
-        held = log + packs + values + self.copied_bytes + own + reserve
+        held = log + packs + values + self.copied_bytes + index + obsolete + reserve
         limit = self.limit(held)
-        upkeep = self._copies + self.index_bytes + 4 * self.recent_heads
+        copies = self._copies
+        if log < copies:
+            copies = log
+        live = index + heads
+        if self._index_rows:
+            rows = accounting.keys * index // self._index_rows + accounting.tombstones
+            if rows < live:
+                live = rows
+        live = int(INDEX_SHARE * live)
+        most = live if live > copies else copies
+        kept = reserve if reserve > most else most
+        charged = accounting.charge + self.import_bytes + live + obsolete + coming
+        if charged > self.limits.capacity or charged + kept > limit:
+            return False
+        upkeep = most + 2 * heads
         if upkeep < reserve:
             upkeep = reserve
-        charged = accounting.charge + self.import_bytes + own + coming
-        if charged > self.limits.capacity or charged + upkeep > limit:
-            return False
         arriving = self.import_bytes - self.copied_bytes + size
         if self.claims:
             arriving += sum(self.claims.values())

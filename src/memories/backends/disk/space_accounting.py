@@ -1,11 +1,13 @@
 """Counts what the store holds, in bytes: live and dead, per segment and pack, and in total.
 
-Pure counting, without I/O. A checkpoint saves the figures; a replay of the log arrives at the same.
+Pure counting, without I/O. What files take is counted in whole blocks of the disk. A checkpoint
+saves the figures; a replay of the log arrives at the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
@@ -20,7 +22,13 @@ from memories.backends.disk.log_format import (
     unpack_place,
 )
 from memories.backends.disk.manifest import FileStats, IndexManifest
-from memories.backends.disk.size_limits import PACKED_SHARE
+from memories.backends.disk.size_limits import (
+    DEAD_OF_SMALL,
+    LEAST_DEAD,
+    MOST_DEAD,
+    PACKED_SHARE,
+    blocks,
+)
 
 T = TypeVar("T")
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
@@ -46,6 +54,7 @@ class SpaceAccounting:
         self.log_bytes = 0
         self.pack_bytes = 0
         self.log_live = 0  # Bytes of the log's records that count, tombstones left out.
+        self.tombstones = 0  # Bytes of tombstones in the log.
         self.value_live = 0
         self.pack_live = 0
         self.live = 0
@@ -65,9 +74,10 @@ class SpaceAccounting:
             number: replace(stats) for number, stats in manifest.segments.items()
         }
         accounting.packs = {number: replace(stats) for number, stats in manifest.packs.items()}
-        accounting.log_bytes = sum(stats.size for stats in accounting.segments.values())
-        accounting.pack_bytes = sum(stats.size for stats in accounting.packs.values())
+        accounting.log_bytes = sum(blocks(stats.size) for stats in accounting.segments.values())
+        accounting.pack_bytes = sum(blocks(stats.size) for stats in accounting.packs.values())
         accounting.log_live = sum(stats.live for stats in accounting.segments.values())
+        accounting.tombstones = sum(stats.tombstones for stats in accounting.segments.values())
         accounting.pack_live = sum(stats.live for stats in accounting.packs.values())
         accounting.live, accounting.keys = manifest.live, manifest.keys
         accounting.elsewhere = manifest.elsewhere
@@ -136,7 +146,7 @@ class SpaceAccounting:
         stats = self.segments.get(segment)
         if stats is None:
             stats = self.segments[segment] = FileStats(0)
-        self.log_bytes += end - stats.size
+        self.log_bytes += blocks(end) - blocks(stats.size)
         stats.size = end
 
     def recount(self, row: IndexRow) -> None:
@@ -145,6 +155,7 @@ class SpaceAccounting:
         if row.kind == TOMBSTONE:
             stats.lowest = min(stats.lowest, row.oldest) if stats.tombstones else row.oldest
             stats.tombstones += row.extent
+            self.tombstones += row.extent
         else:
             stats.live += row.extent
             self.log_live += row.extent
@@ -154,7 +165,7 @@ class SpaceAccounting:
         if pack not in self.packs:
             self._set(
                 packs={**self.packs, pack: FileStats(size)},
-                pack_bytes=self.pack_bytes + size,
+                pack_bytes=self.pack_bytes + blocks(size),
                 next_file=max(self.next_file, pack + 1),
             )
 
@@ -175,8 +186,9 @@ class SpaceAccounting:
         stats = left.pop(segment)
         self._set(
             segments=left,
-            log_bytes=self.log_bytes - stats.size,
+            log_bytes=self.log_bytes - blocks(stats.size),
             log_live=self.log_live - stats.live,
+            tombstones=self.tombstones - stats.tombstones,
         )
 
     def remove_pack(self, pack: int) -> None:
@@ -185,7 +197,7 @@ class SpaceAccounting:
         stats = left.pop(pack)
         self._set(
             packs=left,
-            pack_bytes=self.pack_bytes - stats.size,
+            pack_bytes=self.pack_bytes - blocks(stats.size),
             pack_live=self.pack_live - stats.live,
         )
 
@@ -203,7 +215,14 @@ class SpaceAccounting:
     def charge(self) -> int:
         """Return what the live values are charged, dead bytes that may lie among them included."""
         packs = min(self.pack_bytes, int(PACKED_SHARE * self.pack_live))
-        return self.value_live + packs + int(PACKED_SHARE * self.log_live)
+        log = self.log_live + self.tombstones
+        least, most = log // LEAST_DEAD, log // MOST_DEAD
+        dead = int(DEAD_OF_SMALL * sqrt(self.keys * log))
+        if dead < least:
+            dead = least
+        elif dead > most:
+            dead = most
+        return self.value_live + packs + log + dead
 
     def replace(self, old: IndexRow | None, new: IndexRow) -> None:
         """Add `new` to the figures and subtract `old`."""
@@ -234,6 +253,7 @@ class SpaceAccounting:
             lowest = min([row.oldest for row in rows])
             segment.lowest = min(segment.lowest, lowest) if segment.tombstones else lowest
             segment.tombstones += extents
+            self.tombstones += extents
             return
         segment.live += extents
         self.log_live += extents
@@ -250,6 +270,7 @@ class SpaceAccounting:
         if row.kind == TOMBSTONE:
             stats.lowest = min(stats.lowest, row.oldest) if stats.tombstones else row.oldest
             stats.tombstones += row.extent
+            self.tombstones += row.extent
             return
         stats.live += row.extent
         self.log_live += row.extent
@@ -259,8 +280,8 @@ class SpaceAccounting:
             return
         self.live += row.record.stored
         if row.kind == FILE:
-            self.value_bytes += row.record.stored
-            self.value_live += row.record.stored
+            self.value_bytes += blocks(row.record.stored)
+            self.value_live += blocks(row.record.stored)
             self.next_file = max(self.next_file, unpack_place(row.record.place).file + 1)
         elif row.kind == PACKED:
             self.packs[unpack_place(row.record.place).file].live += row.record.stored
@@ -271,6 +292,7 @@ class SpaceAccounting:
         if old.kind == TOMBSTONE:
             if stats is not None:
                 stats.tombstones -= old.extent
+                self.tombstones -= old.extent
             return
         if stats is not None:
             stats.live -= old.extent
@@ -281,11 +303,12 @@ class SpaceAccounting:
             return
         self.live -= old.record.stored
         if old.kind == FILE:
-            self.value_live -= old.record.stored
+            taken = blocks(old.record.stored)
+            self.value_live -= taken
             if old.record.place == new.record.place:
-                self.value_bytes -= old.record.stored
+                self.value_bytes -= taken
             else:
-                self.retired[unpack_place(old.record.place).file] = old.record.stored
+                self.retired[unpack_place(old.record.place).file] = taken
         elif old.kind == PACKED:
             pack = self.packs.get(unpack_place(old.record.place).file)
             if pack is not None:

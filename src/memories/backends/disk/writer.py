@@ -96,7 +96,7 @@ class Writer:
             self.obsolete,
             reserve=Reserve(paths, files, limits.reserve, 2 * limits.segment),
             free=FreeSpace(lambda: max(0, writer_lock.directory.free_bytes() - limits.beside)),
-            index_bytes=sum(run.bytes for run in index.runs),
+            runs=index.runs,
         )
         self.unsynced = Unsynced(paths, files, full=full)
         self.appender = Appender(
@@ -541,7 +541,7 @@ class Writer:
             self.index.update_from(index)
             self.accounting.update_from(accounting)
             self.index_files.covered, self.index_files.saved = START, None
-            self.space.index_bytes = sum(run.bytes for run in index.runs)
+            self.space.count_index(index.runs)
 
     # -- imports ---------------------------------------------------------------------------------
 
@@ -708,7 +708,7 @@ class Writer:
         with self.lock:
             self.index_files.saved = manifest
             self.index.add_run(run)
-            self.space.index_bytes = sum(run.bytes for run in self.index.runs)
+            self.space.count_index(self.index.runs)
             self.space.recent_heads -= heads
             self.index_files.covered = Position(manifest.segment, manifest.offset)
 

@@ -31,7 +31,7 @@ def on_disk(path: Path) -> int:
     kinds = (".seg", ".val", ".pack", ".run")
     files = [path / "RESERVE", *path.rglob("*")]
     found = [file for file in files if file.suffix in kinds or file.name == "RESERVE"]
-    return sum(file.stat().st_size for file in set(found) if file.exists())
+    return sum(512 * file.stat().st_blocks for file in set(found) if file.exists())
 
 
 def opened(path: Path) -> DiskBackend:
