@@ -91,6 +91,57 @@ def test_idle_values_leave_hot_and_read_ones_stay() -> None:
         lifecycle.close()
 
 
+@pytest.mark.parametrize("seconds", [(0.2,) * 5, (4.0,) * 5, (2.0, 9.0, 3.0, 8.0, 20.0)])
+def test_five_arrays_are_hot_however_long_making_them_takes(seconds: tuple[float, ...]) -> None:
+    """The migration example on a slow machine: the usage printed is that of all five."""
+    clock = ManualClock()
+    with MemoryManager(1, 1, 1, migration=False) as manager:
+        settings = MigrationSettings(interval_seconds=3600)
+        lifecycle = assemble(manager._services.settings, settings, clock)
+        migrator, hierarchy = lifecycle.services.migrator, lifecycle.services.hierarchy
+        assert migrator is not None
+
+        def wait(seconds: float) -> None:
+            for _ in range(round(10 * seconds)):
+                clock.advance(0.1)
+                migrator.tick()
+
+        for key, making in zip("abcde", seconds, strict=True):
+            wait(making)
+            hierarchy.put(key, Payload.of(np.zeros(1000)), tier=TierName.HOT, terms=Terms())
+        wait(1.0)
+        assert {"hot"} == {str(hierarchy.lookup(key).tier) for key in "abcde"}
+        for _ in range(10):
+            for key in "ab":
+                hierarchy.catalog.entries[key].read()
+            wait(0.1)
+        assert {"hot"} == {str(hierarchy.lookup(key).tier) for key in "abcde"}
+        wait(5.0)
+        tiers = [str(hierarchy.lookup(key).tier) for key in "abcde"]
+        assert ["hot", "hot", "warm", "warm", "warm"] == tiers
+        assert 0 == migrator.failures
+        lifecycle.close()
+
+
+def test_values_that_nobody_reads_leave_hot_once_no_more_come() -> None:
+    """The last of them, too; the rhythm in which they came says when."""
+    clock = ManualClock()
+    with MemoryManager(1, 1, 1, migration=False) as manager:
+        settings = MigrationSettings(interval_seconds=3600)
+        lifecycle = assemble(manager._services.settings, settings, clock)
+        migrator, hierarchy = lifecycle.services.migrator, lifecycle.services.hierarchy
+        assert migrator is not None
+        for key in "abcde":
+            clock.advance(0.5)
+            hierarchy.put(key, Payload.of(key), tier=TierName.HOT, terms=Terms())
+            migrator.tick()
+        for _ in range(50):
+            clock.advance(0.1)
+            migrator.tick()
+        assert {"warm"} == {str(hierarchy.lookup(key).tier) for key in "abcde"}
+        lifecycle.close()
+
+
 def test_a_full_tier_is_worked_down_in_the_background(make: Make) -> None:
     """Writers find headroom; what was read last stays."""
     manager = make("1 MB", "1 MB", migration=MigrationSettings(interval_seconds=0.01))

@@ -25,11 +25,12 @@ from memories.engine.settlement import AT_ONCE
 from memories.engine.tier import VolatileTier
 from memories.errors import MemoriesError, TierFullError
 from memories.foundation.periodic import STOP_SECONDS, Periodic, idle_poll_seconds
+from memories.migration.filling import Filling
 from memories.migration.key_cursor import KeyCursor
 from memories.migration.planner import Planner, TierState
 from memories.migration.read_promotion import ReadPromotion
 from memories.model.entry import Entry
-from memories.model.events import Event, Failed, Removed, Retrieved, ValueEvent
+from memories.model.events import Event, Failed, Removed, Retrieved, Stored, ValueEvent
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 from memories.options.migration import MigrationSettings
@@ -48,6 +49,7 @@ QUIET_SECONDS = 0.5  # Without activity, before it sleeps; longer than a measure
 SLEEP_SECONDS = 60.0  # Between two turns with nothing in RAM and no activity.
 PRESSED_BYTES = 1 << 20  # With so much in RAM, it checks whether the host runs out of memory ...
 PRESSURE_SECONDS = 1.0  # ... so often, even when it sleeps.
+PLENTY = 2  # A tier of which one part in so many is free has plenty of room.
 EXCHANGE_SHARE = 16  # One part in so many of a tier may be exchanged per turn, against thrashing.
 
 
@@ -71,6 +73,7 @@ class Migrator:
         now = self._clock.monotonic()
         entries = hierarchy.catalog.entries
         self._cursor = KeyCursor(lambda: list(entries), now)
+        self._filling = Filling(now)
         # Records that were read, by key; and whether cold takes one of glacier that RAM refuses.
         self._promotions: OrderedDict[str, tuple[Record, bool]] = OrderedDict()
         self._by_reads = ReadPromotion(hierarchy, recency)
@@ -207,6 +210,10 @@ class Migrator:
             states[name] = TierState(
                 effective, headroom, exchange, tier.hit_clock.time_of, partial(_suits, tier)
             )
+            if name is TierName.HOT and PLENTY * used <= effective:
+                hits = tier.counter.hits + hierarchy.catalog.front.hits
+                states[name].filled_until = self._filling.until(hits)
+                states[name].filled_at = self._filling.arrived_at
         rounds = self._cursor.rounds
         keys, looked_at = self._cursor.next_slice(now)
         if self._cursor.rounds != rounds:
@@ -398,6 +405,8 @@ class Migrator:
         """Wake up; forget a key that is in no tier any more."""
         if isinstance(event, Removed):
             self._forget(event.key)
+        elif isinstance(event, Stored) and event.tier is TierName.HOT:
+            self._filling.record_arrival(event.at)
         self._wake()
 
     def _wake_to_settle(self, many: bool) -> None:
@@ -416,6 +425,8 @@ class Migrator:
         if isinstance(events[0], Removed):
             for event in events:
                 self._forget(event.key)
+        elif isinstance(event, Stored) and event.tier is TierName.HOT:
+            self._filling.record_arrival(event.at)
         self._wake()
 
     def _forget(self, key: str) -> None:

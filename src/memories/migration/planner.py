@@ -26,6 +26,7 @@ class TierState:
 
     `headroom` shrinks with every move planned into it, and so does `exchange`: the bytes that may
     come in although other values must leave for them. `suits` says which values belong there.
+    Nothing is idle before `filled_until`, and idle seconds count from `filled_at` on.
     """
 
     effective: int
@@ -33,6 +34,8 @@ class TierState:
     exchange: int
     time_of: TimeOf  # When the access with a stamp happened.
     suits: Callable[[Entry], bool] = lambda entry: True
+    filled_at: float = -math.inf
+    filled_until: float = -math.inf
 
 
 class Move(NamedTuple):
@@ -104,10 +107,11 @@ class Planner:
         self.gate.forget(key)
 
     def _idle(self, entry: Entry, tiers: dict[TierName, TierState], now: float) -> Move | None:
-        idle_seconds = now - tiers[TierName.HOT].time_of(entry.stamp)
-        limit = self.limits.limit(entry.hits, entry.key)
-        if idle_seconds <= limit:
-            self.next_idle_at = min(self.next_idle_at, now - idle_seconds + limit)
+        hot = tiers[TierName.HOT]
+        due = max(hot.time_of(entry.stamp), hot.filled_at)
+        due = max(due + self.limits.limit(entry.hits, entry.key), hot.filled_until)
+        if now <= due:
+            self.next_idle_at = min(self.next_idle_at, due)
             return None
         if entry.size > tiers[TierName.WARM].effective or not entry.terms.admits(TierName.WARM):
             return None
