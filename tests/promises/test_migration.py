@@ -168,3 +168,28 @@ def test_a_forgotten_manager_ends_its_threads() -> None:
     assert comes_true(
         lambda: not {t.ident for t in threading.enumerate() if t.is_alive()} - before, 10
     )
+
+
+@pytest.mark.parametrize("ends", ["forgotten", "closed"])
+@pytest.mark.parametrize("policy", ["auto", "lru", "gdsf", "mq"])
+def test_an_ended_manager_keeps_no_value(ends: str, policy: str) -> None:
+    """Compiled entries are not seen by the garbage collector, and policies refer to them."""
+    import gc
+    import weakref
+
+    manager = MemoryManager(
+        "2 MB", "2 MB", 1, eviction_policy=policy, rules=[Rule(prefix="x/", ttl=60.0)]
+    )
+    hierarchy = manager._hierarchy
+    for number in range(300):
+        manager.store(f"x/{number}" if number % 9 == 0 else f"k{number}", np.zeros(2000), "hot")
+        manager.retrieve(f"k{number - number % 9 + 1}", default=None)
+    payloads = [weakref.ref(entry.payload) for entry in hierarchy.catalog.entries.values()]
+    assert len(payloads) > 100
+    assert any(entry.link is not None for entry in hierarchy.catalog.entries.values())
+    del hierarchy
+    if ends == "closed":
+        manager.cleanup(flush=False)
+    del manager
+    gc.collect()
+    assert comes_true(lambda: gc.collect() >= 0 and all(one() is None for one in payloads), 10)

@@ -244,9 +244,14 @@ class Catalog:
             view.__exit__(None, None, None)
 
     def clear(self) -> list[Entry]:
-        """Remove all entries and return them."""
+        """Remove all entries for good, also from the orders of the policies, and return them.
+
+        The garbage collector cannot look into compiled entries, so no cycle may go through them.
+        """
         with self.lock:
             entries = list(self.entries.values())
+            for entry in entries:
+                entry.link = None
             self._change(lambda: self.front.flush(self.entries))
             self.entries.clear()
             self._recount()

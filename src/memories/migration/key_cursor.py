@@ -15,14 +15,14 @@ CYCLE_LOOKS = 20  # A round takes at most this many slices.
 class KeyCursor:
     """Yields the keys slice by slice, and remembers when the previous round began."""
 
-    def __init__(self, keys: Callable[[], list[str]], now: float) -> None:
+    def __init__(self, keys: Callable[[], tuple[str, ...]], now: float) -> None:
         self._keys = keys
-        self._round: list[str] = []
+        self._round: tuple[str, ...] = ()  # The garbage collector visits no tuple of strings.
         self._position = 0
         self._started_at = self._previous_at = now
         self.rounds = 0  # Begun so far.
 
-    def next_slice(self, now: float) -> tuple[list[str], float]:
+    def next_slice(self, now: float) -> tuple[tuple[str, ...], float]:
         """Return the next keys, and a time after which the previous round showed them."""
         if self._position >= len(self._round):
             self._round = self._keys()
@@ -36,4 +36,4 @@ class KeyCursor:
 
     def reset(self) -> None:
         """Drop all keys; the next slice begins a round."""
-        self._round, self._position = [], 0
+        self._round, self._position = (), 0

@@ -72,7 +72,7 @@ class Migrator:
         self._clock = hierarchy.clock
         now = self._clock.monotonic()
         entries = hierarchy.catalog.entries
-        self._cursor = KeyCursor(lambda: list(entries), now)
+        self._cursor = KeyCursor(lambda: tuple(entries), now)
         self._filling = Filling(now)
         # Records that were read, by key; and whether cold takes one of glacier that RAM refuses.
         self._promotions: OrderedDict[str, tuple[Record, bool]] = OrderedDict()
@@ -360,7 +360,7 @@ class Migrator:
         except TierFullError:
             return  # It stays until there is room in the slower tier.
 
-    def _unexpired(self, hierarchy: Hierarchy, keys: list[str]) -> Iterator[Entry]:
+    def _unexpired(self, hierarchy: Hierarchy, keys: Sequence[str]) -> Iterator[Entry]:
         """Yield the entries of `keys`, and remove those that have expired."""
         for key in keys:
             entry = hierarchy.catalog.entries.get(key)

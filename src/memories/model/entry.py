@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from memories.compiled import core
+from memories.compiled import core, mypyc_attr
 from memories.model.record import DEFAULT_TERMS, Terms
 from memories.model.tiers import TierName
 
@@ -71,6 +71,7 @@ def common_of(
     return latest
 
 
+@mypyc_attr(acyclic=True)
 class Entry:
     """A version in a volatile tier: its payload, its marks, and its eviction policy's link.
 
@@ -79,8 +80,9 @@ class Entry:
     the accesses; `HitClock` maps it to seconds. The subclasses differ in what a reader is given.
     """
 
-    # Nine words: compiled and with the header of the garbage collector 112 bytes, a step of the
-    # allocator.
+    # Nine words: compiled 96 bytes, a step of the allocator. Compiled ones are not visited by the
+    # garbage collector (`acyclic`), which would take half a second for a million. So a policy must
+    # clear the link of what leaves it, and the end of a manager those of all entries.
     __slots__ = (
         "common",  # Replaced, never written into: other entries hold it too.
         "hits",  # Reads answered by this entry.
@@ -175,6 +177,7 @@ class Entry:
         )
 
 
+@mypyc_attr(acyclic=True)
 class SharedEntry(Entry):
     """An immutable object: every reader gets the object itself."""
 
@@ -187,6 +190,7 @@ class SharedEntry(Entry):
         return self.payload
 
 
+@mypyc_attr(acyclic=True)
 class ArrayEntry(Entry):
     """A NumPy array: every reader gets a new read-only view."""
 
@@ -199,6 +203,7 @@ class ArrayEntry(Entry):
         return self.payload.view()
 
 
+@mypyc_attr(acyclic=True)
 class PartsEntry(Entry):
     """A mutable object, held as encoded parts: every reader gets a freshly decoded one."""
 
@@ -211,6 +216,7 @@ class PartsEntry(Entry):
         return self.payload.open()
 
 
+@mypyc_attr(acyclic=True)
 class PackedEntry(Entry):
     """A list or dict of plain values, held as MessagePack: every reader gets a newly built one."""
 
