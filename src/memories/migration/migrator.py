@@ -425,8 +425,8 @@ class Migrator:
         if isinstance(events[0], Removed):
             for event in events:
                 self._forget(event.key)
-        elif isinstance(event, Stored) and event.tier is TierName.HOT:
-            self._filling.record_arrival(event.at)
+        elif isinstance(events[-1], Stored) and events[-1].tier is TierName.HOT:
+            self._filling.record_arrival(events[-1].at)
         self._wake()
 
     def _forget(self, key: str) -> None:

@@ -258,16 +258,22 @@ class Replay:
         return ReplayResult(end, self._void, self._damage)
 
     def _mark(self, spans: list[SegmentSpan], start: Position) -> Position:
-        """Return how far the log is known to have been synced: its last sound record says so."""
+        """Return how far the log is known to have been synced, as one of its last records says.
+
+        Copies say how far it was when they were new, and may fill the last segments. No record says
+        more than that all before itself was synced.
+        """
+        found = START
         for span in reversed(spans):
+            if found.segment > span.number:
+                break
             first = start.offset if span.number == start.segment else 0
             walk = self._walk(span.number, first, span.end)
             marks = [head.synced for _, head in walk]
             while walk.at < walk.end and walk.search():
                 marks += [head.synced for _, head in walk]
-            if marks:
-                return max(marks)
-        return START
+            found = max([found, *marks])
+        return found
 
     def _limit(self, spans: list[SegmentSpan], synced: Position) -> Position:
         """Return the end of the longest history that holds together."""

@@ -331,6 +331,27 @@ def test_small_packs_of_which_most_is_dead_are_few(tmp_path: Path) -> None:
         assert [] == backend.check()
 
 
+def test_an_index_is_rebuilt_from_a_log_that_ends_in_copies(tmp_path: Path) -> None:
+    """Copies say how far the log was synced when they were new, and segments went since then."""
+    with opened(tmp_path / "s") as backend:
+        writer = backend._writer
+        assert writer is not None
+        for version in range(1, 301):
+            backend.write(record_for(f"k{version}", version), frame_for(bytes(900)))
+        for version in range(301, 401):
+            backend.remove(f"k{3 * (version - 300)}", version)
+        writer.checkpoint(seal=True)
+        before = set(files(tmp_path / "s", ".seg"))
+        with writer.upkeep_lock:
+            while compaction._empty_one(writer, lambda: None):
+                pass
+        assert len(set(files(tmp_path / "s", ".seg")) - before) > 3
+        index, _ = writer._rebuild()
+        found = [(row.record, row.segment, row.offset) for row in index.rows()]
+        assert 200 == len(found)
+        assert found == [(row.record, row.segment, row.offset) for row in writer.index.rows()]
+
+
 def test_one_look_says_what_the_three_questions_say(tmp_path: Path) -> None:
     """Most stores ask once; a store that takes the long way asks as before."""
     chance = random.Random(5)
