@@ -13,7 +13,13 @@ from memories.backends.disk.files import NO_SPACE, Files
 from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.run import Run
-from memories.backends.disk.size_limits import CHURN_BYTES, INDEX_SHARE, SizeLimits, blocks
+from memories.backends.disk.size_limits import (
+    BLOCK_BYTES,
+    CHURN_BYTES,
+    INDEX_SHARE,
+    SizeLimits,
+    blocks,
+)
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.fork_lock import new_lock
@@ -124,6 +130,7 @@ class Space:
         self.import_bytes = 0  # Bytes that the files of unfinished imports will take here.
         self.copied_bytes = 0  # Bytes of those files that are copied already.
         self._unreclaimable = -limits.segment  # Dead bytes after the latest upkeep.
+        self._scraps = limits.segment // 4  # Dead bytes and small runs for which no upkeep is due.
         self._copies = 2 * (limits.segment + limits.large)  # What upkeep copies at once at most.
 
     def count_index(self, runs: Sequence[Run]) -> None:
@@ -148,16 +155,17 @@ class Space:
         """
         held, charged = self._figures()
         kept = max(self.reserve.bytes, self._copy_bytes(), int(INDEX_SHARE * self.index_live()))
-        return charged, max(0, self.limit(held) - kept - charged)
+        # The size of a value does not include its last block and its head.
+        return charged, max(0, self.limit(held) - kept - charged - BLOCK_BYTES)
 
     def _figures(self) -> tuple[int, int]:
         """Return the bytes taken on the medium, and those that are charged."""
         accounting, obsolete = self._accounting, self._obsolete.held()
         files = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
         held = files + self.copied_bytes + self.index_bytes + obsolete + self.reserve.bytes
-        return held, accounting.charge + self.import_bytes + int(
-            INDEX_SHARE * self.index_live()
-        ) + obsolete
+        scraps = min(self._scraps, accounting.log_bytes - accounting.log_live + self.index_bytes)
+        index = int(INDEX_SHARE * self.index_live())
+        return held, accounting.charge + self.import_bytes + index + obsolete + scraps
 
     def index_live(self) -> int:
         """Return about what the index takes once it is written and merged: a row for each key."""
@@ -237,8 +245,11 @@ class Space:
         live = int(INDEX_SHARE * live)
         most = live if live > copies else copies
         kept = reserve if reserve > most else most
-        charged = accounting.charge + self.import_bytes + live + obsolete + coming
-        if charged > self.limits.capacity or charged + kept > limit:
+        scraps = log - accounting.log_live + index
+        if scraps > self._scraps:
+            scraps = self._scraps
+        charged = accounting.charge + self.import_bytes + live + obsolete + scraps + coming
+        if charged > self.limits.capacity or charged + kept + BLOCK_BYTES > limit:
             return False
         upkeep = most + 2 * heads
         if upkeep < reserve:
