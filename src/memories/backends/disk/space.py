@@ -189,7 +189,7 @@ class Space:
     def copy_room(self) -> int:
         """Return the bytes that upkeep may take for what it copies, besides those that are claimed.
 
-        Two parts of it may copy at once: a merge of runs, and whoever empties a segment.
+        Two parts of it may copy at once: a merge of runs, and the call that empties a segment.
         """
         held = self.physical()
         return self.limit(held) - held - sum(list(self.claims.values()))
