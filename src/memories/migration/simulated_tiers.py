@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -122,7 +122,7 @@ class SimulatedTiers:
         self._stamp = 0
         self._times = [0.0]  # By stamp.
         self._now = self._looked_at = 0.0
-        self._cursor = KeyCursor(lambda: list(self._entries), 0.0)
+        self._cursor = KeyCursor(lambda: tuple(self._entries), 0.0)
         self._on_disk = _Keys()
         self._coldest: list[str] = []
 
@@ -313,7 +313,7 @@ class SimulatedTiers:
                 move.target, entry.common.tick, arrived_hits=min(entry.hits, 255)
             )
 
-    def _found(self, keys: list[str]) -> Iterator[Entry]:
+    def _found(self, keys: Iterable[str]) -> Iterator[Entry]:
         for key in keys:
             entry = self._entries.get(key)
             if entry is not None:
