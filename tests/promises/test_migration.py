@@ -123,7 +123,7 @@ def test_five_arrays_are_hot_however_long_making_them_takes(seconds: tuple[float
         lifecycle.close()
 
 
-def test_values_that_nobody_reads_leave_hot_once_no_more_come() -> None:
+def test_unread_values_leave_hot_once_no_more_come() -> None:
     """The last of them, too; the rhythm in which they came says when."""
     clock = ManualClock()
     with MemoryManager(1, 1, 1, migration=False) as manager:
