@@ -84,6 +84,9 @@ METHODS = {
     "flush": "",
     "oom_guard": "reserve",
     "cleanup": "flush",
+    "close": "flush",
+    "resize": "tier size",
+    "evict_one": "tier",
     "dashboard": "port host token hosts",
     "enable_analytics": "interval history",
     "get_analytics": "window",
@@ -91,6 +94,9 @@ METHODS = {
     "report": "path",
     "telemetry": "",
 }
+
+
+PROPERTIES = {"closed": "bool", "path": "Path | None", "read_only": "bool"}
 
 
 def test_the_package_gives_out_exactly_these_names() -> None:
@@ -149,7 +155,15 @@ def test_there_is_no_public_method_beyond_these() -> None:
     """What slips in without being written down would have to be kept for ever."""
     mapping = {name for name in dir(MutableMapping) if not name.startswith("_")}
     public = {name for name in dir(MemoryManager) if not name.startswith("_")}
-    assert set(METHODS) == public - (mapping - set(METHODS))
+    assert {*METHODS, *PROPERTIES} == public - (mapping - set(METHODS))
+
+
+def test_the_properties_are_typed() -> None:
+    """They can be read and not written."""
+    for name, kind in PROPERTIES.items():
+        one = getattr(MemoryManager, name)
+        assert isinstance(one, property) and one.fset is None and one.fget is not None
+        assert kind == one.fget.__annotations__["return"]
 
 
 def test_the_manager_is_a_mapping_and_a_context_manager() -> None:

@@ -21,6 +21,7 @@ from collections.abc import (
 )
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from memories.backends.base import Problem
@@ -44,7 +45,9 @@ from memories.core.views import ItemView, KeyView, ValueView
 from memories.core.wiring import assemble
 from memories.core.worker_results import WorkerResults
 from memories.devices import Device
-from memories.errors import KeyNotFoundError
+from memories.engine.lifecycle_state import LifecycleState
+from memories.engine.resizing import Resizing
+from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.foundation.units import parse_size
 from memories.foundation.wrong_calls import explain_calls
@@ -68,6 +71,8 @@ from memories.options.settings import (
     check_items,
     check_seconds,
     check_several,
+    check_size,
+    check_tier,
     make_settings,
 )
 from memories.policies import PolicyChoice
@@ -93,9 +98,10 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
     `memories.toml` and the user's `config.toml` set the arguments that a call leaves out.
 
     Args:
-        hot_memory_size: Capacity of the hot tier, in GB (10**9 bytes) or a string like `"512MiB"`.
+        hot_memory_size: Capacity of the hot tier, in GB (10**9 bytes) or a string like `"512MiB"`,
+            `"25%"` or `"auto"`: a share of the RAM that the process may use.
         warm_memory_size: Capacity of the warm tier (RAM).
-        cold_memory_size: Capacity of the cold tier (local disk).
+        cold_memory_size: Capacity of the cold tier (local disk); shares are those of the disk.
         glacier_memory_enabled: Whether there is a fourth tier, off the machine.
         storage_path: Directory of the cold tier and the catalog. None is a private temporary
             directory, removed by `cleanup()`; where /tmp is in RAM, and `TMPDIR` is not set, it is
@@ -588,6 +594,63 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         """
         self._lifecycle.close(flush=check_flag("flush", flush))
 
+    def close(self, *, flush: bool = True) -> None:
+        """Close the manager, as `cleanup` does."""
+        self.cleanup(flush=flush)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the manager was closed."""
+        return self._lifecycle.closed
+
+    @property
+    def path(self) -> Path | None:
+        """The directory of the store; None for one that ends with the manager."""
+        return self._services.settings.storage_path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be stored: it was opened so, or by the parent of a forked child."""
+        return self._hierarchy.state in (LifecycleState.READ_ONLY, LifecycleState.FORKED)
+
+    def resize(self, tier: TierChoice, size: float | str) -> None:
+        """Let a tier hold `size` from now on, while it is in use.
+
+        What is too much for a smaller tier moves down first, or is dropped where it may be. The
+        size is not remembered: the next opening takes the one that it is given.
+
+        Args:
+            tier: `"hot"`, `"warm"` or `"cold"`.
+            size: As for the constructor: GB, or a text like `"512MiB"`, `"25%"` or `"auto"`.
+
+        Raises:
+            InvalidOptionError: it is not a size, or the tier has none.
+            TierFullError: too little may leave the tier; its size stays as it was.
+        """
+        name = check_tier(tier)
+        if name is TierName.GLACIER:
+            raise InvalidOptionError("glacier has no size: what it may hold is not limited")
+        nbytes = check_size(name, size, self.path)
+        Resizing(self._hierarchy).resize(name, nbytes)
+        self._services.settings.capacities[name] = nbytes
+
+    def evict_one(self, tier: TierChoice = "warm") -> str | None:
+        """Move the value out of a tier that should leave it next, and return its key.
+
+        It goes where it would go if the tier needed room; out of RAM, where hot and warm are one
+        pool. A host that watches the memory of the whole process calls this until it is content.
+
+        Returns:
+            The key; None if nothing may leave the tier.
+        """
+        return Resizing(self._hierarchy).evict_one(check_tier(tier))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # It stands for a store: two of them would be two owners of one directory.
+
     def __enter__(self) -> Self:
         self._hierarchy.require_readable()
         require_alone(self._lifecycle)
@@ -609,6 +672,9 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
         """Return how another process opens the store of this manager, for reading only.
+
+        So a pickled manager is a reader of what is on the disk; a copy within the process
+        (`copy.copy`, `copy.deepcopy`) is the manager itself.
 
         Raises:
             UnsupportedTypeError: it has no `storage_path`.

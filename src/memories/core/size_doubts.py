@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 
+from memories.foundation.machine import disk_bytes
 from memories.foundation.units import GB, format_size
 from memories.foundation.warn_caller import warn_caller
 from memories.model.tiers import TierName
@@ -24,7 +24,7 @@ def warn_of_sizes(settings: Settings, *, device: bool) -> None:
     """
     ram = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     sure = settings.with_units | ({TierName.HOT} if device else set())
-    disk = _disk_bytes(settings.storage_path)
+    disk = disk_bytes(settings.storage_path)
     for doubt in doubts(settings.capacities, ram, disk, sure):
         warn_caller(doubt)
 
@@ -55,14 +55,3 @@ def doubts(
                 f"{format_size(has)} of {what}: a number is gigabytes; if megabytes are meant, "
                 f"write '{size / GB:g} MB'"
             )
-
-
-def _disk_bytes(path: Path | None) -> int | None:
-    """Return the size of the file system that a directory is on, or will be."""
-    for folder in () if path is None else (path, *path.parents):
-        try:
-            state = os.statvfs(folder)
-        except OSError:
-            continue  # It does not exist yet, or cannot be read.
-        return state.f_blocks * state.f_frsize
-    return None

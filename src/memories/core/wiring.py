@@ -341,12 +341,18 @@ class _Wiring:
         """Return the victims of a tier in RAM; those of hot are of the pool, if there is one."""
         capacities, find = self.settings.capacities, self.table.entries.get
         if not self._pooled:
-            policy = partial(self._policy, name, capacities[name])
             entries = partial(self._entries, name)
-            return PolicyVictims(policy, self._may_leave, entries, find)
-        joint = sum(capacities[one] for one in (TierName.HOT, TierName.WARM))
-        policy = partial(self._policy, TierName.WARM, joint)
-        return PolicyVictims(policy, self._may_leave_pool, self._all_entries, find)
+            # At each call, since `resize` changes the capacities.
+            return PolicyVictims(
+                lambda: self._policy(name, capacities[name]), self._may_leave, entries, find
+            )
+        names = (TierName.HOT, TierName.WARM)
+        return PolicyVictims(
+            lambda: self._policy(TierName.WARM, sum(capacities[one] for one in names)),
+            self._may_leave_pool,
+            self._all_entries,
+            find,
+        )
 
     def _policy(self, name: TierName, capacity: int) -> Policy:
         policy = self.settings.policies[name]

@@ -71,6 +71,21 @@ class EvictionPass:
         self._evict_one(victim)
         return True
 
+    def shrink(self, used: int) -> None:
+        """Evict victims until the tier holds at most `used` bytes, or nothing more may leave."""
+        while self._tier.budget.used > used:
+            if not self._move_aside(self._tier) and not self.evict_next():
+                return
+
+    def evict_one(self) -> str | None:
+        """Evict one victim, and return its key; None when each was tried before."""
+        while (victim := self._next()) is not None:
+            kept = len(self._kept)
+            self._evict_one(victim)
+            if len(self._kept) == kept:
+                return victim.key
+        return None
+
     def evict_batch(self, nbytes: int, count: int, evict: EvictBatch) -> bool:
         """Evict victims of about `nbytes`, but at most `count` of them; False if there are none.
 

@@ -329,6 +329,23 @@ class Mover:
                     return
                 pause()
 
+    def shrink(self, tier: Tier, used: int) -> None:
+        """Move values out of `tier` itself until it holds at most `used` bytes, if that can be."""
+        tier.prepare_decision()
+        with EvictionPass(
+            tier, self._evict, self._current, None, self._ranks.make_room
+        ) as eviction:
+            eviction.shrink(used)
+
+    def evict_one(self, tier: Tier) -> str | None:
+        """Move the victim that comes next out of `tier`; return its key, None if none may leave.
+
+        Out of RAM, if the tier is a part of a pool.
+        """
+        tier.prepare_decision()
+        with EvictionPass(tier, self._evict, self._current) as eviction:
+            return eviction.evict_one()
+
     def evict_bytes(self, tier: Tier, nbytes: int) -> bool:
         """Move victims of so many bytes out of `tier`, and return whether any left."""
         held = tier.account.used

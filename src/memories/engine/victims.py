@@ -294,6 +294,10 @@ class PolicyVictims(Victims[Entry]):
         for entry in self._newcomers.discard_batch(left):
             policy.remove(entry)
 
+    def resize(self, capacity: int) -> None:
+        """Have the policy decide for a tier of so many bytes."""
+        self._changing(lambda policy: policy.resize(capacity))
+
     def rebuild(self) -> None:
         """Insert all entries of the tier into a new policy, the latest read last."""
         with self._lock:

@@ -15,8 +15,10 @@ _UNITS = {
     "": 1, "b": 1,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "pb": 10**15,
     "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
+    "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50,
 }  # fmt: skip
+_SHARE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*%\s*")
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Z]*)\s*")
 
 
@@ -53,6 +55,16 @@ def parse_size(size: float | int | str, *, name: str = "size") -> int:
             f"{format_size(size)}, write {size / GB:g}, or the text '{size} B'"
         )
     return round(count)
+
+
+def share_of(size: object, auto: float) -> float | None:
+    """Return the share that a text like `"50%"` means, `auto` for `"auto"`; None for a size."""
+    if not isinstance(size, str):
+        return None
+    if size.strip().lower() == "auto":
+        return auto
+    match = _SHARE.fullmatch(size)
+    return None if match is None else float(match[1]) / 100
 
 
 def limit_words(count: int) -> str:

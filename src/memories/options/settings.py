@@ -8,15 +8,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, get_args
 
 from memories.errors import InvalidOptionError, InvalidOptionTypeError
-from memories.foundation.units import parse_size
+from memories.foundation.machine import disk_bytes, ram_bytes
+from memories.foundation.units import parse_size, share_of
 from memories.model.rules import Rule, check_rules
 from memories.model.tiers import TierName
 from memories.options.choices import Durability, DurableText, MemoryText, OnFull, Prefetch
 
 DEFAULT_POLICY = "auto"
+# What "auto" takes of the RAM, or of the disk.
+AUTO_SHARES = {TierName.HOT: 0.1, TierName.WARM: 0.4, TierName.COLD: 0.5}
 DEFAULT_COMPRESSION = {TierName.COLD: "auto", TierName.GLACIER: "high"}
 
 
@@ -42,6 +46,26 @@ class Settings:
     read_only: bool
     takeover: bool
     trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
+
+
+def check_size(tier: TierName, size: float | str, path: Path | None) -> int:
+    """Return the size of a tier in bytes; a share is one of the RAM, or of the disk of `path`.
+
+    Raises:
+        InvalidOptionError: it is not a size, or a share above 100 %.
+    """
+    name = f"{tier}_memory_size"
+    share = share_of(size, AUTO_SHARES[tier])
+    if share is None:
+        return parse_size(size, name=name)
+    if share > 1:
+        raise InvalidOptionError(f"{name}={size!r} is more than there is: give 100% at most")
+    if tier.durable:
+        whole = disk_bytes(path or Path(gettempdir()))
+        if whole is None:
+            raise InvalidOptionError(f"{name}={size!r}: the size of the disk is unknown; write it")
+        return int(share * whole)
+    return int(share * ram_bytes())
 
 
 _TIERS = {name.value: name for name in TierName}
@@ -227,7 +251,7 @@ def make_settings(
     }
     return Settings(
         capacities={
-            tier: parse_size(size, name=f"{tier}_memory_size") for tier, size in sizes.items()
+            tier: check_size(tier, size, check_path(storage_path)) for tier, size in sizes.items()
         },
         with_units=frozenset(tier for tier, size in sizes.items() if isinstance(size, str)),
         glacier_enabled=check_flag("glacier_memory_enabled", glacier_memory_enabled)

@@ -374,10 +374,7 @@ class DiskBackend(Backend):
 
     @contextmanager
     def renaming(self, new: str, old: str, gone: int) -> Iterator[None]:
-        """Have the next value or note of `new` remove `old` as of `gone`, in one step.
-
-        After a kill at any moment there is either the old key, or the new value.
-        """
+        """Have the next value or note of `new` remove `old` as of `gone`, in one step."""
         renames = self._writing().appender.renames
         renames[new] = (old, gone)
         try:
@@ -452,6 +449,15 @@ class DiskBackend(Backend):
     def beside_bytes(self) -> int:
         """Return the bytes of the disk that are left to others, 0 if none are."""
         return 0 if self._writer is None else self._writer.space.limits.beside
+
+    def resize(self, capacity_bytes: int) -> None:
+        """Let the store take so many bytes of the disk from now on; dead ones are given back."""
+        writer = self._writing()
+        limits = writer.space.limits
+        writer.space.limits = limits._replace(capacity=capacity_bytes)
+        if capacity_bytes < limits.capacity:
+            with reported(self._paths.root, "do upkeep"), writer.hurried(CallOwner()):
+                run_upkeep(writer, lambda: None, quiet=True)
 
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
