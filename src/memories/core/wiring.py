@@ -28,6 +28,7 @@ from memories.engine.cold_victims import ColdVictims
 from memories.engine.entry_table import EntryTable
 from memories.engine.expiry import Expiry
 from memories.engine.fetch_costs import FetchCosts
+from memories.engine.heap_trim import HeapTrim
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
@@ -187,6 +188,8 @@ class _Wiring:
             (self.costs.observe, self.costs.observe_batch, (Moved,)),
         ):
             events.subscribe(observer, of_batch, kinds=kinds)
+        heap = HeapTrim(self.clock.monotonic)
+        events.subscribe(heap.observe, heap.observe_batch, kinds=(Moved, Removed))
         events.subscribe_reads(counters.count_reads)
         events.subscribe_reads(self.sampler.observe_reads)
         events.subscribe_reads(self.costs.observe_reads)

@@ -11,14 +11,13 @@ from contextlib import contextmanager, nullcontext
 import msgspec
 
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.mover import Renaming
 from memories.engine.operations import operation
 from memories.engine.payload import Payload, host_payload
 from memories.engine.tier import DurableTier
 from memories.errors import InvalidOptionError, MemoriesError
 from memories.model.entry import Entry
 from memories.model.events import Removed, Stored
-from memories.model.record import DEFAULT_TERMS, Record, Terms, Version
+from memories.model.record import DEFAULT_TERMS, Record, Renaming, Terms, Version
 from memories.model.tiers import Cause, TierName
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -28,7 +27,7 @@ from memories.foundation.clock import Clock
 from memories.foundation.units import format_size
 from memories.model.entry import Entry
 from memories.model.events import EventBus, Failed, Moved, Removed, Stored, StoredAtRest, Written
-from memories.model.record import DEFAULT_TERMS, Record, Terms, Version
+from memories.model.record import DEFAULT_TERMS, Record, Renaming, Terms, Version
 from memories.model.tiers import Cause, TierName
 
 _COLD = TierName.COLD  # To look a member up in its class takes longer.
@@ -48,13 +47,6 @@ class Nesting(threading.local):
     """How many evictions, one within the other, this thread is doing."""
 
     depth = 0
-
-
-class Renaming(NamedTuple):
-    """A key that is being renamed: its old name, and the latest version before that."""
-
-    old: str
-    floor: int
 
 
 class Mover:

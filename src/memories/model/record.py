@@ -76,3 +76,10 @@ class Version(NamedTuple):
     number: int
     stored_at: float  # Seconds of the wall clock.
     terms: Terms = DEFAULT_TERMS
+
+
+class Renaming(NamedTuple):
+    """A key that is being renamed: its old name, and the latest version before that."""
+
+    old: str
+    floor: int

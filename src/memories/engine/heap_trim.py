@@ -1,0 +1,70 @@
+"""Gives freed heap back to the system after much has left RAM.
+
+The allocator of C keeps what is freed between values that stay, so that the memory of the process
+would not shrink with its tiers. Programs that watch the process, such as a worker of dask, would
+wait for that for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from memories.model.events import Event, Moved, Removed, ValueEvent
+from memories.model.tiers import Cause
+
+TRIM_BYTES = 64 << 20  # So much has left RAM since the latest time; less is soon used again.
+TRIM_SHARE = 20  # One part in so many of the time is spent with it, at most.
+
+
+class HeapTrim:
+    """Observes what leaves RAM for room."""
+
+    def __init__(
+        self, monotonic: Callable[[], float], trim: Callable[[], object] = lambda: trim_heap()
+    ) -> None:
+        self._monotonic = monotonic
+        self._trim = trim
+        self._left = 0
+        self._next = 0.0
+
+    def observe(self, event: Event) -> None:
+        """Count a value that has left RAM."""
+        if isinstance(event, Moved | Removed):
+            self._count(event)
+
+    def observe_batch(self, events: Sequence[ValueEvent]) -> None:
+        """Count values that have left RAM together."""
+        for event in events:
+            if isinstance(event, Moved | Removed):
+                self._count(event)
+
+    def _count(self, event: Moved | Removed) -> None:
+        if isinstance(event, Moved):
+            left = event.target.durable and not event.source.durable
+        else:
+            left = event.cause is Cause.CAPACITY and not event.tier.durable
+        if not left:
+            return
+        self._left += event.size
+        if self._left >= TRIM_BYTES and (now := self._monotonic()) >= self._next:
+            self._left = 0
+            self._trim()
+            self._next = now + TRIM_SHARE * (self._monotonic() - now)
+
+
+def trim_heap() -> bool:
+    """Give what the allocator of C holds unused back to the system, if it can do that."""
+    trim = _malloc_trim()
+    return trim is not None and bool(trim(0))
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    # Imported at its first use: most programs never have so much to give back.
+    import ctypes
+
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return None  # Only glibc has it.
