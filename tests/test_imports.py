@@ -78,3 +78,14 @@ def test_the_volatile_tiers_work_without_any_optional_package() -> None:
     never = LATER & {"matplotlib", "rich", "obstore", "pandas", "pyarrow", "asyncio", "click"}
     baseline = loaded_by("import numpy")
     assert set() == (loaded_by(USE) - baseline) & never
+
+
+def test_the_class_of_the_manager_comes_without_what_a_manager_needs() -> None:
+    """Many programs import it for a type or for workers, and make a manager late or never."""
+    loaded = loaded_by("from memories import MemoryManager") - loaded_by("import numpy")
+    late = {"hashlib", "hmac", "tempfile", "zipfile", "json", "random", "difflib", "sqlite3"}
+    rooms = ("backends.disk", "migration", "observe", "snapshot", "simulate", "cluster", "cli")
+    ours = {name for name in loaded if name.startswith(tuple(f"memories.{one}" for one in rooms))}
+    assert set() == ours
+    assert set() == loaded & late
+    assert "memories.core.memoize" not in loaded and "memories.policies.auto" not in loaded

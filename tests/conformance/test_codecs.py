@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 
 from memories import codecs
-from memories.codecs import content_hash
+from memories.codecs.content_hash import content_hash
 from memories.errors import UnsupportedTypeError
 from memories.testing import strategies
 from memories.testing.codecs import COMPRESSIONS, CodecTests, identical, through_frame

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from memories import codecs
+from memories.codecs.content_hash import content_hash
 from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.testing.codecs import CodecTests, identical, through_frame
 
@@ -142,7 +143,7 @@ def test_a_column_of_text_is_shown_as_it_lies() -> None:
 def test_equal_columns_of_text_hash_equal() -> None:
     """A slice of an Arrow column must equal a column of its own."""
     cut, fresh = TEXT[3:50], pd.Series(list(TEXT[3:50]), index=range(3, 50), dtype=TEXT_DTYPE)
-    assert codecs.content_hash(fresh) == codecs.content_hash(cut)
+    assert content_hash(fresh) == content_hash(cut)
 
 
 @pytest.mark.parametrize(("offset", "value"), [(8, 2**40), (8, -1), (0, 1), (-8, 3), (-8, 2**62)])

@@ -10,7 +10,6 @@ from __future__ import annotations
 from memories.codecs.arrays import freeze_array, memory_owner
 from memories.codecs.base import Codec, Parts, Sharing, carries_code
 from memories.codecs.buffers import fetch, freeze, thaw
-from memories.codecs.content_hash import content_hash
 from memories.codecs.device_placement import home_devices, move_home
 from memories.codecs.memory_size import size_of
 from memories.codecs.nested import TREE
@@ -39,7 +38,6 @@ __all__ = [
     "carries_code",
     "codec_for",
     "codec_named",
-    "content_hash",
     "decode",
     "encode",
     "fetch",

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from types import EllipsisType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from memories.core.explain import Explanation, explain
-from memories.core.key_info import KeyInfo, key_info
 from memories.core.prefix_view import PrefixView
 from memories.core.services import Services
 from memories.core.value_reader import ValueReader
@@ -21,6 +19,10 @@ from memories.foundation.keys import check_key
 from memories.model.tiers import Cause, TierChoice, TierText
 from memories.options.metadata import matcher
 from memories.options.settings import check_several, check_tier
+
+if TYPE_CHECKING:
+    from memories.core.explain import Explanation
+    from memories.core.key_info import KeyInfo
 
 
 class KeyCalls:
@@ -39,10 +41,14 @@ class KeyCalls:
         Raises:
             KeyNotFoundError: `key` is in no tier.
         """
+        from memories.core.key_info import key_info  # Imported at use, like all that few need.
+
         return key_info(self._services, check_key(key))
 
     def explain(self, key: str) -> Explanation:
         """Return where `key` is, why, and its latest moves."""
+        from memories.core.explain import explain
+
         return explain(self._services, check_key(key))
 
     def get_tier(self, key: str) -> TierText:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memories.core.finalizer import Finalizer
 from memories.core.services import Services
-from memories.core.trace_recorder import TraceRecorder
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.operations import Operations, operation
 from memories.errors import StorageError, TierFullError, as_one
@@ -24,6 +23,7 @@ from memories.foundation.forks import after_fork
 from memories.foundation.parallel import stop_helpers
 
 if TYPE_CHECKING:
+    from memories.core.trace_recorder import TraceRecorder
     from memories.snapshot.tier_restore import TierRestore
 
 

@@ -24,38 +24,20 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
-from memories.backends.base import Problem
-from memories.core.advise import Advice, advise
-from memories.core.cached_function import CacheDecorator, CachedFunction
-from memories.core.explain import describe, usage_percent
 from memories.core.key_calls import KeyCalls
 from memories.core.lifecycle import Lifecycle
-from memories.core.memoize import memoize
-from memories.core.oom import OomGuard
-from memories.core.open_stores import find_open_store, require_alone
 from memories.core.pickled_reader import open_reader
-from memories.core.reports import Reports
-from memories.core.result_store import TierResultStore
 from memories.core.short_ways import ShortWays
-from memories.core.store_check import check_store
-from memories.core.trace_recorder import TraceRecorder
 from memories.core.value_reader import MISSING, ValueReader
 from memories.core.value_writer import ValueWriter
 from memories.core.views import ItemView, KeyView, ValueView
-from memories.core.wiring import assemble
-from memories.core.worker_results import WorkerResults
-from memories.devices import Device
 from memories.engine.lifecycle_state import LifecycleState
-from memories.engine.resizing import Resizing
 from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.foundation.units import parse_size
 from memories.foundation.wrong_calls import explain_calls
 from memories.model.rules import Rule
 from memories.model.tiers import StoreTier, TierChoice, TierName
-from memories.observe.analytics import Series
-from memories.observe.analytics.state_document import Document
-from memories.observe.counters import Stats
 from memories.options.choices import (
     Compression,
     Durability,
@@ -75,11 +57,21 @@ from memories.options.settings import (
     check_tier,
     make_settings,
 )
-from memories.policies import PolicyChoice
 from memories.progress import ProgressChoice, chosen
 
 if TYPE_CHECKING:
+    from memories.backends.base import Problem
+    from memories.core.advise import Advice
+    from memories.core.cached_function import CacheDecorator, CachedFunction
+    from memories.core.oom import OomGuard
+    from memories.core.trace_recorder import TraceRecorder
+    from memories.core.worker_results import WorkerResults
+    from memories.devices import Device
+    from memories.observe.analytics import Series
+    from memories.observe.analytics.state_document import Document
+    from memories.observe.counters import Stats
     from memories.observe.dashboard import Dashboard
+    from memories.policies import PolicyChoice
 
 
 P = ParamSpec("P")
@@ -190,6 +182,11 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
             takeover=takeover,
             trusted_keys=trusted_keys,
         )
+        # Imported at use, like all that only a manager needs: many programs import the class, and
+        # make none.
+        from memories.core.open_stores import find_open_store
+        from memories.core.wiring import assemble
+
         shared = find_open_store(settings, migration, type(self))
         self._attach(assemble(settings, migration) if shared is None else shared.lifecycle)
         self._lifecycle.end_with(self)
@@ -201,6 +198,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         self._hierarchy = services.hierarchy
         reader = ValueReader(services.hierarchy, services.device)
         self._attach_ways(services.hierarchy, reader, ValueWriter(services, reader))
+        from memories.core.reports import Reports
+
         self._reports = Reports(lifecycle)
         self._worker_results: WorkerResults | None = None  # Made for the first cached function.
 
@@ -268,6 +267,10 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
             UnsupportedTypeError: this is not a function, or a generator. Calls raise it where
                 an argument, or a value that the function reads or closes over, has no hash.
         """
+        from memories.core.memoize import memoize
+        from memories.core.result_store import TierResultStore
+        from memories.core.worker_results import WorkerResults
+
         if self._worker_results is None:
             self._worker_results = WorkerResults(
                 self._hierarchy, partial(self._writer.put_result, of_worker=True), self._lifecycle
@@ -372,6 +375,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
     def get_memory_usage(self) -> dict[str, float]:
         """Return how full each tier is, in percent of its configured size (0 when disabled)."""
         self._hierarchy.require_readable()
+        from memories.core.explain import usage_percent
+
         return usage_percent(self._hierarchy)
 
     def stats(self) -> Stats:
@@ -380,6 +385,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
 
     def advise(self, more: float | str = 1) -> Advice:
         """Return the estimated gain, in hit rate and time, of `more` room (in GB) in each tier."""
+        from memories.core.advise import advise
+
         stats = self.stats()
         curve = self._services.access_sampler.curve(stats.reads - stats.misses)
         return advise(curve, stats, parse_size(more, name="more"))
@@ -402,6 +409,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
             max_bytes: The size of the file, in GB or like `"10 MB"`, at which recording ends.
         """
         self._hierarchy.require_readable()
+        from memories.core.trace_recorder import TraceRecorder
+
         recorder = TraceRecorder(self._services, path, share=share, max_bytes=max_bytes)
         self._lifecycle.start_recording(recorder)
         return recorder
@@ -536,6 +545,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         reserve_bytes = parse_size(reserve, name="reserve")
         self._hierarchy.require_readable()
         budget = self._hierarchy.tiers[TierName.HOT].budget
+        from memories.core.oom import OomGuard
+
         return OomGuard(self._services.device, lambda: budget.used, reserve_bytes)
 
     def clear(self, *, purge: bool = False) -> None:
@@ -572,6 +583,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         Raises:
             StorageError: the directory of the store is missing.
         """
+        from memories.core.store_check import check_store
+
         return check_store(
             self._services, repair=repair, dry_run=dry_run, progress=chosen(progress, "check")
         )
@@ -630,6 +643,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         name = check_tier(tier)
         if name is TierName.GLACIER:
             raise InvalidOptionError("glacier has no size: what it may hold is not limited")
+        from memories.engine.resizing import Resizing
+
         nbytes = check_size(name, size, self.path)
         Resizing(self._hierarchy).resize(name, nbytes)
         self._services.settings.capacities[name] = nbytes
@@ -643,6 +658,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         Returns:
             The key; None if nothing may leave the tier.
         """
+        from memories.engine.resizing import Resizing
+
         return Resizing(self._hierarchy).evict_one(check_tier(tier))
 
     def __copy__(self) -> Self:
@@ -653,6 +670,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
 
     def __enter__(self) -> Self:
         self._hierarchy.require_readable()
+        from memories.core.open_stores import require_alone
+
         require_alone(self._lifecycle)
         return self
 
@@ -668,6 +687,8 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
             error.add_note(f"cleanup() after it: {type(failure).__name__}: {failure}")
 
     def __repr__(self) -> str:
+        from memories.core.explain import describe
+
         return describe(self._services, type(self).__name__)
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:

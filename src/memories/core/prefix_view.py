@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from memories.core.key_info import KeyInfo
 from memories.core.value_reader import MISSING
 from memories.core.views import ItemView, ValueView
 from memories.errors import KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.model.tiers import StoreTier
+
+if TYPE_CHECKING:
+    from memories.core.key_info import KeyInfo
 
 
 class PrefixView(MutableMapping[str, Any]):

@@ -6,15 +6,16 @@ Each option is applied to the payload that holds the value, so it means the same
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memories.core.array_interop import convert_array, library_of
-from memories.devices import Device
 from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError
 from memories.frames.signing import Keyring
+
+if TYPE_CHECKING:
+    from memories.devices import Device
 
 _OWN = bytes | bytearray | int  # What every reader of a region of bytes owns.
 
@@ -72,6 +73,8 @@ class ReadOptions:
     def _converted(
         self, payload: Payload, verify: bool, trust: Keyring, device: Device | None
     ) -> Any:
+        from memories.core.array_interop import convert_array, library_of
+
         if self.device is None:
             value = payload.open_copy(trust, verify=verify)
         else:

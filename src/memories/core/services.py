@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from memories import codecs
 from memories.backends.base import Backend
 from memories.codecs import main_classes
 from memories.core.kept_options import KeptOptions
-from memories.core.write_behind import WriteBehind
-from memories.devices import Device
-from memories.engine.access_sampler import AccessSampler
-from memories.engine.fetch_costs import FetchCosts
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
 from memories.errors import UnsupportedTypeError
 from memories.foundation.clock import Clock
 from memories.foundation.warn_caller import warn_caller
-from memories.migration.migrator import Migrator
-from memories.migration.prefetching import Prefetching
 from memories.model.tiers import TierName
-from memories.observe.move_log import MoveLog
-from memories.observe.telemetry_service import TelemetryService
 from memories.options.migration import MigrationSettings
 from memories.options.settings import Settings
+
+if TYPE_CHECKING:
+    from memories.core.write_behind import WriteBehind
+    from memories.devices import Device
+    from memories.engine.access_sampler import AccessSampler
+    from memories.engine.fetch_costs import FetchCosts
+    from memories.migration.migrator import Migrator
+    from memories.migration.prefetching import Prefetching
+    from memories.observe.move_log import MoveLog
+    from memories.observe.telemetry_service import TelemetryService
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from memories.core.read_options import ReadOptions
-from memories.devices import Device
 from memories.engine.batch_read import read_together, restore
 from memories.engine.cold_reader import NOT_READ
 from memories.engine.front_cache import EXACT_HITS, KINDS
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, ArchivedError, KeyNotFoundError, about_key
 from memories.foundation.keys import check_key
+
+if TYPE_CHECKING:
+    from memories.devices import Device
 
 T = TypeVar("T")
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
-from memories.backends.disk import DiskBackend
 from memories.errors import StorageError, StoreLockedError, UnavailableError
 from memories.foundation.logging import logger
 from memories.model.record import Record
@@ -22,6 +21,7 @@ from memories.model.tiers import TierName
 if TYPE_CHECKING:
     from memories.backends.bucket import BucketBackend
     from memories.backends.bucket.changes import Change
+    from memories.backends.disk import DiskBackend
     from memories.engine.tier import Tiers
 
 Failing = Callable[[str, BaseException], None]  # Called with the key and why the archive lags.

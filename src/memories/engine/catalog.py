@@ -15,10 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import merge
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from memories.backends.disk import DiskBackend
-from memories.backends.disk.backend import StoreView
 from memories.engine.entry_table import EntryTable
 from memories.engine.front_cache import FrontCache
 from memories.engine.key_order import KeyOrder
@@ -29,6 +27,10 @@ from memories.model.entry import Common, Entry, ExpiringEntry
 from memories.model.record import Record
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
+
+if TYPE_CHECKING:
+    from memories.backends.disk import DiskBackend
+    from memories.backends.disk.backend import StoreView
 
 STEPS = 16  # So many keys below a prefix are passed over one by one; then the others at once.
 LAST = "\U0010ffff" * (MAX_KEY_BYTES // 4)  # No key with a prefix comes after it and this.

@@ -7,10 +7,8 @@ unusual, the general way (`Hierarchy.read`) is taken, which looks again and rais
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from memories.backends.disk import DiskBackend
-from memories.backends.disk.small_reads import SmallReads
 from memories.engine.small_frames import open_small
 from memories.errors import UNREADABLE, StorageError
 from memories.frames.signing import Keyring
@@ -18,6 +16,10 @@ from memories.frames.single_buffer import open_single
 from memories.model.events import EventBus, Retrieved
 from memories.model.record import Record
 from memories.model.tiers import TierName
+
+if TYPE_CHECKING:
+    from memories.backends.disk import DiskBackend
+    from memories.backends.disk.small_reads import SmallReads
 
 _COLD: Final = TierName.COLD  # To look a member up in its class takes longer.
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.

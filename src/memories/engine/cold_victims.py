@@ -10,13 +10,16 @@ forgotten the oldest version leaves first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from memories.backends.disk import DiskBackend
 from memories.engine.recency import RecencyTracker
 from memories.engine.victims import Victims
 from memories.foundation.fork_lock import new_lock
 from memories.model.record import Record
 from memories.model.tiers import TierName
+
+if TYPE_CHECKING:
+    from memories.backends.disk import DiskBackend
 
 SAMPLE = 128  # Records that may leave, read at a time ...
 LOOKED_AT = 2048  # ... or fewer, once so many records were read and one was found.

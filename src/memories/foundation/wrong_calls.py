@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from difflib import get_close_matches
 from functools import wraps
 from types import FunctionType
 from typing import Any, TypeVar
@@ -68,6 +67,8 @@ def wrong_call(
 
 def nearest(name: str, known: Collection[str]) -> str:
     """Return a suggestion of the known name that is most similar to `name`, or an empty text."""
+    from difflib import get_close_matches  # Imported at use: few calls are wrong.
+
     near = get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import base64
 import errno
-import hashlib
-import hmac
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +37,8 @@ class Key(NamedTuple):
     @property
     def id(self) -> str:
         """Return the public name of the key, which does not reveal the secret."""
+        import hashlib  # Imported at use: it loads a library of 5 MB, and few values are signed.
+
         return hashlib.sha256(b"memories key id\0" + self.secret).hexdigest()[:16]
 
     @property
@@ -108,6 +107,8 @@ class Keyring:
     def attested(self, message: bytes, signature: Signature) -> bool:
         """Return whether a trusted key signed a message that is bound to no store."""
         key = self._key_named(signature.key_id)
+        import hmac
+
         return key is not None and hmac.compare_digest(_mac(key, message), signature.mac)
 
     @property
@@ -135,6 +136,8 @@ class Keyring:
         key = self._key_named(signature.key_id)
         if key is not None:
             signed = _bound(message, signature.store)
+            import hmac
+
             if not hmac.compare_digest(_mac(key, signed), signature.mac):
                 raise UntrustedDataError(
                     f"{what} would run code when read, and was altered after key {key.id} "
@@ -181,7 +184,7 @@ class Keyring:
         with self._lock:
             keys = self._read()
             if not keys:
-                _create(self._home(), Key(secrets.token_bytes(_SECRET_NBYTES)))
+                _create(self._home(), Key(os.urandom(_SECRET_NBYTES)))
                 self._keys = None
                 keys = self._read()
             return keys[0]
@@ -232,6 +235,8 @@ def message(
     key: str, version: int, codec: str, meta: bytes | memoryview, buffers: Sequence[memoryview]
 ) -> bytes:
     """Return the signed message: the identity of a value, and the digests of its parts."""
+    import hashlib
+
     digests = [hashlib.sha256(piece).digest() for piece in (meta, *buffers)]
     return _DOMAIN + msgspec.msgpack.encode([key, version, codec, digests])
 
@@ -289,6 +294,8 @@ def _require_private(path: Path, found: Found) -> None:
 
 
 def _mac(key: Key, message: bytes) -> bytes:
+    import hmac
+
     return hmac.digest(key.secret, message, "sha256")
 
 
@@ -296,7 +303,7 @@ def _create(path: Path, key: Key) -> None:
     """Write a new key file unless another process was faster; never half of one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        draft = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
         _write_draft(draft, key)
         try:
             os.link(draft, path)

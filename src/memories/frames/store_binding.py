@@ -7,7 +7,7 @@ write access to a store is not enough to add one.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
@@ -109,7 +109,7 @@ class StoreBinding:
         """
         with self._lock:
             if _identity_of(place) is None:
-                place.put_statement(IDENTITY_NAME, secrets.token_bytes(IDENTITY_NBYTES))
+                place.put_statement(IDENTITY_NAME, os.urandom(IDENTITY_NBYTES))
             identity = _identity_of(place) or UNBOUND
             kept = place.statement(_name_of(store))
             if kept is None or not self._holds(identity, store, kept):
@@ -120,7 +120,7 @@ class StoreBinding:
 
         What was signed for no store stays readable in it.
         """
-        place, identity = self.places[0], secrets.token_bytes(IDENTITY_NBYTES)
+        place, identity = self.places[0], os.urandom(IDENTITY_NBYTES)
         if self._signer.can_sign:
             place.put_statement(_UNBOUND_NAME, _encode(self._sign(identity, UNBOUND)))
         place.put_statement(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from memories.devices import Device
 from memories.model.rules import Rule
 from memories.options.migration import MigrationSettings
-from memories.policies import PolicyChoice
+
+if TYPE_CHECKING:
+    from memories.devices import Device
+    from memories.policies import PolicyChoice
 
 Durability = Literal["relaxed", "full"]
 OnFull = Literal["raise", "evict"]

@@ -6,9 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any, get_args
 
 from memories.errors import InvalidOptionError, InvalidOptionTypeError
@@ -61,6 +59,8 @@ def check_size(tier: TierName, size: float | str, path: Path | None) -> int:
     if share > 1:
         raise InvalidOptionError(f"{name}={size!r} is more than there is: give 100% at most")
     if tier.durable:
+        from tempfile import gettempdir  # Here: it loads much, and a share is rarely given.
+
         whole = disk_bytes(path or Path(gettempdir()))
         if whole is None:
             raise InvalidOptionError(f"{name}={size!r}: the size of the disk is unknown; write it")
@@ -75,6 +75,8 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """Return `value` if it is one of `allowed`, or raise naming the nearest of them."""
     if isinstance(value, str) and value in allowed:
         return str(value)
+    from difflib import get_close_matches  # Imported at use: few options are wrong.
+
     near = get_close_matches(str(value), allowed, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise InvalidOptionError(f"{name}={value!r} must be one of {', '.join(allowed)}{hint}")

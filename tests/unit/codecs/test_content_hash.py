@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from memories import UnsupportedTypeError
-from memories.codecs import content_hash
+from memories.codecs.content_hash import content_hash
 
 
 class Colour(enum.Enum):

@@ -16,6 +16,7 @@ import pytest
 from memories import MemoryManager, codecs
 from memories.codecs import Sharing
 from memories.codecs.buffers import address
+from memories.codecs.content_hash import content_hash
 from memories.errors import InvalidOptionError, MemoriesError, UnsupportedTypeError
 from memories.frames import writer
 from memories.frames.reader import open_frame
@@ -291,13 +292,13 @@ def test_hashes_tell_types_apart() -> None:
         grid.astype("f4"), grid.astype(">i8"), Plain(1), Plain((1,)), np.int64(1), -0.0, 0.0, len,
         Level.LOW, Row(1, 2), (1, 2), "x" * 5000,
     ]  # fmt: skip
-    assert len(values) == len({codecs.content_hash(value) for value in values})
-    assert codecs.content_hash(1, 2) != codecs.content_hash((1, 2))
+    assert len(values) == len({content_hash(value) for value in values})
+    assert content_hash(1, 2) != content_hash((1, 2))
 
 
 def test_hashes_do_not_depend_on_layout_or_sharing() -> None:
     """Equal arguments find equal results."""
-    same = codecs.content_hash
+    same = content_hash
     array = np.arange(6.0).reshape(2, 3)
     assert same({"a", "b", "c"}) == same({"c", "b", "a"})
     assert same(array) == same(np.asfortranarray(array)) == same(array[::-1][::-1])
