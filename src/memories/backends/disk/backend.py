@@ -273,17 +273,16 @@ class DiskBackend(Backend):
 
         def keys(after: str) -> Iterator[str]:
             nonlocal rows
-            while True:
-                try:
-                    for row in rows(prefix, after):
-                        after = row.record.key
-                        yield after
-                    if self._closed:
-                        self._following()
-                    return
-                except RunDamagedError:
-                    self._distrust_index()
-                    rows = self._visible_index().frozen()
+            try:
+                for row in rows(prefix, after):
+                    after = row.record.key
+                    yield after
+            except RunDamagedError:
+                self._distrust_index()
+                rows = self._visible_index().frozen()
+                yield from keys(after)
+            if self._closed:
+                self._following()
 
         return keys
 
@@ -453,11 +452,9 @@ class DiskBackend(Backend):
     def resize(self, capacity_bytes: int) -> None:
         """Let the store take so many bytes of the disk from now on; dead ones are given back."""
         writer = self._writing()
-        limits = writer.space.limits
-        writer.space.limits = limits._replace(capacity=capacity_bytes)
-        if capacity_bytes < limits.capacity:
-            with reported(self._paths.root, "do upkeep"), writer.hurried(CallOwner()):
-                run_upkeep(writer, lambda: None, quiet=True)
+        writer.space.limits = writer.space.limits._replace(capacity=capacity_bytes)
+        with reported(self._paths.root, "do upkeep"), writer.hurried(CallOwner()):
+            run_upkeep(writer, lambda: None, quiet=True)
 
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
