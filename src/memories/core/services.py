@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from memories import codecs
 from memories.backends.base import Backend
 from memories.codecs import main_classes
-from memories.core.kept_options import KeptOptions
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
@@ -21,6 +20,7 @@ from memories.options.migration import MigrationSettings
 from memories.options.settings import Settings
 
 if TYPE_CHECKING:
+    from memories.core.kept_options import KeptOptions
     from memories.core.write_behind import WriteBehind
     from memories.devices import Device
     from memories.engine.access_sampler import AccessSampler
