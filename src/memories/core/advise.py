@@ -7,7 +7,7 @@ describes such a list for every size (SHARDS, Waldspurger et al., FAST 2015).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from memories.foundation.units import MAX_BYTES, format_size, limit_words
@@ -17,6 +17,7 @@ from memories.policies.miss_ratio_curve import MissRatioCurve, miss_ratio_curve
 from memories.simulate.traces import Trace
 
 ENOUGH_READS = 100
+MANY_REGRETS_PERCENT = 10.0
 APART_PERCENT = 10.0  # Where model and measurement differ by more, the advice says why.
 # Seconds of a read where none was measured: a hit in RAM, a small value on disk, a request.
 TYPICAL_SECONDS = {
@@ -64,12 +65,15 @@ class Advice:
         more_bytes: The additional room.
         tiers: By tier, fastest first.
         curve: Miss ratio of repeated reads by capacity.
+        regretted_percent: Demotions of idle values that were regretted: the value was read again
+            before its idle limit had passed once more. 0 for a recorded trace.
     """
 
     reads: int
     more_bytes: int
     tiers: dict[TierName, TierAdvice]
     curve: MissRatioCurve
+    regretted_percent: float = 0.0
 
     @property
     def best(self) -> TierName | None:
@@ -100,6 +104,11 @@ class Advice:
                 "would have them (they were stored in a tier by name, they wait for promotion, or "
                 "the policy chose others)."
             )
+        if self.regretted_percent > MANY_REGRETS_PERCENT:
+            lines.append(
+                f"{self.regretted_percent:.0f} % of the values that left hot for being idle were "
+                "read again soon: hot is given up too early, or its idle limits are still learnt."
+            )
         if self.reads < ENOUGH_READS:
             lines.append(f"There were only {self.reads} reads so far: do not rely on this yet.")
         elif self.best is None:
@@ -118,7 +127,8 @@ def advise(curve: MissRatioCurve, stats: Stats, more_bytes: int) -> Advice:
         name: 100 * count / stats.reads if stats.reads else None
         for name, count in zip(stats.tiers, hits, strict=True)
     }
-    return _advice(curve, stats.reads, capacities, seconds, measured, more_bytes)
+    found = _advice(curve, stats.reads, capacities, seconds, measured, more_bytes)
+    return replace(found, regretted_percent=stats.idle.regretted_percent)
 
 
 def advise_on(trace: Trace, capacities: dict[TierName, int], more_bytes: int) -> Advice:

@@ -63,6 +63,7 @@ from memories.model.entry import Entry
 from memories.model.events import EventBus, Missed, Removed, Retrieved, Stored
 from memories.model.record import Record, Terms, Version
 from memories.model.tiers import Cause, TierName
+from memories.policies.idle_limits import IdleOutcome
 
 _COLD = TierName.COLD  # To look a member up in its class takes longer.
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
@@ -128,6 +129,7 @@ class Hierarchy:
             drop_when_full=drop_when_full,
         )  # fmt: skip
         self.write_through = write_through
+        self.idle_outcome: Callable[[], IdleOutcome] = IdleOutcome  # Of demotions; by the migrator.
         self.verified = VerifiedFrames()
         events.subscribe(self.verified.observe, self.verified.observe_batch, kinds=(Removed,))
         self.state = LifecycleState.READ_ONLY if read_only else LifecycleState.OPEN

@@ -87,6 +87,7 @@ class Migrator:
         self._dozing = False
         hierarchy.events.subscribe(self._observe, self._observe_batch)
         hierarchy.settlement.wake = self._wake_to_settle
+        hierarchy.idle_outcome = self.planner.outcome
         if settings.promote:
             hierarchy.events.subscribe_reads(self._observe_reads)
             hierarchy.cold_reader.promote = self._by_reads.promote

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from memories.foundation.bounded_dict import BoundedDict
 from memories.model.entry import Entry
 from memories.model.tiers import Cause, TierName
-from memories.policies.idle_limits import IdleLimits
+from memories.policies.idle_limits import IdleLimits, IdleOutcome
 from memories.policies.promotion_gate import PromotionGate
 
 TimeOf = Callable[[int], float]
@@ -63,6 +63,11 @@ class Planner:
         self.promotes = promote
         self.demotes_idle = demote_idle
         self._demoted: BoundedDict[str, Regret] = BoundedDict(remembered_keys)
+        self._demotions = self._regretted = 0
+
+    def outcome(self) -> IdleOutcome:
+        """Return how many values were demoted for being idle, and how many too early."""
+        return IdleOutcome(self._demotions, self._regretted)
 
     def plan(
         self,
@@ -97,6 +102,7 @@ class Planner:
 
     def record_demotion(self, entry: Entry, accessed_at: float) -> None:
         """Record that an idle demotion was carried out."""
+        self._demotions += 1
         self.limits.record_demotion(entry.hits)
         self._demoted.set(entry.key, Regret(entry.hits, accessed_at))
 
@@ -128,6 +134,9 @@ class Planner:
             return None
         regret = self._demoted.pop(entry.key)
         if regret is not None:
+            # It was demoted when its limit had passed once, and read again before it passed twice.
+            limit = self.limits.limit(regret.hits, entry.key)
+            self._regretted += accessed_at - regret.accessed_at <= 2 * limit
             self.limits.record_regret(regret.hits, accessed_at - regret.accessed_at, entry.key)
         hot = tiers[TierName.HOT]
         room = max(hot.headroom, 0)

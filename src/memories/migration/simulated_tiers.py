@@ -198,8 +198,6 @@ class SimulatedTiers:
         if self._hits:
             self._policy.observe(self._hits)
             self._hits = []
-        while self._policy.process_observed():
-            pass
 
     @property
     def _in_ram(self) -> int:
@@ -267,6 +265,8 @@ class SimulatedTiers:
     def _turn(self) -> None:
         """Do what the migrator does in one turn."""
         self._learn()
+        while self._policy.process_observed():
+            pass  # A manager does this in the background, too.
         self._rank()
         high, low = self._settings.high_watermark, self._settings.low_watermark
         if self._in_ram > high * self._ram:

@@ -35,10 +35,12 @@ from memories.model.events import (
     Written,
 )
 from memories.model.tiers import Cause, TierName
+from memories.policies.idle_limits import IdleOutcome
 from memories.policies.predictors import PrefetchCounters
 
 Route = tuple[TierName, TierName, Cause]
 NO_PREFETCH = PrefetchCounters(issued=0, used=0, late=0, wasted=0)
+NO_IDLE = IdleOutcome()
 Timed = tuple[str, TierName]  # An operation, and the tier that answered it or took the value.
 
 
@@ -103,6 +105,8 @@ class Stats:
         moves: Moves and their bytes, by source, target and cause.
         removed: Versions removed, by cause, and their bytes.
         prefetch: The outcomes of prefetched values.
+        idle: How many values were demoted for being idle, and how many of these demotions were
+            regretted: the value was read again before its idle limit had passed once more.
         failures: Background actions that failed.
         written: The frames written to each durable tier.
         small_frames: What compression did with values below 4 KB, in each durable tier.
@@ -124,6 +128,7 @@ class Stats:
     small_frames: dict[TierName, SmallFrames] = field(default_factory=dict)
     latencies: dict[Timed, Latency] = field(default_factory=dict)
     prefetch: PrefetchCounters = NO_PREFETCH
+    idle: IdleOutcome = NO_IDLE
 
     @property
     def memory_hits(self) -> int:
@@ -197,6 +202,11 @@ class Stats:
         if any(self.prefetch):
             each = (f"{count:,} {name}" for name, count in self.prefetch._asdict().items())
             lines.append(f"prefetched: {', '.join(each)}")
+        if self.idle.demoted:
+            lines.append(
+                f"demoted for being idle: {self.idle.demoted:,}, of which "
+                f"{self.idle.regretted_percent:.0f} % were read again too soon"
+            )
         if self.failures:
             lines.append(f"{self.failures:,} background actions failed: {self.latest_failure}")
         return "\n".join(lines)
@@ -361,6 +371,7 @@ class EventCounters:
                 prefetch=PrefetchCounters(
                     *(self.prefetched[name] for name in PrefetchCounters._fields)
                 ),
+                idle=hierarchy.idle_outcome(),
             )
 
 

@@ -20,6 +20,21 @@ class IdleRange(NamedTuple):
     ceiling_seconds: float
 
 
+class IdleOutcome(NamedTuple):
+    """What became of the values that were demoted for being idle.
+
+    `regretted` counts those that were read again before their idle limit had passed once more.
+    """
+
+    demoted: int = 0
+    regretted: int = 0
+
+    @property
+    def regretted_percent(self) -> float:
+        """Return how many of the demotions were regretted."""
+        return 100 * self.regretted / self.demoted if self.demoted else 0.0
+
+
 # By the number of reads: never, once, at least twice. A value that was never read leaves the tier
 # within five seconds, the move included. A value that was read twice stays for at least thirty
 # seconds, and longer after regrets: a full tier is a better reason to evict it than a guess.

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from memories import InvalidOptionError, MemoryManager, StorageError
+from memories import InvalidOptionError, MemoryManager, MigrationSettings, StorageError
 from memories.core.advise import advise
+from memories.core.wiring import assemble
 from memories.engine.access_sampler import NOTES_PER_LOOK, AccessSampler
+from memories.engine.payload import Payload
 from memories.model.events import Stored
+from memories.model.record import DEFAULT_TERMS
 from memories.model.tiers import TierName
+from memories.options.settings import make_settings
 from memories.policies.miss_ratio_curve import miss_ratio_curve
 from memories.simulate.traces import read_trace
+from memories.testing.clock import ManualClock
+
+DEFAULTS: dict[str, Any] = {
+    "storage_path": None, "glacier_url": None, "storage_options": None,
+    "hot_device": "cpu", "eviction_policy": "auto", "compression": None,
+    "durability": "relaxed", "exit_flush_seconds": 0.0, "write_through": False,
+    "on_full": "raise", "rules": (), "read_only": False, "takeover": False, "trusted_keys": (),
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -64,6 +77,36 @@ def test_advice_that_agrees_with_the_measurement_says_nothing_of_it() -> None:
         advice = manager.advise()
         assert 100.0 == advice.tiers[TierName.HOT].measured_percent
         assert "differ" not in str(advice)
+
+
+def test_advice_names_demotions_that_were_regretted() -> None:
+    """A value that leaves hot and is read again a moment later moved for nothing."""
+    clock = ManualClock()
+    late = MigrationSettings(interval_seconds=3600)
+    settings = make_settings("1 MB", "1 MB", "10 MB", False, **(DEFAULTS | {"prefetch": "off"}))
+    lifecycle = assemble(settings, late, clock)
+    try:
+        services = lifecycle.services
+        hierarchy, migrator = services.hierarchy, services.migrator
+        assert migrator is not None
+        for number in range(4):
+            hierarchy.put(f"k{number}", Payload.of(b"value"), terms=DEFAULT_TERMS)
+        migrator.tick()
+        clock.advance(3.5)
+        migrator.tick()
+        assert {"warm"} == {str(hierarchy.lookup(f"k{number}").tier) for number in range(4)}
+        clock.advance(0.5)
+        hierarchy.read("k0")
+        clock.advance(0.1)
+        migrator.tick()
+        stats = services.telemetry.stats()
+        assert (4, 1) == stats.idle
+        assert "demoted for being idle: 4, of which 25 %" in str(stats)
+        advice = advise(services.access_sampler.curve(1), stats, 1)
+        assert 25 == advice.regretted_percent
+        assert "25 % of the values that left hot for being idle" in str(advice)
+    finally:
+        lifecycle.abandon()
 
 
 def test_advice_on_few_reads_says_so(manager: MemoryManager) -> None:

@@ -92,5 +92,17 @@ def test_a_regretted_demotion_is_learnt_from() -> None:
     planner.record_demotion(value, NOW - 13.0)
     before = planner.limits.limit(1, "a")
     demoted = entry("a", TierName.WARM, idle=0.5, hits=2, arrived=1)
+    assert (1, 0) == planner.outcome()
     assert [("a", "hot")] == plan(demoted, planner=planner)
     assert planner.limits.limit(1, "a") > before
+    assert (1, 1) == planner.outcome()
+    assert 100 == planner.outcome().regretted_percent
+
+
+def test_a_read_after_a_long_time_is_no_regret() -> None:
+    """The room was better used meanwhile: the demotion was right."""
+    planner = Planner(promote=True, demote_idle=True)
+    value = entry("a", TierName.HOT, idle=500.0, hits=1)
+    planner.record_demotion(value, NOW - 500.0)
+    plan(entry("a", TierName.WARM, idle=0.5, hits=2, arrived=1), planner=planner)
+    assert (1, 0) == planner.outcome()

@@ -151,4 +151,4 @@ def test_nothing_read_twice_has_no_share() -> None:
 
 
 def _in_time(keys: list[str]) -> Trace:
-    return Trace([number / 1e3 for number in range(len(keys))], keys, [CHARGED] * len(keys))
+    return Trace([number / 1e2 for number in range(len(keys))], keys, [CHARGED] * len(keys))

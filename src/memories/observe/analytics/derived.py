@@ -72,6 +72,8 @@ def _counters(stats: Stats) -> Iterator[tuple[str, float]]:
         yield f"{tier}_written_bytes", volume.stored_bytes
     for outcome in PREFETCH:
         yield f"prefetch_{outcome}", getattr(stats.prefetch, outcome)
+    yield "idle_demoted", stats.idle.demoted
+    yield "idle_regretted", stats.idle.regretted
 
 
 def _gauges(stats: Stats) -> Iterator[tuple[str, float]]:
