@@ -112,7 +112,7 @@ def read_manifest(body: bytes | memoryview) -> ChunkManifest:
     upload = read_upload(body)
     try:
         fields = msgspec.msgpack.decode(body[_FIXED:], type=_Fields)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptDataError("a manifest on a node is damaged") from error
     sizes = fields.nbytes, fields.chunk_bytes
     count = -(-fields.nbytes // fields.chunk_bytes) if min(sizes) > 0 else -1

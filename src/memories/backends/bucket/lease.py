@@ -194,7 +194,7 @@ class WriterLease:
             return None, None
         try:
             return _decode(data), tag
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             if takeover:
                 # Which epoch it named is lost; the seconds of now are more than any count so far.
                 return Lease(store="", session="", epoch=int(SystemClock().wall())), tag

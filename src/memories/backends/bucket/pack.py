@@ -134,7 +134,7 @@ def read_index(stored: Buffer, trailer: Trailer, name: str) -> PackIndex:
         if len(raw) != trailer.raw or not unfolder.eof:
             raise CorruptDataError(f"the index of the archive object {name} has a wrong length")
         return _decoder.decode(raw)
-    except (zlib.error, msgspec.MsgspecError, RecursionError) as error:
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptDataError(f"the index of the archive object {name} is malformed") from error
 
 

@@ -177,7 +177,7 @@ def renaming_of(mark: Record) -> RenameMark | None:
     """Return what a mark says of a renaming, if anything."""
     try:
         return _decode_renaming(mark.place) if mark.place else None
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None  # Of a later release, which says something else there.
 
 
@@ -209,7 +209,7 @@ def unpack_head(data: bytes) -> RecordHead | None:
         return None
     try:
         record = decode_record(body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     frame_at = length + -length % ALIGN
     inline = frame_length if kind == INLINE else 0

@@ -59,7 +59,7 @@ def load(data: bytes) -> IndexManifest | None:
         return None
     try:
         found = msgspec.msgpack.decode(body, type=IndexManifest)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return found if _is_consistent(found) else None
 

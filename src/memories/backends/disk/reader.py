@@ -83,6 +83,9 @@ class FrameReader:
         try:
             if kind == INLINE:
                 handle = self._known(number) or self.handles.get(number)
+                unusual = length > LARGE_BYTES or offset >> 62  # Before it is allocated.
+                if unusual and self._files.size(handle.descriptor) < offset + length:
+                    raise GoneError(f"{self._paths.segment(number)} is cut short")
                 data = self.pread(handle.descriptor, length, offset)
                 if len(data) != length:
                     data = read_exactly(self._files, handle.descriptor, length, offset)
@@ -198,7 +201,7 @@ def _read_together(
         place = record.place
         if record.stored < SMALL_BYTES and len(place) == size:
             kind, file, offset, lengths[index] = unpack(place)
-            if offset >= _FARTHEST:
+            if offset >= _FARTHEST or lengths[index] > SMALL_BYTES:
                 continue
             spots = by_file.get((kind, file))
             if spots is None:

@@ -6,6 +6,7 @@ Most reads of small values end here. Whatever is unusual is left to `DiskBackend
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -40,13 +41,13 @@ class SmallReads:
             return None
         try:
             row = index.row(key)
-        except RunDamagedError:
+            if row is None or row.kind != INLINE:
+                return None
+            record = row.record
+            _, number, offset, length = _unpack(record.place)
+        except (RunDamagedError, struct.error):
             return None
-        if row is None or row.kind != INLINE:
-            return None
-        record = row.record
-        _, number, offset, length = _unpack(record.place)
-        if length > MOST_BYTES:
+        if length > MOST_BYTES or offset >> 62:
             return None
         handle = self._known(number)  # It stays open as long as it is referred to.
         if handle is None:

@@ -97,7 +97,7 @@ def read_vouchers(data: bytes | None) -> Signatures:
         return {}
     try:
         return msgspec.msgpack.decode(data, type=dict[str, dict[str, bytes]])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
 
 
