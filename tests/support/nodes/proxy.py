@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _BLOCK = 1 << 16
+_END_SECONDS = 5.0
 _MOST_WAITING = 32  # Blocks; the kernel's own buffers come on top.
 
 
@@ -54,6 +55,7 @@ class NodeProxy:
         self._open: set[socket.socket] = set()
         self._forgotten: set[socket.socket] = set()
         self._closed = threading.Event()
+        self._serving: list[threading.Thread] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def heal(self) -> None:
@@ -76,6 +78,8 @@ class NodeProxy:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
+        for thread in list(self._serving):
+            thread.join(_END_SECONDS)  # A later test may count threads.
 
     def _accept(self) -> None:
         while not self._closed.is_set():
@@ -87,7 +91,9 @@ class NodeProxy:
             if self.faults.refuse:
                 _reset(client)
                 continue
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
+            thread.start()
+            self._serving = [*filter(threading.Thread.is_alive, self._serving), thread]
 
     def _serve(self, client: socket.socket) -> None:
         try:
@@ -149,10 +155,10 @@ class NodeProxy:
         while True:
             due, block = waiting.get()
             if block:
-                time.sleep(max(0.0, due - time.monotonic()))
+                self._closed.wait(max(0.0, due - time.monotonic()))
                 self._hold()
             faults = self.faults
-            if not block or (answers and faults.lose_answers):
+            if not block or self._closed.is_set() or (answers and faults.lose_answers):
                 break
             limit = faults.cut_answers_after if answers else faults.cut_requests_after
             if limit is not None and passed + len(block) > limit:
@@ -163,7 +169,7 @@ class NodeProxy:
             passed += len(block)
             self._deliver(target, block, answers)
             if faults.bytes_per_second:
-                time.sleep(len(block) / faults.bytes_per_second)
+                self._closed.wait(len(block) / faults.bytes_per_second)
         _reset(target)
 
     def _hold(self) -> None:
