@@ -88,9 +88,10 @@ def _seconds(name: str, value: float | None) -> float | None:
 class Fetch:
     """A request in progress, whose result other callers wait for."""
 
-    __slots__ = ("future", "key", "name", "outdated")
+    __slots__ = ("begun", "future", "key", "name", "outdated")
 
-    def __init__(self, key: str, name: str, *, outdated: bool) -> None:
+    def __init__(self, key: str, name: str, begun: float, *, outdated: bool) -> None:
+        self.begun = begun  # A call that began later must not get the failure of this request.
         self.key = key
         self.name = name
         self.future: Future[bytes | memoryview | None] = Future()
@@ -295,7 +296,7 @@ class ReadThrough:
             if fetch is not None:
                 return fetch, False
             outdated = any(writing.covers(key) for writing in self._writings)
-            fetch = self._fetches[name] = Fetch(key, name, outdated=outdated)
+            fetch = self._fetches[name] = Fetch(key, name, self.now(), outdated=outdated)
             return fetch, True
 
     def checked_ago(self, name: str) -> float:

@@ -58,14 +58,14 @@ class FileBlocks:
         Raises:
             FileNotFoundError: it is absent.
         """
-        name = ReadThrough.name_of(path)
+        name, began = ReadThrough.name_of(path), self._kept.now()
         while True:
             found = self._kept.look_up(name, self._terms)
             if found.state is KeptState.FRESH:
                 return _version_from(path, found.content)
             fetch, mine = self._kept.begin_fetch(path, name)
             if not mine:
-                done, content = self._wait(fetch)
+                done, content = self._wait(fetch, began)
                 if done:
                     return _version_from(path, content)
                 continue
@@ -95,15 +95,18 @@ class FileBlocks:
         tag = tag_of(info) or uuid.uuid4().hex
         return json.dumps([size, tag]).encode()
 
-    def _wait(self, fetch: Any) -> tuple[bool, Any]:
+    def _wait(self, fetch: Any, began: float) -> tuple[bool, Any]:
         """Wait for the request of another caller; return whether there is a result, and it."""
         try:
             return True, fetch.future.result(FLIGHT_SECONDS)
         except AbandonedError:
             return False, None  # Its call was interrupted.
-        except FutureTimeoutError:
-            self._kept.give_up(fetch)
-            return False, None
+        except Exception as error:
+            if not fetch.future.done() and isinstance(error, FutureTimeoutError):
+                self._kept.give_up(fetch)
+            elif fetch.begun >= began:
+                raise
+            return False, None  # That request failed, but it was sent before this call.
 
     def read(self, path: str, version: FileVersion, start: int, stop: int, ahead: int = 0) -> bytes:
         """Return the bytes of a file from `start` to `stop`.
@@ -133,6 +136,7 @@ class FileBlocks:
     def _blocks(self, path: str, version: FileVersion, numbers: range, ahead: int) -> list[Any]:
         """Return blocks of a file, fetching runs of those that are not kept."""
         found: dict[int, Any] = {}
+        began = self._kept.now()
         while len(found) < len(numbers):
             mine: list[Any] = []
             others: list[Any] = []
@@ -151,7 +155,7 @@ class FileBlocks:
                     mine += self._further(path, version, numbers[-1], ahead)
                 found.update(self._fetch(path, version, mine))
             for number, fetch in others:
-                done, content = self._wait(fetch)
+                done, content = self._wait(fetch, began)
                 if done:
                     found[number] = content
         return [found[number] for number in numbers]
@@ -207,7 +211,7 @@ class FileBlocks:
 
     def _request(self, path: str, starts: list[int], stops: list[int]) -> list[bytes]:
         if len(starts) == 1:
-            return [bytes(self._behind().cat_file(path, starts[0], stops[0]))]
+            return [bytes(self._behind().cat_file(path, start=starts[0], end=stops[0]))]
         paths = [path] * len(starts)
         return [
             bytes(part)

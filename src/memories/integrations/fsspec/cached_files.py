@@ -285,7 +285,7 @@ class CachedFileSystem(MemoriesFileSystem):
         path = self._strip_protocol(path)
         version = self._blocks.version(path)
         if version is None:
-            return bytes(self.fs.cat_file(path, start, end, **options))
+            return bytes(self.fs.cat_file(path, start=start, end=end, **options))
         first, last, _ = slice(start, end).indices(version.size)
         return self._blocks.read(path, version, first, last)
 

@@ -7,8 +7,7 @@ import hashlib
 import re
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from zarr.abc.store import (
@@ -46,34 +45,12 @@ from memories.integrations.read_through import (
     worker_for,
 )
 from memories.integrations.zarr.neighbours import Neighbours
+from memories.integrations.zarr.reads import ArrayReads, array_of
 from memories.integrations.zarr.sources import Fetched, source_of
 from memories.integrations.zarr.store import content_of
 from memories.model.tiers import StoreTier
 
-# `cube/c/3/4` (version 3), `cube/3.4` and `cube/3/4` (version 2), `cube/zarr.json`.
-_ARRAY = re.compile(r"(?:(?P<array>.+?)/)??(?:c(?:[/.]\d+)*|\d+(?:[./]\d+)*|zarr\.json|\.z\w+)")
 _CHUNK = re.compile(r"(?:.*/)?(?:c[/.])?\d+(?:[./]\d+)*")
-
-
-@dataclass(slots=True)
-class ArrayReads:
-    """What was read of one array.
-
-    Attributes:
-        hits: Reads that were answered from the tiers.
-        absent_hits: Reads of chunks known to be absent at the source.
-        requests: Requests to the source, those of `checks` and `prefetched` included.
-        checks: Requests that only asked whether a kept value is still the same.
-        prefetched: Requests for neighbouring chunks, ahead of their reads.
-        fetched_bytes: Bytes that the source sent.
-    """
-
-    hits: int = 0
-    absent_hits: int = 0
-    requests: int = 0
-    checks: int = 0
-    prefetched: int = 0
-    fetched_bytes: int = 0
 
 
 class _Shared:
@@ -261,7 +238,7 @@ class CachedStore(Store):
     async def _read(
         self, key: str, name: str, byte_range: ByteRequest | None
     ) -> bytes | memoryview | None:
-        shared = self._shared
+        shared, began = self._shared, self._shared.kept.now()
         while True:
             found = await self._look_up(key, name)
             if found.state is KeptState.FRESH:
@@ -276,8 +253,15 @@ class CachedStore(Store):
             except AbandonedError:
                 continue  # The call that fetched was cancelled.
             except TimeoutError:
-                shared.kept.give_up(fetch)
+                if not fetch.future.done():
+                    shared.kept.give_up(fetch)
+                elif fetch.begun >= began:
+                    raise  # Of the source.
                 continue
+            except Exception:
+                if fetch.begun >= began:
+                    raise
+                continue  # That request failed, but it was sent before this call.
             shared.count(key, hits=1)
             self._follow_guess(key, byte_range)
             return content
@@ -391,6 +375,43 @@ class CachedStore(Store):
         """Return parts of many values, in the order asked for."""
         return await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges))
 
+    async def get_ranges(
+        self,
+        key: str,
+        byte_ranges: Sequence[ByteRequest | None],
+        *,
+        prototype: BufferPrototype,
+        max_concurrency: int = 10,
+        **limits: int,
+    ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+        """Yield parts of one value with their positions in `byte_ranges`, as newer releases ask.
+
+        Each part is kept by itself. If they were merged into larger requests, as zarr does, another
+        window would ask for other merged ones, and find none of them.
+
+        Raises:
+            ExceptionGroup: with the failure of a part; FileNotFoundError if the value is absent.
+        """
+        running = asyncio.Semaphore(max_concurrency)
+
+        async def read(part: ByteRequest | None) -> Buffer:
+            async with running:
+                found = await self.get(key, prototype, part)
+            if found is None:
+                raise FileNotFoundError(key)
+            return found
+
+        tasks = [asyncio.ensure_future(read(part)) for part in byte_ranges]
+        try:
+            for number, task in enumerate(tasks):
+                yield [(number, await task)]
+        except Exception as error:
+            raise ExceptionGroup(f"{key!r} cannot be read", [error]) from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _get_many(
         self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
     ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
@@ -492,12 +513,6 @@ class CachedStore(Store):
             f"{format_size(reads.fetched_bytes)}, {reads.checks} of them only asked whether a "
             f"value has changed, and {reads.prefetched} fetched ahead."
         )
-
-
-def array_of(key: str) -> str:
-    """Return the path of the array or group that a key of a store belongs to."""
-    found = _ARRAY.fullmatch(key)
-    return (found["array"] or "") if found else key.rpartition("/")[0]
 
 
 def _values(reads: ArrayReads) -> tuple[int, ...]:
