@@ -372,8 +372,10 @@ class _Wiring:
 
     def _add_cold(self, journal: DiskBackend, path: Path) -> None:
         budget = BackendBudget(self.settings.capacities[TierName.COLD], measure=journal.measure)
+        # Without glacier a backing copy stays, since its version may not lose its durability.
+        in_ram = self.table.entries if self.settings.glacier_enabled else ()
         victims = ColdVictims(
-            journal, TierName.COLD, self._may_leave, self.recency, self.costs.saved
+            journal, TierName.COLD, self._may_leave, self.recency, self.costs.saved, in_ram
         )
         counter = HitCounter()
         tier = DurableTier(

@@ -4,12 +4,12 @@ Keys at rest take no RAM, so no list orders all keys. A cursor reads the journal
 some records at a time. The coldest of these wait in a small pool and the others are forgotten, as
 Redis does it. A key is the colder the longer ago its last access is remembered, the larger it is,
 and the less time it saves to read it here and not in glacier; among keys whose accesses are
-forgotten the oldest version leaves first.
+forgotten the oldest version leaves first. Before all of them leave the keys that RAM holds as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from memories.engine.recency import RecencyTracker
@@ -43,13 +43,18 @@ class ColdVictims(Victims[Record]):
         may_leave: Callable[[Record], bool],
         recency: RecencyTracker,
         saved: Callable[[int], float] = _second,
+        in_ram: Container[str] = (),
     ) -> None:
-        """`saved` returns the seconds by which so many bytes are fetched faster from here."""
+        """`saved` returns the seconds by which so many bytes are fetched faster from here.
+
+        Keys that are `in_ram` are not read here.
+        """
         self._journal = journal
         self._tier = tier
         self._may_leave = may_leave
         self._recency = recency
         self._saved = saved
+        self._in_ram = in_ram
         self._cursor = ""
         self._pool: dict[str, tuple[int, int]] = {}  # Keys, with the versions and sizes seen.
         self._offered: dict[str, int] = {}  # Likewise, those handed to an eviction pass.
@@ -113,9 +118,10 @@ class ColdVictims(Victims[Record]):
         coldest = sorted(self._pool, key=self._rank)[:POOL]
         self._pool = {key: self._pool[key] for key in coldest}
 
-    def _rank(self, key: str) -> tuple[float, int]:
+    def _rank(self, key: str) -> tuple[bool, float, int]:
         version, size = self._pool[key]
-        return -self._recency.coldness(key, size, self._saved(size)), version
+        coldness = self._recency.coldness(key, size, self._saved(size))
+        return key not in self._in_ram, -coldness, version
 
     def _leaves(self, record: Record) -> bool:
         return record.tier is self._tier and self._may_leave(record)

@@ -258,9 +258,10 @@ class SimulatedTiers:
         found = {*self._coldest, *self._on_disk.sample(SAMPLE)}
         self._coldest = sorted(found, key=self._coldness)[-POOL:]
 
-    def _coldness(self, key: str) -> tuple[float, str]:
+    def _coldness(self, key: str) -> tuple[bool, float, str]:
         saved = self._seconds[GLACIER] - self._seconds[COLD]
-        return self._gate.coldness_of(key, self._below[key].size, saved), key
+        coldness = self._gate.coldness_of(key, self._below[key].size, saved)
+        return key in self._entries, coldness, key
 
     def _turn(self) -> None:
         """Do what the migrator does in one turn."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import comes_true
 
 from memories import MemoryManager, MigrationSettings
 from memories.backends.bucket import BucketBackend
@@ -144,3 +145,17 @@ def test_what_lies_in_ram_comes_down_from_there(
     manager.migrate("key", "cold")
     assert "cold" == manager.get_tier("key")
     assert value == manager["key"]
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_backing_copies_leave_first(manager: MemoryManager, explicit: bool) -> None:
+    """RAM answers their reads, so glacier costs nothing; the others would be fetched from there."""
+    fill(manager)
+    raised = KEYS[70:80]
+    if explicit:
+        for key in raised:
+            manager.promote(key)
+    else:
+        manager.prefetch(raised)
+    assert comes_true(lambda: {"warm"} == {manager.get_tier(key) for key in raised}, 10)
+    assert set(raised) == set(offered(victims(manager), 10))
