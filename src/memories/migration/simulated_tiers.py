@@ -128,9 +128,10 @@ class SimulatedTiers:
 
     def replay(self, trace: Trace) -> TieredResult:
         """Run every access of `trace`, and return the counts so far."""
-        started = trace.times[0] if trace.times else 0.0
+        # A trace that follows another one goes on from there.
+        earlier = self._now - trace.times[0] if trace.times else 0.0
         for at, key, size in zip(*trace, strict=True):
-            self._now = max(self._now + 1e-6, at - started)
+            self._now = max(self._now + 1e-6, earlier + at)
             self.access(key, size)
             if self._now - self._looked_at >= self._settings.interval_seconds:
                 self._looked_at = self._now
