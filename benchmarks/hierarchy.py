@@ -24,7 +24,9 @@ from memories import policies
 from memories.core.services import Services
 from memories.core.wiring import assemble
 from memories.engine.payload import Payload
+from memories.migration.simulated_tiers import SimulatedTiers, TieredResult
 from memories.model.record import DEFAULT_TERMS
+from memories.model.tiers import TierName
 from memories.options.migration import MigrationSettings
 from memories.options.settings import make_settings
 from memories.simulate.simulator import replay
@@ -38,6 +40,8 @@ WHOLE = (
     *QUICK, "tencent_ns1326", "cloudphysics_io", "kvcache_conversation_a", "kvcache_synthetic",
     "arc_p3_4k", "orm_busy", "corda_vault", "lirs_loop",
 )  # fmt: skip
+# Their repeated reads are answered from RAM within microseconds, by both: a few reads decide all.
+OUTLIERS = ("tencent_ns3300", "corda_vault")
 QUICK_REQUESTS, WHOLE_REQUESTS = 3000, 6000
 VALUE_BYTES = 32_768  # What a value has on average once it is scaled down.
 LOOK_SECONDS = 0.1
@@ -47,6 +51,7 @@ class Outcome(NamedTuple):
     seconds: float  # Per repeated read.
     in_memory: float  # The share of these that hot or warm answered.
     moved: float  # Bytes moved for each byte stored or read.
+    in_glacier: float = 0.0  # The share that glacier answered.
     cold_filled: float = 1.0  # Of cold's capacity, by the values in it, once glacier was in use.
 
 
@@ -120,7 +125,7 @@ def noise(size: int) -> bytes:
 def run(trace: Trace, services: Services, clock: ManualClock) -> Outcome:
     hierarchy, migrator = services.hierarchy, services.migrator
     seen: set[str] = set()
-    seconds, reads, fast, asked = 0.0, 0, 0, 0
+    seconds, reads, fast, slow, asked = 0.0, 0, 0, 0, 0
     looked_at = clock.monotonic()
     started = clock.monotonic()
     for at, key, size in zip(*trace, strict=True):
@@ -130,6 +135,7 @@ def run(trace: Trace, services: Services, clock: ManualClock) -> Outcome:
             tier = hierarchy.lookup(key).tier
             reads, seconds = reads + 1, seconds + SECONDS[tier]
             fast += not tier.durable
+            slow += tier is TierName.GLACIER
             hierarchy.read(key)
             clock.advance(SECONDS[tier])  # The reader waits, and the migrator looks meanwhile.
         else:
@@ -139,12 +145,17 @@ def run(trace: Trace, services: Services, clock: ManualClock) -> Outcome:
             looked_at = clock.monotonic()
             migrator.tick()
     stats = services.telemetry.stats()
-    moved = sum(stats.moved_bytes.values())
+    # A change of rank, and a move onto a copy that is there already, moves no byte.
+    moved = sum(volume.raw_bytes for volume in stats.written.values())
+    moved += sum(
+        nbytes for route, nbytes in stats.moved_bytes.items() if route[0].rank > route[1].rank > 0
+    )
     records = list(hierarchy.catalog.journal.scan())
     cold = sum(record.size + 256 for record in records if record.tier == "cold")
     full = any(record.tier == "glacier" for record in records)
     filled = cold / capacities(trace)["cold"] if full else 1.0
-    return Outcome(seconds / max(reads, 1), fast / max(reads, 1), moved / asked, filled)
+    reads = max(reads, 1)
+    return Outcome(seconds / reads, fast / reads, moved / asked, slow / reads, filled)
 
 
 def simulated(trace: Trace) -> float:
@@ -153,6 +164,14 @@ def simulated(trace: Trace) -> float:
     weighed = Trace(trace.times, trace.keys, [size + 256 for size in trace.sizes])
     outcome = replay(weighed, policies.make("auto", sizes["hot"] + sizes["warm"]))
     return 1 - outcome.re_access_miss_ratio
+
+
+def simulated_tiers(trace: Trace, cold_filled: float) -> TieredResult:
+    """Run the accesses through the four tiers of the simulator, with as much room on the disk."""
+    sizes = {TierName(name): size for name, size in capacities(trace).items()}
+    sizes[TierName.COLD] = int(sizes[TierName.COLD] * cold_filled)
+    weighed = Trace(trace.times, trace.keys, [size + 256 for size in trace.sizes])
+    return SimulatedTiers(sizes).replay(weighed)
 
 
 def main() -> int:
@@ -170,27 +189,35 @@ def main() -> int:
     print(f"Reads cost {SECONDS} s; capacities {SHARES} of the bytes of all keys.\n")
     print(
         "| trace | LRU chain (ms) | engine (ms) | ratio | with cold as filled | cold filled "
-        "| in RAM: engine | simulator | moved |"
+        "| in RAM: engine | one tier | four tiers | in glacier: engine | four tiers | moved |"
     )
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     ratios, alike = [], []
     requests = arguments.requests or (WHOLE_REQUESTS if arguments.whole else QUICK_REQUESTS)
     for name in arguments.only or (WHOLE if arguments.whole else QUICK):
         started = time.perf_counter()
         trace = scaled(read_trace(folder / f"{name}.npz"), requests)
         base, ours, ideal = chain(trace), engine(trace, arguments.prefetch), simulated(trace)
-        ratios.append(ours.seconds / base.seconds)
-        alike.append(ours.seconds / chain(trace, ours.cold_filled).seconds)
+        four = simulated_tiers(trace, ours.cold_filled)
+        ratio = ours.seconds / base.seconds
+        as_filled = ours.seconds / chain(trace, ours.cold_filled).seconds
+        if name not in OUTLIERS:
+            ratios.append(ratio)
+            alike.append(as_filled)
         print(
-            f"| {name} | {1e3 * base.seconds:.3f} | {1e3 * ours.seconds:.3f} | {ratios[-1]:.3f} "
-            f"| {alike[-1]:.3f} | {ours.cold_filled:.2f} "
-            f"| {ours.in_memory:.3f} | {ideal:.3f} | {ours.moved:.2f} |",
+            f"| {name} | {1e3 * base.seconds:.3f} | {1e3 * ours.seconds:.3f} | {ratio:.3f} "
+            f"| {as_filled:.3f} | {ours.cold_filled:.2f} | {ours.in_memory:.3f} | {ideal:.3f} "
+            f"| {four.share(TierName.HOT, TierName.WARM):.3f} | {ours.in_glacier:.3f} "
+            f"| {four.share(TierName.GLACIER):.3f} | {ours.moved:.2f} |",
             flush=True,
         )
         print(f"  {time.perf_counter() - started:.0f} s", file=sys.stderr)
     for words, found in (("capacity as given", ratios), ("cold as filled", alike)):
-        mean = math.exp(sum(map(math.log, found)) / len(found))
-        print(f"\nGeometric mean {mean:.3f} (bar 0.95), worst {max(found):.3f} (bar 1.02): {words}")
+        if found:
+            mean = math.exp(sum(map(math.log, found)) / len(found))
+            worst = f"worst {max(found):.3f} (bar 1.02)"
+            print(f"\nGeometric mean {mean:.3f} (bar 0.85), {worst}: {words}")
+    print(f"\nNot in the means: {', '.join(OUTLIERS)}.")
     print("\nmoved: bytes moved for each byte stored or read (bar 3).")
     return 0
 
