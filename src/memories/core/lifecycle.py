@@ -133,17 +133,22 @@ class Lifecycle:
         finally:
             del failures  # See `_failures`.
 
-    @operation
     def close(self, *, flush: bool = True) -> None:
         """End everything; values that are only in RAM are written first if the store remains.
 
         Every step is taken, also where earlier ones fail.
 
         Raises:
+            BusyError: this thread is in the middle of a call, of a function for `modify` too.
             TierFullError: the store has no room for what is only in RAM; nothing has ended.
             StorageError: the disk is full; nothing has ended.
             MemoriesError: something could not be saved; everything has ended.
         """
+        self.operations.require_outermost()
+        self._close(flush)
+
+    @operation
+    def _close(self, flush: bool) -> None:
         with self._closing:
             failures: list[Exception] = []
             if flush and self.saves_at_end:

@@ -163,10 +163,10 @@ class Catalog:
         with self.lock:
             self._change(lambda: self._set_backing(records))
 
-    def set_tier(self, entry: Entry, common_with: Callable[[Entry], Common]) -> None:
-        """Let an entry lie in another tier of its pool: it gets what that has in common."""
+    def set_tier(self, entry: Entry, common: Callable[[], Common]) -> None:
+        """Let an entry lie in another tier of its pool: it gets what `common` returns."""
         with self.lock:
-            self._change(lambda: self._set_tier(entry, common_with))
+            self._change(lambda: self._set_tier(entry, common))
 
     def clear_backing(self, entry: Entry) -> None:
         """Set that no durable tier holds a copy of an entry's version."""
@@ -295,10 +295,10 @@ class Catalog:
             if entry.terms.expires_at is not None:
                 yield key, entry.terms.expires_at
 
-    def _set_tier(self, entry: Entry, common_with: Callable[[Entry], Common]) -> None:
+    def _set_tier(self, entry: Entry, make_common: Callable[[], Common]) -> None:
         self.front.drop(entry.key, self.entries)  # Its hits are those of the former tier.
         self._count(entry, -1)
-        common = common_with(entry)
+        common = make_common()
         if isinstance(entry, ExpiringEntry):
             entry.inner.common = common
         entry.common = common

@@ -173,6 +173,12 @@ class Operations:
         if self.holds_lock():
             raise interrupting()
 
+    def require_outermost(self) -> None:
+        """Raise BusyError if a call of this thread goes on, in a function of the caller too."""
+        outer = self._running.get(get_ident())
+        if outer is not None and outer.alive:
+            raise interrupting()
+
     def _run_within(
         self, outer: Operation, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

@@ -70,7 +70,7 @@ class Ranks:
         """
         source = self._tiers.volatile[entry.tier]
         try:
-            self._catalog.set_tier(entry, target.common_with)
+            self._catalog.set_tier(entry, target.common_with(entry))
         except BaseException:
             target.budget.release(entry.size)
             raise

@@ -207,10 +207,13 @@ class VolatileTier(Tier):
         if self.pool is not None:
             self.pool.align()
 
-    def common_with(self, entry: Entry) -> Common:
-        """Return what `entry`, which lies in the other tier of the pool, has once it lies here."""
+    def common_with(self, entry: Entry) -> Callable[[], Common]:
+        """Return what gives what `entry`, now in the other tier of the pool, has once it lies here.
+
+        This may wait for a lock of the policy; the result is called under that of the catalog.
+        """
         tick = self._tick(entry.key, entry.size, self.counter.tick)
-        return common_of(self.name, tick, entry.terms, entry.backed, entry.hits)
+        return lambda: common_of(self.name, tick, entry.terms, entry.backed, entry.hits)
 
     def suits(self, payload: Payload) -> bool:
         """Return whether an unnamed tier may be this one: some of the value belongs on the device.

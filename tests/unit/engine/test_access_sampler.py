@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,8 +185,10 @@ def test_a_recording_ends_at_its_size(manager: MemoryManager, tmp_path: Path) ->
 def test_a_recording_that_cannot_be_written_says_so(manager: MemoryManager, tmp_path: Path) -> None:
     """A trace that ends halfway on a full disk passes for a whole one."""
     path = tmp_path / "trace.jsonl"
-    path.symlink_to("/dev/full")
     recording = manager.record_trace(path)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, recording._file.fileno())
+    os.close(full)
     manager.store("key", b"value", "warm")
     with pytest.raises(StorageError, match="No space left"):
         recording.stop()
