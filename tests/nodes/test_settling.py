@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tests.nodes.test_replicas import manager_of
+from tests.support.waiting import until
 
 from memories.cluster.local import LocalGroup, LocalServer
 from memories.cluster.quorum.settle import settle
@@ -66,3 +69,23 @@ def test_a_newer_value_stays(plain_nodes: LocalGroup) -> None:
         assert -1 == lifetime(one)
         assert NEWER.text == one.call("GETRANGE", NAME, 0, 31)
         assert [-1, -1] == [lifetime(server) for server in (two, third)]
+
+
+def test_a_deleted_value_does_not_come_back_with_a_node_that_was_away(
+    plain_nodes: LocalGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs while keys are deleted, for longer than their tombstones would stay."""
+    monkeypatch.setattr("memories.cluster.settling.RETAIN_SECONDS", 0.5)
+    monkeypatch.setattr("memories.cluster.settling._RETRY_SECONDS", 0.1)
+    keys = [f"key {number}" for number in range(30)]
+    away = plain_nodes.servers[0]
+    with manager_of(plain_nodes.names) as manager:
+        manager.store_many_distributed(dict.fromkeys(keys, 1))
+        away.pause()
+        until(lambda: not manager.get_node_status()[away.name]["online"])
+        assert 30 == manager.delete_many_distributed(keys)
+        time.sleep(2.0)
+        away.resume()
+        assert dict.fromkeys(keys) == manager.retrieve_many_distributed(keys, None)
+        until(lambda: not any(server.call("KEYS", "m:r:*") for server in plain_nodes.servers))
+        assert dict.fromkeys(keys) == manager.retrieve_many_distributed(keys, None)
