@@ -340,3 +340,17 @@ def test_values_within_values_end_somewhere(nested: str) -> None:
         meta = {"nodes": [[nested, meta, []]], "root": [0]}
     with pytest.raises(CorruptDataError):
         codecs.decode(Parts("tree", meta))
+
+
+def test_what_an_old_polars_could_not_read_back_is_not_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before 1.25 it counts buffers of empty texts that it does not write."""
+    polars = pytest.importorskip("polars")
+    from memories.codecs.types import polars as codec
+
+    monkeypatch.setattr(codec, "_writes_soundly", lambda: False)
+    frame = polars.DataFrame({"t": [["a", "b" * 40], None, []], "n": [1, 2, 3]})
+    assert frame.equals(codecs.decode(codecs.encode(frame)))
+    with pytest.raises(UnsupportedTypeError, match="upgrade polars"):
+        codec._require_readable(codecs.encode(frame).buffers[0][:-16])
