@@ -165,3 +165,10 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'memories' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Give a notebook `%%memo` and `%memories`: `%load_ext memories`."""
+    import importlib
+
+    shell.register_magics(importlib.import_module("memories.integrations.jupyter").MemoryMagics)
