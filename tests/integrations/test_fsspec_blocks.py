@@ -267,8 +267,8 @@ def test_sizes_are_hard(behind: CountingFileSystem, tmp_path: Path) -> None:
     """A file of ten times the cache is read through it twice, and neither RAM nor disk exceed."""
     data = np.random.default_rng(1).bytes(4_000_000)
     (tmp_path / "large").write_bytes(data)
-    with MemoryManager("1 kB", "200 kB", "1 MB", storage_path=tmp_path / "store") as manager:
-        fs = cached(behind, manager, block_size="20 kB")
+    with MemoryManager("1 kB", "400 kB", "2 MB", storage_path=tmp_path / "store") as manager:
+        fs = cached(behind, manager, block_size="100 kB")
         for _ in range(2):
             with fs.open(str(tmp_path / "large")) as file:
                 assert data == file.read()

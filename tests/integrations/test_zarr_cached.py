@@ -129,6 +129,9 @@ class SlowStore(WrapperStore[Any]):
     def _with_store(self, store: Any) -> SlowStore:
         return type(self)(store, main=self.main)
 
+    def with_read_only(self, read_only: bool = False) -> SlowStore:
+        return self._with_store(self._store.with_read_only(read_only))
+
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         self.main.asked.append(key)
         found = await self._store.get(key, prototype, byte_range)
@@ -346,8 +349,8 @@ def test_the_budget_holds_and_a_full_tier_is_no_error(tmp_path: Path) -> None:
     """A cube that is larger than all tiers together is read through them."""
     source = SlowStore(MemoryStore(), 0)
     values = np.random.default_rng(1).integers(0, 1 << 30, (512, 1024), "int32")
-    zarr.create_array(source, name="cube", data=values, chunks=(64, 64), compressors=None)
-    with MemoryManager("100 kB", "200 kB", "1 MB", storage_path=tmp_path / "store") as manager:
+    zarr.create_array(source, name="cube", data=values, chunks=(128, 128), compressors=None)
+    with MemoryManager("100 kB", "300 kB", "1.5 MB", storage_path=tmp_path / "store") as manager:
         store = CachedStore(source, manager, prefix="cached")
         for _ in range(3):
             assert np.array_equal(values, zarr.open_group(store, mode="r")["cube"][:])

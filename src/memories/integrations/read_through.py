@@ -21,6 +21,7 @@ from memories.core.manager import MemoryManager
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import (
     BusyError,
+    ConflictError,
     ForkedError,
     InvalidOptionError,
     KeyNotFoundError,
@@ -159,7 +160,10 @@ class ReadThrough:
         key = f"{self.prefix}source"
         found = self.manager.retrieve(key, None)
         if found is None and self.writes_here():
-            found = self.manager.setdefault(key, identity)
+            try:  # On the disk at once: at the end there may be no room for it.
+                self.manager.store(key, identity, "cold", if_version=0)
+            except ConflictError:
+                found = self.manager.retrieve(key, None)
         if found not in (None, identity):
             raise InvalidOptionError(
                 f"{self.prefix!r} holds what was read from {found!r:.200}, and this source is "

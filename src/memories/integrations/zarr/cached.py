@@ -179,7 +179,12 @@ class CachedStore(Store):
         """Return a store of the same values that refuses to write, or does not."""
         twin = object.__new__(CachedStore)
         twin.__dict__.update(self.__dict__)
-        twin._source = source_of(self.source.with_read_only(read_only))
+        try:
+            twin._source = source_of(self.source.with_read_only(read_only))
+        except NotImplementedError:
+            if not read_only:
+                raise
+            # The twin refuses to write, whatever its source would do.
         twin._read_only = read_only
         twin._is_open = False
         return twin
