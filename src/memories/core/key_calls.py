@@ -97,7 +97,7 @@ class KeyCalls:
         Raises:
             InvalidOptionError: an item is of a type that metadata cannot hold.
         """
-        return self._reader.find(self.scan(), matcher(metadata))
+        return self._reader.find(matcher(metadata)) if metadata else self.scan()
 
     def delete_prefix(self, prefix: str) -> int:
         """Remove every key that starts with `prefix`, and return how many there were.

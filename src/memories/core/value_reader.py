@@ -102,17 +102,12 @@ class ValueReader:
         """Return the values of `keys`; wait `timeout` seconds for archived ones."""
         return self._restored(keys, timeout, lambda: read_together(self._hierarchy, keys))
 
-    def find(
-        self, keys: Iterable[str], matches: Callable[[Mapping[str, Any]], bool]
-    ) -> Iterator[str]:
-        """Yield those of `keys` whose metadata matches."""
-        for key in keys:
-            try:
-                metadata = self._hierarchy.lookup(key).terms.metadata
-            except KeyNotFoundError:
-                continue  # Removed since it was listed.
-            if matches(metadata):
-                yield key
+    def find(self, matches: Callable[[Mapping[str, Any]], bool]) -> Iterator[str]:
+        """Yield the keys whose metadata matches, in order; keys without any are passed over."""
+        self._hierarchy.require_readable()
+        for found in self._hierarchy.catalog.described():
+            if matches(found.terms.metadata) and not self._hierarchy.expiry.has_expired(found):
+                yield found.key
 
     def _read(self, key: str, options: ReadOptions) -> Any:
         if options.are_defaults:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import merge
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from memories.engine.entry_table import EntryTable
@@ -198,6 +199,18 @@ class Catalog:
             )
         )
 
+    def described(self) -> Iterator[Entry | Record]:
+        """Yield what has metadata, in key order; some of it may have expired, or be gone."""
+        known = [entry for entry in list(self.entries.values()) if entry.common.terms.metadata]
+        known = sorted((one for one in known if one.key[0] != INTERNAL), key=_key_of)
+        entries: Iterator[Entry | Record] = iter(known)
+        records = (record for record in self.journal.scan() if record.terms.metadata)
+        latest = None
+        for found in merge(entries, records, key=_key_of):
+            if found.key != latest:
+                latest = found.key
+                yield self.entries.get(latest) or found
+
     def level(self, prefix: str, delimiter: str, exists: Callable[[str], bool]) -> Iterator[str]:
         """Yield what exists directly below `prefix`: keys, and the prefixes of keys further down.
 
@@ -353,6 +366,9 @@ class Catalog:
         self.rules.count_entry(entry, change)
         if entry.backed is not None:
             self.backing[entry.backed] += change
+
+
+_key_of = attrgetter("key")
 
 
 def _distinct(keys: Iterable[str]) -> Iterator[str]:
