@@ -69,10 +69,11 @@ def test_a_cube_opens_with_the_values_of_xarray(
     """Values, coordinates, attributes and missing values; a second time without the source."""
     write(cube, tmp_path / "cube.zarr", zarr_format=zarr_format)
     expected = xr.open_zarr(tmp_path / "cube.zarr", consolidated=False).load()
-    dataset = memories.xarray.open(tmp_path / "cube.zarr", manager, decoded=decoded)
+    options: dict[str, Any] = {"decoded": decoded, "cache": {"prefetch": False}}
+    dataset = memories.xarray.open(tmp_path / "cube.zarr", manager, **options)
     xr.testing.assert_identical(expected, dataset.load())
     requests = dataset.memories.store.reads()["t2m"].requests
-    again = memories.xarray.open(tmp_path / "cube.zarr", manager, decoded=decoded)
+    again = memories.xarray.open(tmp_path / "cube.zarr", manager, **options)
     xr.testing.assert_identical(expected.isel(x=slice(5, 25)), again.isel(x=slice(5, 25)).load())
     assert requests == again.memories.store.reads()["t2m"].requests
 
