@@ -20,6 +20,7 @@ from memories import (
     InvalidOptionError,
     KeyNotFoundError,
     MemoryManager,
+    TierFullError,
     UntrustedDataError,
 )
 
@@ -324,20 +325,16 @@ def test_a_key_that_is_touched_leaves_its_tier_later(make: Make) -> None:
 
 def test_an_evictable_value_is_dropped_where_others_would_be_refused(make: Make) -> None:
     """An entry of a cache makes room, what was stored to be kept stays, and nothing is torn."""
-    manager = make("0 B", "100 kB", "2 MB", glacier_memory_enabled=False)
-    for number in range(400):
-        manager.store(
-            f"cache/{number}", np.random.default_rng(number).bytes(10_000), evictable=True
-        )
-    manager.store("kept", b"x" * 10_000)
-    left = list(manager.scan("cache/"))
-    assert 10 < len(left) < 60 and "kept" in manager
-    for key in left:
-        assert np.random.default_rng(int(key[6:])).bytes(10_000) == manager[key]
-    for number in range(20):
-        manager.store(f"ram/{number}", bytes(10_000), evictable=True, max_tier="warm")
-    assert all("warm" == manager.get_tier(key) for key in manager.scan("ram/"))
-    assert len(list(manager.scan("ram/"))) < 11
+    manager = make("0 B", "100 kB", "5 MB", glacier_memory_enabled=False)
+    values = {f"ram/{number}": np.random.default_rng(number).bytes(10_000) for number in range(20)}
+    manager.store("kept", b"x" * 10_000, "warm", pin=True)
+    for key, value in values.items():
+        manager.store(key, value, evictable=True, max_tier="warm")
+    left = list(manager.scan("ram/"))
+    assert 3 < len(left) < 10 and "kept" in manager
+    assert all(("warm", values[key]) == (manager.get_tier(key), manager[key]) for key in left)
+    with pytest.raises(TierFullError):
+        manager.store("too large", bytes(95_000), max_tier="warm")
 
 
 class Odd:
