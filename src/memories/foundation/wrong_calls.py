@@ -69,7 +69,8 @@ def nearest(name: str, known: Collection[str]) -> str:
     """Return a suggestion of the known name that is most similar to `name`, or an empty text."""
     from difflib import get_close_matches  # Imported at use: few calls are wrong.
 
-    near = get_close_matches(name, sorted(known), n=1)
+    longer = [one for one in sorted(known) if name and one.startswith(name)]
+    near = longer or get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

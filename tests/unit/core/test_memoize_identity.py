@@ -262,6 +262,7 @@ def test_a_global_that_cannot_be_identified_is_refused_with_advice(
     with pytest.raises(UnsupportedTypeError, match=r"argument 'call'.*'DATABASE'.*version=1"):
         cached(module.nested)
     assert (1, True) == manager.cache(lambda call: call(1), version=1)(module.nested)
+    module.DATABASE.close()
 
 
 def test_what_can_no_longer_be_identified_is_refused(

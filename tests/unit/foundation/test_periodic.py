@@ -166,7 +166,10 @@ def test_a_thread_that_has_no_memory_at_its_start_is_not_awaited_for_ever() -> N
         from memories.foundation import periodic
 
         periodic.START_SECONDS = 0.2
-        threading._start_new_thread = lambda *_: _thread.start_new_thread(int, ("0",))
+        for name in ("_start_new_thread", "_start_joinable_thread"):  # Since Python 3.13.
+            if hasattr(threading, name):
+                start = lambda *_, **__: _thread.start_new_thread(int, ("0",))
+                setattr(threading, name, start)
         try:
             periodic.BackgroundThread(print, "stillborn").start()
         except RuntimeError as error:
