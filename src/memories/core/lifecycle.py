@@ -234,10 +234,7 @@ class Lifecycle:
     def _discard_values(self) -> None:
         self._hierarchy.state = LifecycleState.CLOSED
         self._hierarchy.settlement.settle()
-        left = self._hierarchy.catalog.clear()
-        for tier in self._hierarchy.tiers.volatile.values():
-            tier.victims.rebuild()  # The former order still held the entries.
-        self._hierarchy.tiers.release_batch(left)
+        self._hierarchy.tiers.release_batch(self._hierarchy.catalog.clear())
 
     def _ended(self) -> None:
         _running.discard(self)

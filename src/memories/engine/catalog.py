@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from memories.engine.entry_table import EntryTable
 from memories.engine.front_cache import FrontCache
+from memories.engine.hit_clock import SampledTick
 from memories.engine.key_order import KeyOrder
 from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import is_held_here
@@ -259,7 +260,7 @@ class Catalog:
             view.__exit__(None, None, None)
 
     def clear(self) -> list[Entry]:
-        """Remove all entries for good, also from the orders of the policies, and return them.
+        """Remove all entries for good, and return them, linked with no policy and no sample.
 
         The garbage collector cannot look into compiled entries, so no cycle may go through them.
         """
@@ -267,6 +268,7 @@ class Catalog:
             entries = list(self.entries.values())
             for entry in entries:
                 entry.link = None
+                _end_samples(entry.inner if isinstance(entry, ExpiringEntry) else entry)
             self._change(lambda: self.front.flush(self.entries))
             self.entries.clear()
             self._recount()
@@ -378,3 +380,12 @@ def _distinct(keys: Iterable[str]) -> Iterator[str]:
         if key != latest:
             yield key
         latest = key
+
+
+def _end_samples(entry: Entry) -> None:
+    """Have an entry report its hits to no sample."""
+    tick = entry.common.tick
+    while isinstance(tick, SampledTick):
+        tick = tick.inner
+    if tick is not entry.common.tick:
+        entry.tick = tick
