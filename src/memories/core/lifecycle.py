@@ -234,7 +234,10 @@ class Lifecycle:
     def _discard_values(self) -> None:
         self._hierarchy.state = LifecycleState.CLOSED
         self._hierarchy.settlement.settle()
-        self._hierarchy.tiers.release_batch(self._hierarchy.catalog.clear())
+        left = self._hierarchy.catalog.clear()
+        for tier in self._hierarchy.tiers.volatile.values():
+            tier.victims.discard_batch([entry for entry in left if entry.tier is tier.name])
+        self._hierarchy.tiers.release_batch(left)
 
     def _ended(self) -> None:
         _running.discard(self)

@@ -260,14 +260,13 @@ class Catalog:
             view.__exit__(None, None, None)
 
     def clear(self) -> list[Entry]:
-        """Remove all entries for good, and return them, linked with no policy and no sample.
+        """Remove all entries for good, and return them; they report to no sample any more.
 
         The garbage collector cannot look into compiled entries, so no cycle may go through them.
         """
         with self.lock:
             entries = list(self.entries.values())
             for entry in entries:
-                entry.link = None
                 _end_samples(entry.inner if isinstance(entry, ExpiringEntry) else entry)
             self._change(lambda: self.front.flush(self.entries))
             self.entries.clear()
