@@ -40,20 +40,21 @@ def write_run(
     """
     draft = path.with_name(path.name + DRAFT)
     files.unlink(draft)
-    out = _Out(files, files.create(draft))
     try:
-        count = _write(out, number, rows, pace)
-        files.sync(out.descriptor)
-        ready()
+        out = _Out(files, files.create(draft))
+        try:
+            count = _write(out, number, rows, pace)
+            files.sync(out.descriptor)
+            ready()
+        finally:
+            files.close(out.descriptor)
+        if count:
+            files.rename(draft, path)
+        else:
+            files.unlink(draft)
     except BaseException:
-        files.unlink(draft)
+        files.unlink(draft)  # Whatever line was interrupted; it is gone if it has its name.
         raise
-    finally:
-        files.close(out.descriptor)
-    if count:
-        files.rename(draft, path)
-    else:
-        files.unlink(draft)
     return count
 
 
