@@ -61,6 +61,7 @@ def test_a_store_takes_two_rounds_and_never_connects_again(proxies: list[NodePro
         assert sum(proxy.connections for proxy in proxies) - connections <= 2 * len(proxies)
 
 
+@pytest.mark.torture
 def test_everything_works_over_a_satellite(proxies: list[NodeProxy]) -> None:
     """At 600 ms a manager opens, stores, reads and deletes; a far node is not a dead one."""
     with opened(proxies) as manager:

@@ -138,7 +138,14 @@ def test_the_history_of_a_key_under_faults_is_linearizable(plain_nodes: LocalGro
     assert recorder.longest_seconds < 2.0
 
 
-@pytest.mark.parametrize(("count", "copies", "rounds"), [(3, 2, 2), (4, 2, 1), (5, 3, 1)])
+@pytest.mark.parametrize(
+    ("count", "copies", "rounds"),
+    [
+        pytest.param(3, 2, 2, marks=pytest.mark.torture),
+        (4, 2, 1),
+        pytest.param(5, 3, 1, marks=pytest.mark.torture),
+    ],
+)
 def test_the_history_of_a_key_while_dead_nodes_are_replaced_is_linearizable(
     tmp_path: Path, count: int, copies: int, rounds: int
 ) -> None:

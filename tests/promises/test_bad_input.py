@@ -201,8 +201,14 @@ def test_a_bad_snapshot_changes_nothing(manager: MemoryManager, tmp_path: Path) 
         (lambda manager: manager.store_many([("a", 1)]), "must be a mapping .* not a list"),
         (lambda manager: manager.store_many("abc"), "must be a mapping .* not a str"),
         (lambda manager: manager.dashboard(port="http"), "port='http' must be a number"),
-        (lambda manager: manager.dashboard(host=None), "host=None must be a str"),
-        (lambda manager: manager.dashboard(token=5), "token=5 must be a str"),
+        (
+            lambda manager: manager.dashboard(host=None),
+            "host= must be a str that is not empty, not None",
+        ),
+        (
+            lambda manager: manager.dashboard(token=5),
+            "token= must be a str that is not empty, not int",
+        ),
         (lambda manager: manager.dashboard(hosts="me.local"), r"write \['me.local'\]"),
         (lambda manager: MemoryManager(trusted_keys="secret"), r"trusted_keys='secret' .* write"),
         (lambda manager: MemoryManager(rules=3), "rules=3 must be a list"),

@@ -21,7 +21,10 @@ NEIGHBOURS: list[Pair] = [
 
 
 class DemoWatch:
-    """Counts the moves between each pair of tiers, and the different keys among them."""
+    """Counts the moves across each boundary of two tiers, and the different keys among them.
+
+    A tile that is read in the archive comes straight into RAM, and crosses two boundaries or three.
+    """
 
     def __init__(self, manager: MemoryManager) -> None:
         self._manager = manager
@@ -39,6 +42,14 @@ class DemoWatch:
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, Moved):
-            pair = (event.source, event.target)
-            self.moves[pair] += 1
-            self.moved_keys[pair].add(event.key)
+            for pair in _crossed(event.source, event.target):
+                self.moves[pair] += 1
+                self.moved_keys[pair].add(event.key)
+
+
+def _crossed(source: TierName, target: TierName) -> list[Pair]:
+    """Return the pairs of neighbours that a move goes over, in its direction."""
+    names = list(TierName)
+    start, end = names.index(source), names.index(target)
+    step = 1 if start < end else -1
+    return [(names[at], names[at + step]) for at in range(start, end, step)]
