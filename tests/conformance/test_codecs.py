@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import datetime as dt
 import decimal
 import json
@@ -289,6 +290,19 @@ class TestExceptions(CodecTests):
             and self.same(left.__context__, right.__context__)
             and left.__suppress_context__ == right.__suppress_context__
         )
+
+
+def test_exceptions_survive_beside_a_package_that_pickles_them_in_its_own_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """dask imports tblib, which registers itself for every class of exceptions."""
+    support = pytest.importorskip("tblib.pickling_support", reason="tblib is not installed")
+    monkeypatch.setattr(copyreg, "dispatch_table", dict(copyreg.dispatch_table))
+    monkeypatch.setitem(copyreg.dispatch_table, TaggedError, support.pickle_exception)
+    error = TaggedError(5, "x")
+    error.__context__ = error
+    got = codecs.decode(codecs.freeze(codecs.encode(error)))
+    assert (type(got), got.code, got.__context__) == (TaggedError, 5, got)
 
 
 def test_an_exception_that_is_its_own_context_survives() -> None:

@@ -77,6 +77,8 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
 
     def __missing__(self, kind: type) -> Callable[[Any], Any]:
         found = copyreg.dispatch_table.get(kind)
+        if found is not None and issubclass(kind, BaseException) and _is_of_tblib(found):
+            found = None
         if found is None:
             if issubclass(kind, type):
                 raise KeyError(kind)  # A class itself: pickle writes its name.
@@ -102,6 +104,14 @@ class _Unpickler(pickle.Unpickler):
             raise
         except Exception as error:  # Importing runs whatever code the module has.
             raise UnsupportedTypeError(main_classes.explain_missing(module, name, error)) from error
+
+
+def _is_of_tblib(reducer: Any) -> bool:
+    """Return whether tblib made this reducer, which it does for all exceptions there are.
+
+    dask imports it. It would keep tracebacks, and lose what is in slots and what refers to itself.
+    """
+    return str(getattr(reducer, "__module__", "")).partition(".")[0] == "tblib"
 
 
 def _dumps(value: Any, callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
