@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import BinaryIO
 
 import msgspec
 
@@ -23,6 +21,7 @@ from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
 from memories.errors import MemoriesError
+from memories.foundation.anonymous_file import CLOSE_ON_EXEC, anonymous_file
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork, before_fork
 from memories.foundation.logging import logger
@@ -33,7 +32,6 @@ MAX_RESULT = 64 << 20  # Larger results are not handed over: they are in RAM unt
 SEND_SECONDS = 5.0
 _MAX_MESSAGE = 1 << 14  # More than the longest key.
 _DRAIN = b"drain"  # No result: those are arrays of MessagePack.
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Not on macOS.
 
 
 class WorkerResults:
@@ -92,7 +90,7 @@ class WorkerResults:
             history=CompressionHistory(),
         )  # fmt: skip
         try:
-            with _anonymous_file() as file:
+            with anonymous_file("memories-result") as file:
                 for segment in frame.segments:
                     file.write(segment)
                 file.flush()
@@ -132,9 +130,7 @@ class WorkerResults:
     def _receive(self) -> None:
         sockets = self._sockets
         while sockets is not None:
-            message, descriptors, _, _ = socket.recv_fds(
-                sockets[0], _MAX_MESSAGE, 1, _CLOSE_ON_EXEC
-            )
+            message, descriptors, _, _ = socket.recv_fds(sockets[0], _MAX_MESSAGE, 1, CLOSE_ON_EXEC)
             if not message:
                 return  # `stop` was called.
             if message == _DRAIN:
@@ -159,13 +155,6 @@ class WorkerResults:
         """Close the end that only the parent reads: a worker must notice the parent's end."""
         if self._sockets is not None:
             self._sockets[0].close()
-
-
-def _anonymous_file() -> BinaryIO:
-    """Return a file without a name, in memory where the system can do that."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("memories-result", os.MFD_CLOEXEC), "r+b")
-    return tempfile.TemporaryFile()
 
 
 _all: weakref.WeakSet[WorkerResults] = weakref.WeakSet()

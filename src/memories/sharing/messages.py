@@ -11,7 +11,6 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import msgspec
 
 from memories.engine.payload import Payload
 from memories.errors import CorruptDataError
+from memories.foundation.anonymous_file import CLOSE_ON_EXEC, anonymous_file
 from memories.frames.compression_history import CompressionHistory
 from memories.frames.signing import Keyring
 
@@ -30,7 +30,6 @@ _PLAIN, _INLINE, _MEMORY, _RETIRED = range(4)
 _ATOMS = frozenset({str, bytes, int, float, bool, type(None)})
 _ENCODER = msgspec.msgpack.Encoder()
 _PLAIN_DECODER = msgspec.msgpack.Decoder(tuple[str, list[Any], dict[str, Any]])
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # Not on macOS.
 
 
 class RetiredError(Exception):
@@ -60,28 +59,27 @@ class Channel:
             UnsupportedTypeError: it cannot be stored, so it cannot be sent; nothing was sent.
             LostError: the other process is gone.
         """
+        plain = _packed(name, args, kwargs)
+        segments: Sequence[bytes | memoryview]
+        if plain is not None:
+            kind, size, segments = _PLAIN, len(plain), (plain,)
+        else:
+            frame = Payload.borrowed((name, tuple(args), dict(kwargs))).to_frame(
+                key=_KEY, version=1, compression="none", trust=self._trust,
+                history=CompressionHistory(),
+            )  # fmt: skip
+            kind = _INLINE if frame.size <= INLINE_BYTES else _MEMORY
+            size, segments = frame.size, frame.segments
+        head = _HEAD.pack(kind, size)
         try:
-            plain = _packed(name, args, kwargs)
-            if plain is not None:
-                self.connection.sendall(b"".join((_HEAD.pack(_PLAIN, len(plain)), plain)))
+            if kind != _MEMORY:
+                self.connection.sendall(b"".join((head, *segments)))
                 return
-        except (ConnectionError, TimeoutError) as error:
-            raise LostError from error
-        frame = Payload.borrowed((name, tuple(args), dict(kwargs))).to_frame(
-            key=_KEY, version=1, compression="none", trust=self._trust,
-            history=CompressionHistory(),
-        )  # fmt: skip
-        try:
-            if frame.size <= INLINE_BYTES:
-                head = _HEAD.pack(_INLINE, frame.size)
-                self.connection.sendall(b"".join((head, *frame.segments)))
-                return
-            descriptor = _memory(frame.segments)
-            try:
-                head = _HEAD.pack(_MEMORY, frame.size)
-                socket.send_fds(self.connection, [head], [descriptor])
-            finally:
-                os.close(descriptor)
+            with anonymous_file("memories-message") as file:
+                for segment in segments:
+                    file.write(segment)
+                file.flush()
+                socket.send_fds(self.connection, [head], [file.fileno()])
         except (ConnectionError, TimeoutError) as error:
             raise LostError from error
 
@@ -128,9 +126,7 @@ class Channel:
         self.connection.close()
 
     def _head(self) -> tuple[int, int, list[int]]:
-        received, descriptors, _, _ = socket.recv_fds(
-            self.connection, _HEAD.size, 1, _CLOSE_ON_EXEC
-        )
+        received, descriptors, _, _ = socket.recv_fds(self.connection, _HEAD.size, 1, CLOSE_ON_EXEC)
         if not received:
             raise ConnectionResetError("the connection has ended")
         received += self._exactly(_HEAD.size - len(received))
@@ -157,24 +153,6 @@ def _packed(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes 
     except (OverflowError, UnicodeEncodeError):  # An integer of more than 64 bits, half a pair.
         return None
     return packed if len(packed) <= INLINE_BYTES else None
-
-
-def _memory(segments: Sequence[Any]) -> int:
-    """Return a descriptor of anonymous memory with these bytes."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("memories-message", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    try:
-        for segment in segments:
-            rest = memoryview(segment).cast("B")
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _mapped(descriptor: int, length: int) -> memoryview:
