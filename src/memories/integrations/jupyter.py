@@ -7,7 +7,6 @@ result names the cell by its code; what the cell reads from other cells is named
 from __future__ import annotations
 
 import ast
-import hashlib
 from typing import Any
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
@@ -112,7 +111,7 @@ class MemoryMagics(Magics):
             if name not in self.shell.user_ns:
                 raise InvalidOptionError(f"--on {name}: there is no such variable")
             parts.append((name, self.shell.user_ns[name]))
-        return hashlib.sha256(content_hash(tuple(parts), code=False).encode()).hexdigest()[:32]
+        return content_hash(tuple(parts), code=False)
 
 
 def _keep(manager: Any, key: str, name: str, kept: dict[str, Any]) -> None:
