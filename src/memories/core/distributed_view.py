@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from memories.core.value_reader import MISSING
-from memories.core.views import ItemView, ValueView
+from memories.core.views import StoreMapping
 from memories.errors import KeyNotFoundError
 
 
@@ -32,7 +32,7 @@ class DistributedInfo:
     metadata: dict[str, Any]
 
 
-class DistributedView(MutableMapping[str, Any]):
+class DistributedView(StoreMapping):
     """The key space of a `DistributedMemoryManager` on its nodes.
 
     It holds nothing itself: `manager.distributed.store(...)` is `manager.store_distributed(...)`,
@@ -89,32 +89,12 @@ class DistributedView(MutableMapping[str, Any]):
         """Remove every key of the namespace."""
         self._manager.clear_distributed()
 
-    def items(self) -> ItemsView[str, Any]:
-        """Return keys and values, without the keys that are gone when their turn comes."""
-        return ItemView(self)
-
-    def values(self) -> ValuesView[Any]:
-        """Return values, without those whose key is gone when its turn comes."""
-        return ValueView(self)
-
     def update(self, other: Any = (), /, **kwds: Any) -> None:
         """Store every item, with a few requests to each node."""
         self.store_many(dict(other, **kwds))
 
     def __getitem__(self, key: str) -> Any:
         return self._manager.retrieve_distributed(key)
-
-    def __setitem__(self, key: str, data: Any) -> None:
-        self._manager.store_distributed(key, data)
-
-    def __delitem__(self, key: str) -> None:
-        self._manager.delete_distributed(key)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.exists(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return self.scan()
 
     def __len__(self) -> int:
         return sum(1 for _ in self.scan())

@@ -10,14 +10,10 @@ import os
 from collections.abc import (
     Callable,
     Collection,
-    ItemsView,
     Iterable,
-    Iterator,
     KeysView,
     Mapping,
-    MutableMapping,
     Sequence,
-    ValuesView,
 )
 from functools import partial
 from itertools import islice
@@ -30,7 +26,7 @@ from memories.core.pickled_reader import open_reader
 from memories.core.short_ways import ShortWays
 from memories.core.value_reader import MISSING, ValueReader
 from memories.core.value_writer import ValueWriter
-from memories.core.views import ItemView, KeyView, ValueView
+from memories.core.views import KeyView, StoreMapping
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.foundation.keys import check_key
@@ -81,7 +77,7 @@ MOST_COMPLETIONS = 1000
 
 
 @explain_calls(hide_base=True)
-class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
+class MemoryManager(ShortWays, KeyCalls, StoreMapping):
     """Keeps Python data in four tiers behind one `store` and one `retrieve`.
 
     It is also a `MutableMapping[str, Any]` and a context manager, and may be used from any number
@@ -303,18 +299,6 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
         """
         return self._writer.modify(check_key(key), fn)
 
-    def __setitem__(self, key: str, data: Any) -> None:
-        self.store(key, data)
-
-    def __delitem__(self, key: str) -> None:
-        self.delete(key)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.exists(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return self.scan()
-
     def __len__(self) -> int:
         self._hierarchy.require_readable()
         return len(self._hierarchy)
@@ -326,14 +310,6 @@ class MemoryManager(ShortWays, KeyCalls, MutableMapping[str, Any]):
     def keys(self) -> KeysView[str]:
         """Return a view of the keys."""
         return KeyView(self, self._hierarchy.expiry.record_listing)
-
-    def items(self) -> ItemsView[str, Any]:
-        """Return a view of keys and values; a key that is removed meanwhile is left out."""
-        return ItemView(self)
-
-    def values(self) -> ValuesView[Any]:
-        """Return a view of the values; one whose key is removed meanwhile is left out."""
-        return ValueView(self)
 
     def update(self, other: Any = (), /, **kwds: Any) -> None:
         """Store every item of a mapping or of an iterable of pairs, and every named argument."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from memories.core.value_reader import MISSING
-from memories.core.views import ItemView, ValueView
+from memories.core.views import StoreMapping
 from memories.errors import KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.model.tiers import StoreTier
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from memories.core.key_info import KeyInfo
 
 
-class PrefixView(MutableMapping[str, Any]):
+class PrefixView(StoreMapping):
     """The keys of a manager that start with a prefix, by their names without it.
 
     It holds nothing itself: every call is one of the manager with longer keys, and any number of
@@ -111,28 +111,8 @@ class PrefixView(MutableMapping[str, Any]):
         """Return the value of a key, storing `default` first if it is absent, atomically."""
         return self._manager.setdefault(self._key(key), default)
 
-    def items(self) -> ItemsView[str, Any]:
-        """Return a view of names and values; a key that is removed meanwhile is left out."""
-        return ItemView(self)
-
-    def values(self) -> ValuesView[Any]:
-        """Return a view of the values; one whose key is removed meanwhile is left out."""
-        return ValueView(self)
-
     def __getitem__(self, key: str) -> Any:
         return self._manager[self._key(key)]
-
-    def __setitem__(self, key: str, data: Any) -> None:
-        self.store(key, data)
-
-    def __delitem__(self, key: str) -> None:
-        self.delete(key)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.exists(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return self.scan()
 
     def __len__(self) -> int:
         return sum(1 for _ in self.scan())

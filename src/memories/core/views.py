@@ -1,4 +1,4 @@
-"""The keys, values and items of a manager, which can be iterated while other threads change it.
+"""Managers and parts of them as mappings, which can be iterated while other threads change them.
 
 Each key is looked up when its turn comes; a key that was removed since it was listed is left out.
 """
@@ -6,7 +6,16 @@ Each key is looked up when its turn comes; a key that was removed since it was l
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from abc import abstractmethod
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
 from types import FrameType
 from typing import Any, Protocol
 
@@ -64,3 +73,43 @@ class ValueView(ValuesView[Any]):
 
     def __contains__(self, wanted: object) -> bool:
         return any(value is wanted or value == wanted for value in self)
+
+
+class StoreMapping(MutableMapping[str, Any]):
+    """What is a mapping by methods with names: the operators call these."""
+
+    @abstractmethod
+    def store(self, key: str, data: Any) -> None:
+        """Store a value."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a key; KeyNotFoundError if it is absent."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Return whether the key is present."""
+
+    @abstractmethod
+    def scan(self, prefix: str = "") -> Iterator[str]:
+        """Yield the keys that start with `prefix`, in order."""
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of keys and values; a key that is removed meanwhile is left out."""
+        return ItemView(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values; one whose key is removed meanwhile is left out."""
+        return ValueView(self)
+
+    def __setitem__(self, key: str, data: Any) -> None:
+        self.store(key, data)
+
+    def __delitem__(self, key: str) -> None:
+        self.delete(key)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.exists(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return self.scan()

@@ -33,7 +33,9 @@ def explain_calls(
         ours = [base for base in others if base.__module__.startswith("memories.")]
         named = {name: one for base in (*ours, made) for name, one in vars(base).items()}
         for name, method in named.items():
-            if isinstance(method, FunctionType) and not name.startswith("_") and name not in but:
+            if not isinstance(method, FunctionType) or name.startswith("_") or name in but:
+                continue
+            if getattr(made, name) is method:  # Another base may come first.
                 setattr(made, name, _explaining(method, f"{made.__name__}.{name}"))
         return made
 

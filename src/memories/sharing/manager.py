@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from memories.core.key_info import KeyInfo
 from memories.core.memoize import memoize
 from memories.core.value_reader import MISSING
+from memories.core.views import StoreMapping
 from memories.errors import ClosedError, ConflictError, InvalidOptionError, KeyNotFoundError
 from memories.foundation.keys import check_key
 from memories.model.tiers import StoreTier, TierChoice
@@ -24,7 +25,7 @@ T = TypeVar("T")
 _DECIDED = ("read_only", "takeover", "write_through", "storage_path")
 
 
-class SharedMemoryManager(MutableMapping[str, Any]):
+class SharedMemoryManager(StoreMapping):
     """A store that several processes of one machine and one user write.
 
     The first process that opens it becomes the writer, and has the tiers; the others send it their
@@ -232,18 +233,6 @@ class SharedMemoryManager(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         return self.retrieve(key)
-
-    def __setitem__(self, key: str, data: Any) -> None:
-        self.store(key, data)
-
-    def __delitem__(self, key: str) -> None:
-        self.delete(key)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.exists(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return self.scan()
 
     def __len__(self) -> int:
         return int(self._call("count"))
