@@ -19,7 +19,7 @@ CORE_TESTS := tests/unit/model tests/unit/engine tests/unit/core/test_short_ways
 	tests/promises/test_02_aliasing.py tests/promises/test_05_budgets.py
 # They count lines, and compiled code has none: where the core is compiled they run interpreted only.
 LINE_TESTS := tests/faults/test_interrupts.py tests/faults/test_interrupts_short.py \
-	tests/faults/test_handlers.py tests/faults/test_handlers.py
+	tests/faults/test_handlers.py
 
 demo: ## Run the main job on a real raster, with a live table of the tiers (a minute).
 	@.ci/venv demo compile
