@@ -19,7 +19,8 @@ from memories.core.value_reader import MISSING, ValueReader
 from memories.core.value_writer import ValueWriter
 from memories.engine.front_cache import EXACT_HITS, FrontCache, FrontSource
 from memories.engine.hierarchy import Hierarchy
-from memories.engine.residency import Residency
+from memories.engine.residency import MOST_BYTES, Residency
+from memories.errors import UNREADABLE
 from memories.foundation.keys import check_key
 from memories.foundation.unchecked import Unchecked
 from memories.model.entry import ArrayEntry, Entry, SharedEntry
@@ -30,6 +31,8 @@ from memories.options.settings import check_seconds
 # Compiled code looks up what another module defines in a dict, at each hit; these it does not.
 ARRAY: Final = ndarray
 ABSENT: Final = MISSING
+NOT_NOW: Final = (TypeError, KeyError, *UNREADABLE)
+ATOMS: Final = frozenset((int, float, complex, bool, type(None)))
 # Compiled code has no frame: what it calls sees the frame of its caller as the next one.
 CALLER = 1 if core().compiled else 2
 
@@ -197,6 +200,42 @@ class ShortWays:
         if entry.hits > EXACT_HITS:
             self._request_front(key)
         return value
+
+    def _retrieve_now(self, key: Unchecked[str]) -> Any:
+        """Return a value that RAM holds and that is built at once; ABSENT if it takes longer."""
+        try:
+            source = self._at_front.get(key)
+            if source is not None:
+                source.hits += 1.0
+                value = source.payload
+                return value.view() if type(value) is ARRAY else value
+            value = self._read_entry(key)
+            if value is ABSENT:
+                entry = self._entries.get(key)
+                if entry is not None and entry.size <= MOST_BYTES:
+                    value = entry.read()
+        except NOT_NOW:
+            return ABSENT  # It has expired, cannot be read or is no key: the long way says which.
+        return value
+
+    def _store_now(self, key: Unchecked[str], data: Any, tier: Unchecked[StoreTier]) -> bool:
+        """Store a small value if that is done at once; return whether it is stored."""
+        kind = type(data)
+        if kind is bytes or kind is str:
+            small = len(data) <= MOST_BYTES
+        elif kind is ARRAY:
+            small = data.nbytes <= MOST_BYTES
+        else:
+            small = kind in ATOMS
+        return small and self._residency.store(check_key(key), data, tier)
+
+    def _delete_now(self, key: Unchecked[str]) -> bool:
+        """Remove a key that only RAM has; return whether it is removed."""
+        return self._residency.remove(check_key(key))
+
+    def _exists_now(self, key: Unchecked[str]) -> bool:
+        """Return whether RAM has a key; another tier may have it if not."""
+        return self._residency.has(key)
 
     def delete(self, key: Unchecked[str]) -> None:
         """Remove `key` from every tier; KeyNotFoundError if it is in none."""
