@@ -42,7 +42,7 @@ LAYERS = (
     ("sharing",),
     ("__init__",),
     ("cli", "testing", "torch", "integrations"),
-    ("fsspec", "xarray", "zarr"),
+    ("aio", "fsspec", "xarray", "zarr"),
     ("__main__",),
 )
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
