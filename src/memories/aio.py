@@ -1,10 +1,8 @@
 """Managers with coroutines, for asyncio and trio (the extra `aio`)."""
 
-from memories.integrations.aio import (
-    DistributedMemoryManager,
-    MemoryManager,
-    PrefixView,
-    SharedMemoryManager,
-)
+from memories.integrations.aio import AsyncDistributedMemoryManager as DistributedMemoryManager
+from memories.integrations.aio import AsyncMemoryManager as MemoryManager
+from memories.integrations.aio import AsyncPrefixView as PrefixView
+from memories.integrations.aio import AsyncSharedMemoryManager as SharedMemoryManager
 
 __all__ = ["DistributedMemoryManager", "MemoryManager", "PrefixView", "SharedMemoryManager"]

@@ -60,14 +60,14 @@ def _method(
     name = call.__name__
 
     @wraps(call)
-    async def method(self: Store, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def method(self: AsyncStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         made = partial(getattr(self.sync, name), *args, **kwargs)
         return await self._in_thread(made, abandons=abandons)
 
     return method
 
 
-class Store:
+class AsyncStore:
     """What the managers and the views of a prefix have in common: values by their keys."""
 
     _sync: Any = None
@@ -163,7 +163,7 @@ class Store:
             yield value
 
 
-class View(Store):
+class AsyncView(AsyncStore):
     """Some values of a manager as a store of its own; its calls use the threads of the manager."""
 
     def __init__(self, manager: _Opened, sync: Any) -> None:
@@ -174,10 +174,10 @@ class View(Store):
         return await self._manager._in_thread(call, abandons=abandons)
 
     def __repr__(self) -> str:
-        return f"<aio.{type(self).__name__} of {self._sync!r}>"
+        return f"<{type(self).__name__} of {self._sync!r}>"
 
 
-class PrefixView(View):
+class AsyncPrefixView(AsyncView):
     """The keys of a manager that start with a prefix, by their names without it."""
 
     @property
@@ -185,16 +185,16 @@ class PrefixView(View):
         """The prefix."""
         return str(self.sync.name)
 
-    def prefix(self, prefix: str) -> PrefixView:
+    def prefix(self, prefix: str) -> AsyncPrefixView:
         """Return a view of the keys below a further prefix."""
-        return PrefixView(self._manager, self.sync.prefix(prefix))
+        return AsyncPrefixView(self._manager, self.sync.prefix(prefix))
 
     async def retrieve(self, key: str, default: Any = MISSING, **options: Any) -> Any:
         """Return the value of a key; see `MemoryManager.retrieve`."""
         return await self._manager.retrieve(self.name + key, default, **options)
 
 
-class _Opened(Store):
+class _Opened(AsyncStore):
     """A manager: it is opened and closed, and has threads."""
 
     _kind: type[StoreMapping]
@@ -319,10 +319,10 @@ class _Opened(Store):
 
     def __repr__(self) -> str:
         what = "not open" if self._sync is None else repr(self._sync)
-        return f"<aio.{type(self).__name__} of {what}>"
+        return f"<{type(self).__name__} of {what}>"
 
 
-class SharedMemoryManager(_Opened):
+class AsyncSharedMemoryManager(_Opened):
     """`memories.SharedMemoryManager` with coroutines: a store that several processes write.
 
     Args:
@@ -338,7 +338,7 @@ class SharedMemoryManager(_Opened):
         return bool(self.sync.is_writer)
 
 
-class MemoryManager(_Opened):
+class AsyncMemoryManager(_Opened):
     """`memories.MemoryManager` with coroutines.
 
         async with aio.MemoryManager(storage_path="store") as manager:
@@ -386,9 +386,9 @@ class MemoryManager(_Opened):
         """Return whether `key` is in any tier; does not count as a read."""
         return self.sync._exists_now(key) or await super().exists(key)
 
-    def prefix(self, prefix: str) -> PrefixView:
+    def prefix(self, prefix: str) -> AsyncPrefixView:
         """Return a view of the keys that start with `prefix`, by their names without it."""
-        return PrefixView(self, self.sync.prefix(prefix))
+        return AsyncPrefixView(self, self.sync.prefix(prefix))
 
     @property
     def read_only(self) -> bool:
@@ -423,7 +423,7 @@ class MemoryManager(_Opened):
     dashboard = in_thread(Manager.dashboard)
 
 
-class DistributedMemoryManager(MemoryManager):
+class AsyncDistributedMemoryManager(AsyncMemoryManager):
     """`memories.DistributedMemoryManager` with coroutines.
 
     Args:
@@ -434,9 +434,9 @@ class DistributedMemoryManager(MemoryManager):
     _kind = Distributed
 
     @property
-    def distributed(self) -> View:
+    def distributed(self) -> AsyncView:
         """The values on the nodes: `await manager.distributed["key"]`."""
-        return View(self, self.sync.distributed)
+        return AsyncView(self, self.sync.distributed)
 
     async def scan_distributed(self, prefix: str = "") -> AsyncIterator[str]:
         """Yield the keys on the nodes that start with `prefix`, in order."""
