@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from tests.model.composed import ComposedMachine
 
 ComposedMachine.TestCase.settings = settings(
-    max_examples=50,
+    max_examples=35,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

@@ -36,6 +36,7 @@ from memories.model.record import Record
 LARGE = 300_000  # Numbers whose frame has a file of its own, and is mapped when it is read.
 TIERS = ("hot", "warm", "cold", "glacier")
 _numbers = count()
+STEP = 13  # Lines of an end from one interrupt to the next.
 
 
 @contextmanager
@@ -364,7 +365,7 @@ def test_what_several_parts_could_not_save_is_said_in_one_error(tmp_path: Path) 
 
 def test_an_interrupted_cleanup_goes_on_when_it_is_called_again(tmp_path: Path) -> None:
     """At whatever line of the end an interrupt strikes, the next call ends what is left."""
-    struck = count(1, 5)
+    struck = range(1, 10_000, STEP)
     with nothing_left():
         for line in struck:
             manager = MemoryManager("9 MB", "9 MB", "90 MB", True, storage_path=tmp_path)
@@ -378,7 +379,7 @@ def test_an_interrupted_cleanup_goes_on_when_it_is_called_again(tmp_path: Path) 
             else:
                 break
     with MemoryManager(1, 1, 1, True, storage_path=tmp_path) as again:
-        assert len(again) == 2 + (line + 4) // 5
+        assert len(again) == 2 + (line + STEP - 1) // STEP
     assert line > 60
 
 

@@ -81,7 +81,7 @@ def test_a_store_of_100_mb_is_nine_tenths_full(tmp_path: Path, oldest: bool) -> 
     seed=st.integers(0, 1000),
 )
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_no_mixture_of_sizes_overfills_the_disk(
     tmp_path_factory: pytest.TempPathFactory,
