@@ -47,7 +47,7 @@ from memories.backends.disk.reader import (
     AbsentError,
     FrameReader,
     GoneError,
-    SourceHandles,
+    SourceFiles,
     read_batch,
 )
 from memories.backends.disk.run import RunDamagedError
@@ -756,7 +756,7 @@ class DiskBackend(Backend):
         self._reader.close()
         self._reader = self._new_reader(sources)
 
-    def _new_reader(self, sources: SourceHandles | None = None) -> FrameReader:
+    def _new_reader(self, sources: SourceFiles | None = None) -> FrameReader:
         handles = HandleCache(self._paths, self._files)
         return FrameReader(self._paths, self._files, handles, map_large=self._mmap, sources=sources)
 

@@ -22,7 +22,7 @@ from memories.backends.disk.index import Index, Table, merged
 from memories.backends.disk.log_format import PACKED, IndexRow
 from memories.backends.disk.maintenance import StoppedError
 from memories.backends.disk.overlay_index import OverlayIndex
-from memories.backends.disk.reader import SourceHandle
+from memories.backends.disk.reader import SourceFile
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
 from memories.foundation.call_owner import CallOwner
@@ -42,7 +42,7 @@ class PendingFile:
     """One file whose frames are read where they lie, and how much of it is copied."""
 
     def __init__(
-        self, number: int, source: Handle, size: int, table: Table, owner: CallOwner
+        self, number: int, source: SourceFile, size: int, table: Table, owner: CallOwner
     ) -> None:
         self.number, self.source, self.size, self.table = number, source, size, table
         self.owner = owner  # The call that enters its records; the copy begins after its end.
@@ -93,9 +93,8 @@ class BackgroundImport:
         pack = writer.paths.pack(number)
         shared = share(path, pack, writer.files)
         if not shared and descriptor is not None:
-            source = SourceHandle(
-                writer.files, os.dup(descriptor), mapped=remote_kind(path) is None
-            )
+            handle = Handle(writer.files, os.dup(descriptor))
+            source = SourceFile(handle, mapped=remote_kind(path) is None)
             return Adopted(self._add_pending(number, source, batches, owner), False, pending=True)
         if not shared:
             given = Handle(writer.files, writer.files.open(path))
@@ -111,13 +110,13 @@ class BackgroundImport:
     def _add_pending(
         self,
         number: int,
-        source: SourceHandle,
+        source: SourceFile,
         batches: Iterable[Sequence[Adoption]],
         owner: CallOwner,
     ) -> int:
         """Have the frames of an open file read where they lie; return how many there are."""
         writer, count = self._writer, 0
-        size = writer.files.size(source.descriptor)
+        size = writer.files.size(source.handle.descriptor)
         writer.reader.read_from(writer.paths.pack(number), source)
         with writer.lock:
             overlay = self._shown_overlay()
@@ -303,7 +302,8 @@ class BackgroundImport:
         """Copy the file; return False if it became obsolete meanwhile."""
         writer, path = self._writer, self._writer.paths.pack(file.number)
         try:
-            copy_in(file.source.descriptor, path, writer.files, lambda n: self._copied(file, n))
+            given = file.source.handle.descriptor
+            copy_in(given, path, writer.files, lambda n: self._copied(file, n))
             with writer.lock:
                 writer.begin_pack(file.number, file.size)
                 writer.space.copied_bytes -= file.copied_bytes

@@ -38,17 +38,21 @@ class AbsentError(GoneError):
     """The file is not there or cannot be read, so that it may be undamaged."""
 
 
-class SourceHandle(Handle):
-    """A file that is being imported, open where it lies."""
+class SourceFile:
+    """A file that is being imported, open where it lies.
 
-    __slots__ = ("__weakref__", "mapped")
+    Readers find it by a weak reference, which still works while a `__del__` runs: this class must
+    not have one, or a reader would get a descriptor that is closed at that moment.
+    """
 
-    def __init__(self, files: Files, descriptor: int, *, mapped: bool) -> None:
-        super().__init__(files, descriptor)
+    __slots__ = ("__weakref__", "handle", "mapped")
+
+    def __init__(self, handle: Handle, *, mapped: bool) -> None:
+        self.handle = handle  # Closed with the last reference, after all weak ones are dead.
         self.mapped = mapped  # Not on a network file system, where a mapping may fail.
 
 
-SourceHandles = weakref.WeakValueDictionary[Path, SourceHandle]
+SourceFiles = weakref.WeakValueDictionary[Path, SourceFile]
 
 
 class FrameReader:
@@ -61,7 +65,7 @@ class FrameReader:
         handles: HandleCache,
         *,
         map_large: bool,
-        sources: SourceHandles | None = None,
+        sources: SourceFiles | None = None,
     ) -> None:
         self._paths = paths
         self._files = files
@@ -71,7 +75,7 @@ class FrameReader:
         self.small = SmallReads(self._known, self.pread)
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
-        self.sources = SourceHandles() if sources is None else sources
+        self.sources = SourceFiles() if sources is None else sources
         self._anchors = weakref.WeakValueDictionary[Path, _Anchor]()
 
     def read(self, record: Record) -> memoryview:
@@ -101,13 +105,14 @@ class FrameReader:
         self.small.index = None
         self.handles.close()
 
-    def read_from(self, path: Path, handle: SourceHandle) -> None:
-        """Read from `handle` what will lie at `path`, for as long as `handle` is referenced."""
-        self.sources[path] = handle
+    def read_from(self, path: Path, source: SourceFile) -> None:
+        """Read from `source` what will lie at `path`, for as long as `source` is referenced."""
+        self.sources[path] = source
 
     def open(self, path: Path) -> Handle:
         """Return the file at `path`, open; FileNotFoundError if it is gone."""
-        return self.sources.get(path) or Handle(self._files, self._files.open(path))
+        source = self.sources.get(path)
+        return Handle(self._files, self._files.open(path)) if source is None else source.handle
 
     def segment(self, number: int) -> Handle:
         """Return a segment of the log, open; FileNotFoundError if it is gone."""
@@ -143,8 +148,8 @@ class FrameReader:
         return memoryview(read_exactly(self._files, handle.descriptor, place.length, place.offset))
 
     def _mappable(self, path: Path) -> bool:
-        handle = self.sources.get(path)
-        return handle is None or handle.mapped
+        source = self.sources.get(path)
+        return source is None or source.mapped
 
     def _map(self, path: Path, start: int, end: int) -> mmap:
         handle = self.open(path)

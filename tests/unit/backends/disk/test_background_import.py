@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from memories.backends.disk import DiskBackend, background_import
+from memories.backends.disk.files import Files
 from memories.backends.disk.import_file import Adopted
 from memories.testing.backends import frame_for, record_for
 
@@ -64,6 +66,40 @@ def test_a_failed_copy_calls_back_with_its_error(
         backend.sync()
         assert errors[1:] == [None]
         assert not backend.is_pending("k")
+
+
+class AskingFiles(Files):
+    """The operating system; what a reader finds is kept while a descriptor is being closed."""
+
+    def __init__(self) -> None:
+        self.ask: Callable[[], bool] = bool
+        self.found: list[tuple[int, bool]] = []
+
+    def close(self, descriptor: int) -> None:
+        super().close(descriptor)
+        self.found.append(
+            (descriptor, self.ask())
+        )  # As another thread may, while the system closes the file.
+
+
+def test_no_reader_finds_a_file_that_is_being_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be that of another file a moment later, whose bytes would be returned."""
+    monkeypatch.setattr(background_import, "share", lambda *_: False)
+    source = tmp_path / "frames"
+    source.write_bytes(b"value")
+    files = AskingFiles()
+    with DiskBackend(tmp_path / "s", files=files) as backend:
+        descriptor = os.open(source, os.O_RDONLY)
+        backend.adopt(source, [[(record_for("k", 1), 0, 5)]], descriptor=descriptor)
+        os.close(descriptor)
+        ((path, pending),) = backend._reader.sources.items()
+        number = pending.handle.descriptor
+        del pending
+        files.ask = lambda: backend._reader.sources.get(path) is not None
+        backend.sync()
+        assert [False] == [found for closed, found in files.found if closed == number][:1]
 
 
 def failing(*_: object) -> None:
