@@ -99,8 +99,9 @@ class Channel:
             LostError: it is gone.
             CorruptDataError: what it has sent is no message.
         """
+        descriptors: list[int] = []  # What came with the head; a noisy process may send any.
         try:
-            kind, length, descriptors = self._head()
+            kind, length = self._head(descriptors)
             if kind == _RETIRED:
                 raise RetiredError
             if kind == _PLAIN and length <= INLINE_BYTES:
@@ -113,8 +114,11 @@ class Channel:
                 raise CorruptDataError("what another process has sent is not a message")
         except (ConnectionError, TimeoutError) as error:
             raise LostError from error
-        except msgspec.DecodeError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptDataError("what another process has sent is not a message") from error
+        finally:
+            while descriptors:
+                os.close(descriptors.pop())
         message = Payload.of_frame(frame, key=_KEY).open(self._trust)
         match message:
             case (str(name), tuple(args), dict(kwargs)):
@@ -125,13 +129,15 @@ class Channel:
         """Close the connection. Idempotent."""
         self.connection.close()
 
-    def _head(self) -> tuple[int, int, list[int]]:
-        received, descriptors, _, _ = socket.recv_fds(self.connection, _HEAD.size, 1, CLOSE_ON_EXEC)
+    def _head(self, descriptors: list[int]) -> tuple[int, int]:
+        """Return kind and length of the next message; add the descriptor that comes with them."""
+        received, found, _, _ = socket.recv_fds(self.connection, _HEAD.size, 1, CLOSE_ON_EXEC)
+        descriptors += found
         if not received:
             raise ConnectionResetError("the connection has ended")
         received += self._exactly(_HEAD.size - len(received))
         kind, length = _HEAD.unpack(received)
-        return kind, length, list(descriptors)
+        return kind, length
 
     def _exactly(self, length: int) -> bytes:
         received = bytearray(length)
@@ -156,10 +162,7 @@ def _packed(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes 
 
 
 def _mapped(descriptor: int, length: int) -> memoryview:
-    """Return the bytes of a descriptor, which is closed; the mapping ends with the last view."""
-    try:
-        if os.fstat(descriptor).st_size != length:
-            raise CorruptDataError("the memory of a message does not have its length")
-        return memoryview(mmap.mmap(descriptor, length, access=mmap.ACCESS_READ))
-    finally:
-        os.close(descriptor)
+    """Return the bytes of a descriptor; the mapping ends with the last view, not with it."""
+    if os.fstat(descriptor).st_size != length:
+        raise CorruptDataError("the memory of a message does not have its length")
+    return memoryview(mmap.mmap(descriptor, length, access=mmap.ACCESS_READ))

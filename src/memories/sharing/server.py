@@ -21,7 +21,7 @@ from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork
 from memories.foundation.logging import logger
 from memories.foundation.periodic import BackgroundThread
-from memories.sharing.messages import Channel, LostError
+from memories.sharing.messages import Channel, LostError, RetiredError
 from memories.sharing.service import Service
 
 SOCKET_NAME = "shared.sock"
@@ -112,7 +112,7 @@ class Server:
                 except MemoriesError as error:  # The result cannot be sent.
                     channel.send(*_failed(error))
             channel.retire()
-        except LostError:
+        except (LostError, RetiredError):
             pass  # The other process has ended.
         except (MemoriesError, TypeError, ValueError) as error:
             logger.warning("another process has sent what is not a call: %s", error)
