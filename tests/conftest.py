@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.support import descriptors
 
 from memories.compiled import INTERPRETED, core
 from memories.foundation.logging import RateLimit, logger
@@ -41,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         os.environ[name] = str(Path(home, name))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    descriptors.watch()
 
 
 def pytest_report_header() -> str:
@@ -58,6 +60,15 @@ def warnings_are_logged() -> Iterator[None]:
     yield
     logger.removeFilter(limit)
     logger.addFilter(former)
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_closed_twice() -> Iterator[None]:
+    """Fail with both places where a descriptor was closed."""
+    yield
+    found = descriptors.closed_twice[:]
+    descriptors.closed_twice.clear()
+    assert [] == found
 
 
 @pytest.fixture(scope="session")

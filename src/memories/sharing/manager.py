@@ -243,6 +243,15 @@ class SharedMemoryManager(StoreMapping):
             self._closed = True
             self._membership.leave(flush=flush)
 
+    def close(self, *, flush: bool = True) -> None:
+        """Do the same as `cleanup`."""
+        self.cleanup(flush=flush)
+
+    @property
+    def closed(self) -> bool:
+        """Return whether this manager has been closed."""
+        return self._closed
+
     def __enter__(self) -> Self:
         return self
 

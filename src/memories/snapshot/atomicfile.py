@@ -145,10 +145,13 @@ class AtomicFile:
         if self._name is not None:
             _unlink(self._name, self._directory)
             self._name = None
-        for fd in (self._fd, self._directory):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._directory = -1
+        # Each is forgotten first: whatever fails or interrupts, no number is closed twice.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        fd, self._directory = self._directory, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _flush(self) -> None:
         if self._pending:

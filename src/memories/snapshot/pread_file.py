@@ -50,6 +50,6 @@ class PreadFile:
 
     def close(self) -> None:
         """Close the file. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1  # First: whatever interrupts, no number is closed twice.
+        if fd >= 0:
+            os.close(fd)

@@ -102,7 +102,8 @@ class WriterLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink > 1:
-                descriptor = self._replace(descriptor)
+                old, descriptor = descriptor, self._replacement()
+                os.close(old)  # It stays locked until the new one has its name.
             _sign(descriptor)
         except BlockingIOError as error:
             holder = _read(self._path)
@@ -113,11 +114,10 @@ class WriterLock:
             raise
         return descriptor
 
-    def _replace(self, old: int) -> int:
-        """Replace a `LOCK` with a second name, and lock the new one: what is written stays here.
+    def _replacement(self) -> int:
+        """Lock a new file in the place of a `LOCK` with a second name: what is written stays here.
 
-        A copy of the store may share it, or a link to a foreign file may have been put here. The
-        older one stays locked until the new one has its name.
+        A copy of the store may share it, or a link to a foreign file may have been put here.
         """
         draft = self._path.with_name(self._path.name + DRAFT)
         draft.unlink(missing_ok=True)
@@ -128,7 +128,6 @@ class WriterLock:
         except BaseException:
             os.close(new)
             raise
-        os.close(old)
         return new
 
     def _held(self, holder: str) -> StoreLockedError:
