@@ -21,7 +21,7 @@ from memories.codecs.ownership import (
     own_value,
     sharing,
 )
-from memories.codecs.plain import own_plain, own_plain_parts
+from memories.codecs.plain import is_plain_array, own_plain, own_plain_parts
 from memories.codecs.private_copy import PrivateCopy
 from memories.codecs.registration import register_codec
 from memories.codecs.registry import codec_for, codec_named, decode, encode
@@ -44,6 +44,7 @@ __all__ = [
     "freeze",
     "freeze_array",
     "home_devices",
+    "is_plain_array",
     "memory_owner",
     "move_home",
     "own_parts",

@@ -60,6 +60,11 @@ def own_plain(value: Any) -> Owned | None:
     return _own_copy(value)
 
 
+def is_plain_array(value: Any) -> bool:
+    """Return whether `value` is an array of numbers in native order, and has our own codec."""
+    return type(value) in _array_kinds and is_ordinary(value)
+
+
 def own_plain_parts(parts: Parts, *, copy: bool = True) -> Owned | None:
     """Return what `own_plain` returns, for the parts of a frame.
 

@@ -2,6 +2,8 @@
 
 A move costs only what the two tiers call for: nothing between tiers of one form, an encoding on the
 way down, a decoding on the way up, a copy of bytes between tiers of frames.
+
+Longer than 600 lines because every form is converted to every other one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from memories.frames.reader import OpenFrame, open_frame
 from memories.frames.rebind import rebind
 from memories.frames.recompress import recompress as recompress_frame
 from memories.frames.signing import Keyring
-from memories.frames.writer import Frame, pack
+from memories.frames.writer import Frame, PlainValue, pack
 from memories.model.entry import (
     ArrayEntry,
     Entry,
@@ -90,6 +92,8 @@ class Payload(ABC):
         Raises:
             UnsupportedTypeError: the value cannot be serialised.
         """
+        if codecs.is_plain_array(value):
+            return ArrayPayload(value, value.nbytes + ENTRY_BYTES)
         return _payload(*codecs.borrow_value(value))
 
     @staticmethod
@@ -194,8 +198,8 @@ class Payload(ABC):
         """Return the value taken apart if that costs nothing; None for live objects and frames."""
         return None
 
-    def plain(self) -> tuple[str, bytes] | None:
-        """Return its codec and its only buffer if `PlainPacker` packs such values, else None."""
+    def plain(self) -> PlainValue | None:
+        """Return the value if it is one of those that `PlainPacker` packs, else None."""
         return None
 
     def unmoved_parts(self, trust: Keyring) -> codecs.Parts:
@@ -297,16 +301,17 @@ class ObjectPayload(HostPayload):
             return len(content.encode("utf-8", "surrogatepass"))
         return len(content) if codec in ("bytes", "str") else None
 
-    def plain(self) -> tuple[str, bytes] | None:
-        """Return the codec and the bytes of texts and bytes."""
+    def plain(self) -> PlainValue | None:
+        """Return texts and bytes."""
         content = self._object
         kind = type(content)
         if (kind is not bytes and kind is not str) or len(content) > MAX_PACKED_BYTES:
             return None
         if kind is bytes and codecs.codec_for(content).name == "bytes":
-            return "bytes", content
+            return "bytes", content, len(content)
         if kind is str and codecs.codec_for(content).name == "str":
-            return "str", content.encode("utf-8", "surrogatepass")
+            data = content.encode("utf-8", "surrogatepass")
+            return "str", data, len(data)
         return None
 
 
@@ -350,6 +355,13 @@ class ArrayPayload(HostPayload):
         """Return the array encoded; its buffers are those of the array."""
         del trust, verify
         return codecs.encode(self._array)
+
+    def plain(self) -> PlainValue | None:
+        """Return a small array of numbers in C order."""
+        array = self._array
+        if self.size > MAX_PACKED_BYTES + ENTRY_BYTES or not codecs.is_plain_array(array):
+            return None
+        return (ArrayCodec.name, array, array.nbytes) if array.flags.c_contiguous else None
 
     @property
     def content_bytes(self) -> int | None:

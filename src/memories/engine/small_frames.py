@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from memories import codecs
 from memories.codecs.registry import damaged, loaded
 from memories.engine.payload import Payload, host_payload
@@ -12,7 +14,7 @@ from memories.foundation.host_limits import ENTRY_BYTES
 from memories.frames.fast_path import read_small
 from memories.frames.signing import Keyring
 from memories.frames.single_buffer import open_single
-from memories.model.entry import Entry
+from memories.model.entry import ArrayEntry, Entry
 from memories.model.tiers import Form
 
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
@@ -61,6 +63,8 @@ def load_small(frame: bytes, key: str) -> OwnedValue | None:
         CorruptDataError: the frame is damaged.
     """
     value = open_single(frame, key)
+    if type(value) is np.ndarray:  # Read-only, in memory of its own.
+        return _new(OwnedValue, (ArrayEntry, value, value.nbytes + ENTRY_BYTES))
     plain = None if value is None else codecs.own_plain(value)
     if plain is not None:
         return _new(OwnedValue, (plain[0], plain[1], plain[2] + ENTRY_BYTES))

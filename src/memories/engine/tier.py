@@ -381,10 +381,10 @@ class DurableTier(Tier):
         """
         plain = payload.plain()
         if plain is not None:
-            codec, data = plain
-            frame = self._packer.pack(codec, data, version.key, version.number)
+            frame = self._packer.pack(plain, version.key, version.number)
             if frame is not None:
-                size, host_size = len(frame), len(data) + ENTRY_BYTES
+                codec, _, nbytes = plain
+                size, host_size = len(frame), nbytes + ENTRY_BYTES
                 return _new(PackedFrame, (codec, (memoryview(frame),), size, host_size))
         if payload.size >= MEASURED_NBYTES:
             budget = self.budget
@@ -433,12 +433,12 @@ class DurableTier(Tier):
         """Return what `write_batch` writes of a version; nothing is written yet."""
         plain = payload.plain()
         if plain is not None:  # The way of most values of a batch, in fewer calls.
-            codec, data = plain
+            codec, _, nbytes = plain
             key, number, stored_at, terms = version
-            whole = self._packer.pack(codec, data, key, number)
+            whole = self._packer.pack(plain, key, number)
             if whole is not None:
                 record = Record(
-                    key=key, version=number, tier=self.name, size=len(data) + ENTRY_BYTES,
+                    key=key, version=number, tier=self.name, size=nbytes + ENTRY_BYTES,
                     stored=len(whole), stored_at=stored_at, kind=codec, terms=terms,
                 )  # fmt: skip
                 return record, (memoryview(whole),)

@@ -1,5 +1,7 @@
 """Pack and read the frames of `bytes` and `str`: one small buffer without a description.
 
+`open_single` also reads what `single_array` packs.
+
 Between the version and the checksum of the buffer, such a frame has the same bytes as all others of
 its codec and size: its *form*. `pack_single` makes what `writer.pack` would make, byte for byte.
 `open_single` accepts only what `OpenFrame` would accept; both return None for all other frames.
@@ -8,13 +10,14 @@ its codec and size: its *form*. `pack_single` makes what `writer.pack` would mak
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.frames import head
 from memories.frames.compression import decompress_small
+from memories.frames.single_array import FIRST_BYTE, open_array
 
 CODECS: Final = frozenset(("bytes", "str"))
 MOST_FORMS: Final = 4096  # One for each codec and size, and each size to which it was compressed.
@@ -86,11 +89,16 @@ def pack_single(
     return b"".join((front, head_total, back, body, rest))
 
 
-def open_single(frame: bytes, key: str) -> bytes | str | None:
-    """Return the value of such a frame of `key`, every byte of it verified."""
+def open_single(frame: bytes, key: str) -> Any:
+    """Return the value of such a frame of `key`, every byte of it verified; None if it is another.
+
+    Arrays are read-only.
+    """
     nbytes = len(frame)
     if not _PREFIX < nbytes <= MAX_SINGLE:
         return None
+    if frame[_PREFIX] == FIRST_BYTE:
+        return open_array(frame, key)
     mark, start, body, packed, zero, head_total = _unpack_prefix(frame)
     end = _PREFIX + packed
     if (

@@ -6,7 +6,6 @@ import os
 import struct
 
 import msgspec
-import numpy as np
 import pytest
 from xxhash import xxh3_64_intdigest
 
@@ -53,7 +52,7 @@ def test_it_packs_what_the_long_way_packs(compression: str) -> None:
                     parts, key=key, version=version, compression=compression, history=long
                 ).join()
                 options = {"key": key, "version": version, "compression": compression}
-                made = packer.pack(parts.codec, data, key, version)
+                made = packer.pack((parts.codec, data, len(data)), key, version)
                 if made is None:  # The long way tries several compressors now and then.
                     made = pack(parts, **options, history=short).join()
                 assert expected == made
@@ -127,7 +126,6 @@ def test_only_this_one_form_is_accepted() -> None:
         sealed({"key": "k", "version": -3, "codec": "bytes", "raw": 64, "content": b""}, BODY),
         framed(b""),
         framed(7),
-        framed(np.arange(9)),
         framed([b"a", b"b"]),
         framed(bytes(300_000)),
         described(0, 64, 64, 0, SUM, b"", codec="str").replace(BODY, b"\xff" * 64),
@@ -153,7 +151,7 @@ def test_many_sizes_do_not_fill_the_memory() -> None:
     for size in range(1, MOST_FORMS + 100, 3):
         for codec, value in (("bytes", bytes(size)), ("str", "a" * size)):
             data = value if isinstance(value, bytes) else value.encode()
-            made = packer.pack(codec, data, "k", 1)
+            made = packer.pack((codec, data, len(data)), "k", 1)
             if size <= 4096:
                 assert made is not None
                 assert value == open_single(made, "k")
@@ -164,4 +162,4 @@ def test_a_key_that_is_none_is_refused() -> None:
     packer = PlainPacker("none", CompressionHistory())
     for key in ("", "k" * 4097, "\ud800"):
         with pytest.raises(InvalidKeyError):
-            packer.pack("bytes", b"x", key, 1)
+            packer.pack(("bytes", b"x", 1), key, 1)

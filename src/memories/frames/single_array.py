@@ -1,0 +1,190 @@
+"""Pack and read the frames of small arrays of numbers: one raw buffer behind an `.npy` header.
+
+Between the version and the checksum of the buffer, such a frame has the same bytes as all others of
+its dtype and shape, and so it has behind that checksum: its *form*. `pack_array` makes what
+`writer.pack` would make, byte for byte. `open_array` accepts only what `OpenFrame` would accept;
+both return None for all other frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+from memories.codecs.arrays import ArrayCodec, is_ordinary, npy_header, read_meta
+from memories.codecs.base import Parts, pack_meta
+from memories.codecs.dtypes import build, describe
+from memories.errors import CorruptDataError
+from memories.frames import head
+
+Array = npt.NDArray[Any]
+FIRST_BYTE: Final = 0x86  # Of the fields: a map of six. A frame without a header has five.
+MOST_FORMS: Final = 1024  # One for each dtype and shape.
+MAX_ARRAY: Final = 256 << 10
+COPIED: Final = 16 << 10  # Up to this size an array gets memory of its own, without the head.
+SHORT_KEY: Final = 1024  # A key of so many ASCII characters is valid if it is not empty.
+_NPY: Final = 128  # Bytes of the header, for all but long shapes.
+_PREFIX: Final = 40  # Bytes before the fields; the last 8 of them are the checksum of the head.
+_SUMMED: Final = 32
+_FIRST: Final = bytes([FIRST_BYTE]) + b"\xa3key"
+_SECOND: Final = b"\xa7version"
+# The bytes of a packed version, by the first one; 0 for what is not a positive number.
+_NUMBER: Final = bytes([1] * 128 + [0] * 76 + [2, 3, 5, 9] + [0] * 48)
+_PADDING: Final = tuple([bytes(n) for n in range(64)])
+_MARK: Final = struct.pack("<8sHH", head.MAGIC, head.FORMAT, 0)  # And no flags.
+_encode = msgspec.msgpack.Encoder().encode
+_pack_front = struct.Struct("<12sIQII").pack
+_unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from
+_decode_fields = msgspec.msgpack.Decoder(head.Fields).decode
+_decode_content = msgspec.msgpack.Decoder(head.Content).decode
+_decode_meta = msgspec.msgpack.Decoder().decode
+# Behind the checksum of the buffer: no lengths, then the piece of the header.
+_TAIL: Final = len(b"\xc4\x00" + _encode("prelude") + _encode((0, _NPY, _NPY, 0, bytes(8), b"")))
+_SUM_AND_TAIL: Final = 8 + _TAIL
+
+
+class ArrayForm(NamedTuple):
+    """What all frames of one dtype and shape have in common."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    nbytes: int
+    fields: bytes  # Behind the version, up to the checksum of the buffer.
+    tail: bytes  # The fields behind that checksum.
+    header: bytes
+
+
+_forms: dict[bytes, ArrayForm] = {}
+_forms_of: dict[tuple[np.dtype[Any], tuple[int, ...]], ArrayForm] = {}
+
+
+def pack_array(key: str, version: int, array: Any) -> bytes | None:
+    """Return the frame of a C-contiguous array of an ordinary dtype; None where `pack` must.
+
+    Raises:
+        InvalidKeyError: the key is not valid.
+    """
+    if not 0 < len(key) <= SHORT_KEY or not key.isascii():
+        head.check_key(key)
+    kind = array.dtype, array.shape
+    form = _forms_of.get(kind)
+    if form is None:
+        form = _form_of(*kind)
+        if form is None:
+            return None
+    _, _, nbytes, middle, tail, header = form
+    total = xxh3_64_intdigest(array).to_bytes(8, "little")
+    fields = b"".join((_FIRST, _encode(key), _SECOND, _encode(version), middle, total, tail))
+    size = len(fields)
+    start = (_PREFIX + size + 63) & -64
+    rest = _PADDING[-nbytes & 63]
+    front = _pack_front(_MARK, start, _NPY + nbytes + len(rest), size, 0)
+    back = fields + _PADDING[start - _PREFIX - size]
+    head_total = xxh3_64_intdigest(front + back).to_bytes(8, "little")
+    return b"".join((front, head_total, back, header, array, rest))
+
+
+def open_array(frame: bytes, key: str) -> Array | None:
+    """Return the array of such a frame of `key`, read-only, every byte of it verified."""
+    nbytes = len(frame)
+    if not _PREFIX < nbytes <= MAX_ARRAY:
+        return None
+    mark, start, body, packed, zero, head_total = _unpack_prefix(frame)
+    end = _PREFIX + packed
+    if (
+        mark != _MARK
+        or zero
+        or start + body != nbytes
+        or not end <= start <= head.MAX_HEAD
+        or start & 63
+        or xxh3_64_intdigest(frame[:_SUMMED] + frame[_PREFIX:start]) != head_total
+    ):
+        return None
+    try:
+        lead = b"".join((_FIRST, _encode(key), _SECOND))
+    except UnicodeEncodeError:
+        return None
+    at = _PREFIX + len(lead)
+    if frame[_PREFIX:at] != lead or at >= end:
+        return None
+    at += _NUMBER[frame[at]]
+    sums = end - _SUM_AND_TAIL
+    form = _forms.get(frame[at:sums])
+    if form is None:
+        form = _learn(frame[_PREFIX:end], at - _PREFIX)
+        if form is None:
+            return None
+    dtype, shape, raw, _, tail, header = form
+    first = start + _NPY
+    rest = body - _NPY - raw
+    if (
+        not frame.endswith(tail, 0, end)
+        or frame[start:first] != header
+        or rest != -raw & 63
+        or frame[first + raw :] != _PADDING[rest]
+    ):
+        return None
+    if raw <= COPIED:
+        memory: Any = np.frombuffer(frame[first : first + raw], np.uint8)
+    else:
+        memory = np.frombuffer(frame, np.uint8, raw, first)
+    if xxh3_64_intdigest(memory).to_bytes(8, "little") != frame[sums : sums + 8]:
+        return None
+    # The memory belongs to an array that no reader sees: setting the shape of a view of the result
+    # in place leaves the result as it is.
+    flat: Array = memory.view(dtype)
+    return flat if len(shape) == 1 else flat.reshape(shape)
+
+
+def _form_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> ArrayForm | None:
+    """Return the form of such arrays, and remember it; None where there is none."""
+    header = npy_header(dtype, shape, "C")
+    nbytes = dtype.itemsize
+    for extent in shape:
+        nbytes *= extent
+    described = describe(dtype)
+    meta = pack_meta({"dtype": described, "shape": list(shape), "order": "C"})
+    content = _encode((msgspec.Raw(meta), ((_NPY, nbytes, nbytes, 0, bytes(8), b""),)))
+    if len(header) != _NPY or not nbytes or len(content) > head.MAX_INLINE:
+        return None
+    total = xxh3_64_intdigest(header).to_bytes(8, "little")
+    fields = {"key": "", "version": 0, "codec": ArrayCodec.name, "raw": nbytes, "content": content}
+    packed = _encode({**fields, "prelude": (0, _NPY, _NPY, 0, total, b"")})
+    middle = packed[len(_FIRST) + 1 + len(_SECOND) + 1 : -_SUM_AND_TAIL]
+    form = ArrayForm(build(described), shape, nbytes, middle, packed[-_TAIL:], header)
+    if len(_forms) >= MOST_FORMS:
+        _forms.clear()
+        _forms_of.clear()
+    _forms[middle] = form
+    _forms_of[dtype, shape] = form
+    return form
+
+
+def _learn(fields: bytes, at: int) -> ArrayForm | None:
+    """Return the form of a frame with these packed fields; None if it is another kind of frame.
+
+    It begins at `at`, if this is such a frame.
+    """
+    try:
+        found = _decode_fields(fields)
+        content = _decode_content(found.content)
+        meta = _decode_meta(content.meta)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    if found.codec != ArrayCodec.name or len(content.buffers) != 1:
+        return None
+    try:
+        dtype, shape, _ = read_meta(Parts(found.codec, meta, ()))
+    except CorruptDataError:
+        return None
+    values = np.empty(0, dtype)
+    if not is_ordinary(values) or not 0 < found.raw <= MAX_ARRAY:
+        return None
+    form = _form_of(dtype, shape)
+    # Only what `pack_array` would have written counts.
+    return form if form is not None and form.fields == fields[at:-_SUM_AND_TAIL] else None
