@@ -57,7 +57,8 @@ class Channel:
 
         Raises:
             UnsupportedTypeError: it cannot be stored, so it cannot be sent; nothing was sent.
-            LostError: the other process is gone.
+            RetiredError: the other process has retired.
+            LostError: it is gone.
         """
         plain = _packed(name, args, kwargs)
         segments: Sequence[bytes | memoryview]
@@ -81,7 +82,18 @@ class Channel:
                 file.flush()
                 socket.send_fds(self.connection, [head], [file.fileno()])
         except (ConnectionError, TimeoutError) as error:
-            raise LostError from error
+            # It may have retired and closed a moment ago: what it has sent before is still here.
+            raise (RetiredError if self._has_retired() else LostError) from error
+
+    def _has_retired(self) -> bool:
+        """Return whether the last message of a process that is gone says that it retires."""
+        descriptors: list[int] = []
+        try:
+            return self._head(descriptors)[0] == _RETIRED
+        except (ConnectionError, TimeoutError):
+            return False
+        finally:
+            _close_all(descriptors)
 
     def retire(self) -> None:
         """Tell the other process that no further message is looked at, and close."""
@@ -117,8 +129,7 @@ class Channel:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise CorruptDataError("what another process has sent is not a message") from error
         finally:
-            while descriptors:
-                os.close(descriptors.pop())
+            _close_all(descriptors)
         message = Payload.of_frame(frame, key=_KEY).open(self._trust)
         match message:
             case (str(name), tuple(args), dict(kwargs)):
@@ -159,6 +170,11 @@ def _packed(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes 
     except (OverflowError, UnicodeEncodeError):  # An integer of more than 64 bits, half a pair.
         return None
     return packed if len(packed) <= INLINE_BYTES else None
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _mapped(descriptor: int, length: int) -> memoryview:

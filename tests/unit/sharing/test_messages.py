@@ -68,3 +68,16 @@ def test_small_and_large_messages_pass(ends: tuple[socket.socket, Channel]) -> N
         name, got, kwargs = channel.receive()
         assert ("name", {"k": 1.5}) == (name, kwargs)
         assert repr(args) == repr(tuple(got))
+
+
+@pytest.mark.parametrize("retires", [True, False])
+def test_who_sends_after_the_end_knows_whether_the_other_has_retired(
+    ends: tuple[socket.socket, Channel], retires: bool
+) -> None:
+    """A call that no one has looked at is made again elsewhere, and not reported as in doubt."""
+    sender, channel = ends
+    if retires:
+        Channel(sender, Keyring()).retire()
+    sender.close()
+    with pytest.raises(RetiredError if retires else LostError):
+        channel.send("store", ["key", 1], {})
