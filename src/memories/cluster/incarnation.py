@@ -7,8 +7,10 @@ process before, and the node does not vote on what is absent until it is up to d
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
+_EPOCH = re.compile(r"[0-9]{1,18}")
 INCARNATION_KEY = b"m:node"
 UP = "up"  # The node has every acknowledged write that it should have.
 JOINING = "in"  # The node accepts writes, and older ones are being copied to it.
@@ -35,6 +37,6 @@ class Incarnation(NamedTuple):
 def read_incarnation(text: bytes | None) -> Incarnation | None:
     """Return the incarnation that `text` stores; None if it is missing or damaged."""
     parts = (text or b"").decode("utf-8", "replace").split(":")
-    if len(parts) != 3 or parts[0] not in (UP, JOINING) or not parts[2].isdigit():
+    if len(parts) != 3 or parts[0] not in (UP, JOINING) or not _EPOCH.fullmatch(parts[2]):
         return None
     return Incarnation(parts[0], parts[1], int(parts[2]))

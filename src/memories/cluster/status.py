@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from memories.cluster.client.node import Node, parse_info
+from memories.cluster.client.node import Node, info_number, parse_info
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
 from memories.errors import UnavailableError
@@ -41,8 +41,8 @@ def _asked(
     except (UnavailableError, ReplyError) as error:
         return _offline(node, str(error)), {}, None
     fields = parse_info(info)
-    used = int(fields.get("used_memory", 0))
-    limit = int(fields.get("maxmemory", 0)) or int(fields.get("total_system_memory", 0))
+    used = info_number(fields, "used_memory")
+    limit = info_number(fields, "maxmemory") or info_number(fields, "total_system_memory")
     state = {
         "online": True,
         "up_to_date": False,
@@ -52,7 +52,7 @@ def _asked(
         "role": fields.get("role", ""),
         "version": fields.get("valkey_version") or fields.get("redis_version", ""),
         "latency_seconds": (monotonic() - began) / 2,
-        "keys": int(keys),
+        "keys": keys if isinstance(keys, int) else 0,
         "last_error": node.last_error,
         "missing_copies": 0,
         "short_writes": 0,

@@ -17,6 +17,7 @@ import msgspec
 
 from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.printable import printable
 from memories.foundation.regular_file import Found, open_regular, read_regular
 from memories.foundation.user_directories import config_directory
 from memories.frames.store_binding import IDENTITY_NAME, UNBOUND, Signature, StoreBinding
@@ -104,6 +105,10 @@ class Keyring:
         key = self._own_key()
         return Signature(key.id, _mac(key, message))
 
+    def own_id(self) -> str:
+        """Return the name of the user's own key, creating it first if there is none."""
+        return self._own_key().id
+
     def attested(self, message: bytes, signature: Signature) -> bool:
         """Return whether a trusted key signed a message that is bound to no store."""
         key = self._key_named(signature.key_id)
@@ -148,8 +153,8 @@ class Keyring:
             return
         raise UntrustedDataError(
             f"{what} would run code when read, and was signed by key "
-            f"{_printable(signature.key_id)}, which is not trusted here: if you trust its owner, "
-            "run `memories key export` there and `memories key import` here, or pass the key in "
+            f"{printable(signature.key_id, 32)}, which is not trusted here: if you trust its "
+            "owner, run `memories key export` there and `memories key import` here, or pass the key in "
             "trusted_keys="
         )
 
@@ -343,7 +348,3 @@ def _write_draft(path: Path, key: Key) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _printable(text: str) -> str:
-    return ascii(text[:32])

@@ -135,7 +135,7 @@ def _parsed(text: str) -> Any:
 
     try:
         value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         lowered = text.strip().lower()
         return lowered == "true" if lowered in ("true", "false") else text
     return value if isinstance(value, (bool, int, float, list, dict)) else text
@@ -161,9 +161,10 @@ def _project_file(directory: Path | None) -> tuple[Path, dict[str, Any]] | None:
         text = _read(path)
         # Most projects do not configure this package: their files need not be parsed.
         if text is not None and b"memories" in text:
-            tool = _table(path, text).get("tool", {})
-            if isinstance(tool.get("memories"), dict):
-                return path, tool["memories"]
+            tool = _table(path, text).get("tool")
+            options = tool.get("memories") if isinstance(tool, dict) else None
+            if isinstance(options, dict):
+                return path, options
     return None
 
 
@@ -187,5 +188,5 @@ def _table(path: Path, text: bytes) -> dict[str, Any]:
 
     try:
         return tomllib.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # Also for a number of thousands of digits.
         raise InvalidOptionError(f"{path} is not TOML: {error}") from error

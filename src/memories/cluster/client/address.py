@@ -24,6 +24,9 @@ MAX_CONNECTIONS = 64
 # Whether each scheme uses TLS. redis-py and valkey-py have the same schemes.
 _SCHEMES = {"redis": False, "valkey": False, "rediss": True, "valkeys": True, "unix": False}
 _HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+_NAMED = re.compile(
+    r"(?:\[(?P<v6>[A-Za-z0-9_.:%-]+)\]|(?P<host>[A-Za-z0-9_.%-]+)):(?P<port>[0-9]{1,5})"
+)
 # The parts of an address in redis-py's names, and the options that this client has no use for.
 _PARTS = frozenset({"host", "port", "path", "db", "username", "password"})
 _OURS = frozenset({"timeout", "max_connections"})
@@ -196,6 +199,8 @@ class NodeAddress:
                 raise InvalidOptionError(
                     "unix:// needs the full path of a socket: unix:///run/x.sock"
                 )
+            if not fields["path"].isprintable():
+                raise InvalidOptionError("the path of the socket of a node must be printable")
             address = cls(path=fields["path"], user=login[0], password=login[1], database=database)
         else:
             host, port = _host_and_port(place or "localhost")
@@ -273,6 +278,17 @@ def _host_and_port(text: str) -> tuple[str, int]:
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise InvalidOptionError(f"{_shown(port)!r} is not a port for the node {host}")
     return host, int(port or DEFAULT_PORT)
+
+
+def host_and_port(name: str) -> tuple[str, int] | None:
+    """Return host and port of a node that another node names; None if that is no address.
+
+    Such a name is data, and is shown to people: it consists of plain characters.
+    """
+    found = _NAMED.fullmatch(name)
+    if found is None or not 0 < int(found["port"]) < 65_536:
+        return None
+    return found["v6"] or found["host"], int(found["port"])
 
 
 def _unescaped() -> InvalidOptionError:

@@ -6,7 +6,8 @@ node at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +19,11 @@ from memories.cluster.client.pool import ConnectionPool
 from memories.cluster.client.resp import Buffer, Command, ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.printable import printable
 
 CLIENT_NAME = "memories"
+_MOST_SHOWN = 200  # Characters of what a node says of itself.
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 4.0
 _QUICK_SECONDS = 0.005  # Below, the limits do not depend on the exact time.
@@ -282,7 +286,14 @@ class Node:
         connection.run_id = parse_info(info).get("run_id", "")
 
 
-def parse_info(text: bytes) -> dict[str, str]:
-    """Return the fields of a reply to INFO."""
-    lines = (line for line in text.decode("utf-8", "replace").splitlines() if ":" in line)
-    return dict(line.split(":", 1) for line in lines)
+def parse_info(reply: Any) -> dict[str, str]:
+    """Return the fields of a reply to INFO, fit for display; none of one that is no text."""
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else ""
+    lines = (line.partition(":") for line in text.splitlines() if ":" in line)
+    return {name: printable(value, _MOST_SHOWN) for name, _, value in lines}
+
+
+def info_number(fields: Mapping[str, str], name: str) -> int:
+    """Return a number in a reply to INFO; 0 if it is missing, or is none."""
+    text = fields.get(name, "")
+    return int(text) if _NUMBER.fullmatch(text) else 0

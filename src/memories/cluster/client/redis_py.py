@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 from memories.cluster.client.resp import ReplyError
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.optional_imports import require
+from memories.foundation.printable import printable
 
 if TYPE_CHECKING:
     import socket
@@ -175,7 +176,7 @@ def _explain(error: BaseException, made: Any, dial: DialOptions) -> NoReturn:
     if any(isinstance(cause, (TimeoutError, errors.TimeoutError)) for cause in causes):
         reason = "it did not answer in time" + (" by TLS" if dial.secure is not None else "")
     else:
-        reason = str(error) if system is None else str(system.strerror)
+        reason = printable(str(error), 200) if system is None else str(system.strerror)
     raise UnavailableError(f"the node {dial.name} cannot be connected to: {reason}") from error
 
 

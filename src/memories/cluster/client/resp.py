@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from memories.errors import MemoriesError
+from memories.foundation.printable import printable
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 # A tuple or list of buffers is one argument; the buffers are sent one after the other.
@@ -22,6 +23,7 @@ NIL = b"$-1\r\n"
 GATHERED_BYTES = 16 << 10
 MAX_LINE_BYTES = 64 << 10
 MAX_DEPTH = 16
+_MOST_SHOWN = 300  # Characters of an error that a node sends.
 _LENGTH_BYTES = 16  # A length on its line, with both ends.
 ITEM_BYTES = 32  # The least RAM that an item takes beyond its bytes.
 
@@ -39,7 +41,8 @@ class ReplyError(MemoriesError, RuntimeError):
         self.node = node
 
     def __str__(self) -> str:
-        return f"{self.node or 'a node'} refused: {self.code} {self.text}".rstrip()
+        said = printable(f"{self.code} {self.text}".rstrip(), _MOST_SHOWN)
+        return f"{self.node or 'a node'} refused: {said}"
 
 
 class GarbledError(Exception):

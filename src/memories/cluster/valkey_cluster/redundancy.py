@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from memories.cluster.client.node import Node, parse_info
+from memories.cluster.client.node import Node, info_number, parse_info
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import FAILING, ClusterMember, read_members
@@ -146,7 +146,7 @@ class Redundancy:
         info = self._ask_replication(replica)
         if info is None or info.get("master_link_status", "up") == "up":
             return info is not None
-        down_seconds = int(info.get("master_link_down_since_seconds", 0))
+        down_seconds = info_number(info, "master_link_down_since_seconds")
         never_linked = down_seconds < 0 or down_seconds > _YEARS  # Since 1970, on older servers.
         copying = feeding and info.get("master_sync_in_progress") == "1"
         return not (never_linked or copying)

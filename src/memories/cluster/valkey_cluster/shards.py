@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from memories.cluster.client.address import NodeAddress
-from memories.cluster.client.node import EvictingNodeError, Node, parse_info
+from memories.cluster.client.address import NodeAddress, host_and_port
+from memories.cluster.client.node import EvictingNodeError, Node, info_number, parse_info
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.valkey_cluster.slots import (
     ClusterMember,
@@ -23,6 +23,7 @@ from memories.cluster.valkey_cluster.slots import (
 )
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.fork_lock import is_held_here, new_lock
+from memories.foundation.printable import printable
 
 _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
 _FOUND_SECONDS = 2.0
@@ -131,8 +132,10 @@ class Shards:
         node = self._nodes.get(name)
         known = self._may_know(name)
         if node is None or (known and node.address.refusal):
-            host, _, port = name.rpartition(":")
-            address = self._template.at(host.strip("[]"), int(port))
+            place = host_and_port(name)
+            if place is None:
+                raise UnavailableError(f"{printable(name)!r} is not the address of a node")
+            address = self._template.at(*place)
             if not known:
                 address = address.refused(_stranger(name))
             node = self._make(address)
@@ -162,15 +165,15 @@ class Shards:
 
     def node_asked_for(self, error: ReplyError) -> Node:
         """Return the node of an ASK reply, to which a slot is being moved."""
-        name = error.text.split()[-1]
+        name = _target(error)
         if not self._may_know(name):
             self.refresh()
         return self.node(name)
 
     def apply_moved(self, name: bytes, error: ReplyError) -> None:
         """Apply a MOVED reply: another node serves the slot of `name`."""
-        target = error.text.split()[-1]
-        if not self._may_know(target):
+        target = _target(error)
+        if host_and_port(target) is None or not self._may_know(target):
             self.refresh()
             return
         self.slot_map = self.slot_map.with_moved(slot_of(name), target)
@@ -215,7 +218,7 @@ class Shards:
         questions = [("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES")]
         try:
             info, slots, nodes = node.pipeline(questions, strict=True)
-            epoch = int(parse_info(info).get("cluster_current_epoch", 0))
+            epoch = info_number(parse_info(info), "cluster_current_epoch")
             slot_map = SlotMap.read(slots, epoch, asked=node.address.host)
             # A node that is about to get its first slot is not in the map.
             return _View(slot_map, slot_map.names | {one.name for one in read_members(nodes)})
@@ -233,6 +236,11 @@ class Shards:
             setup_commands=SETUP_COMMANDS,
             expected_seconds=self._latency,
         )
+
+
+def _target(error: ReplyError) -> str:
+    """Return the node to which a MOVED or ASK reply leads."""
+    return error.text.rpartition(" ")[2]
 
 
 def _agreed(views: Sequence[frozenset[str]]) -> set[str]:

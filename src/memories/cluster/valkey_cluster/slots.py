@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+from memories.cluster.client.address import host_and_port
 from memories.errors import UnavailableError
 
 SLOTS = 16_384
@@ -58,6 +59,8 @@ class SlotMap:
         shards: list[Shard | None] = [None] * SLOTS
         try:
             for first, last, *nodes in reply:
+                if not 0 <= first <= last < SLOTS or shards[first] is not None:
+                    raise ValueError("slots that are none, or that two shards serve")
                 names = [_name(node, asked) for node in nodes]
                 shard = Shard(names[0], tuple(names[1:]))
                 for slot in range(first, last + 1):
@@ -119,13 +122,14 @@ class ClusterMember(NamedTuple):
         return "master" in self.flags
 
 
-def read_members(reply: bytes) -> list[ClusterMember]:
+def read_members(reply: Any) -> list[ClusterMember]:
     """Return the nodes in a reply to CLUSTER NODES; lines of another form are left out."""
-    rows = (line.split() for line in reply.decode("utf-8", "replace").splitlines())
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else ""
+    rows = (line.split() for line in text.splitlines())
     return [
         ClusterMember(row[0], row[1].partition("@")[0], frozenset(row[2].split(",")), row[3])
         for row in rows
-        if len(row) >= 8
+        if len(row) >= 8 and _is_address(row[1].partition("@")[0])
     ]
 
 
@@ -154,6 +158,14 @@ def group_by_shard(slot_map: SlotMap, names: Sequence[bytes]) -> Mapping[Shard, 
     return groups
 
 
+def _is_address(name: str) -> bool:
+    """Return whether that is an address, or the place of one that is not known."""
+    return name in ("", ":0") or host_and_port(name) is not None
+
+
 def _name(node: Sequence[Any], asked: str) -> str:
     host, port = (node[0] or b"").decode() or asked, int(node[1])
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if host_and_port(name) is None:
+        raise ValueError("a node without an address")
+    return name

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from memories.foundation.printable import printable
 from memories.foundation.units import format_seconds, format_size, limit_words
 from memories.observe.analytics.svg import COLOURS, sparkline
 
@@ -131,14 +132,6 @@ def keys_of(document: Mapping[str, Any]) -> int:
 def percent(value: float | None) -> str:
     """Return a percentage as text, "n/a" for None or NaN."""
     return "n/a" if value is None or math.isnan(value) else f"{value:.1f} %"
-
-
-def printable(key: str, most: int = 60) -> str:
-    """Return a key for display: shortened, without line breaks and control characters."""
-    text = "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in key
-    )
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _bar(share: float, colour: str) -> Markup:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from memories._version import __version__
 from memories.errors import StorageError
+from memories.foundation.printable import printable
 from memories.foundation.units import format_seconds, format_size, limit_words
 from memories.model.tiers import Cause, TierName
 from memories.observe.analytics.html import (
@@ -29,7 +30,6 @@ from memories.observe.analytics.html import (
     latency_rows,
     move_rows,
     percent,
-    printable,
 )
 from memories.observe.analytics.series import rates
 from memories.observe.analytics.svg import line_chart
