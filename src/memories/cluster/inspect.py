@@ -38,7 +38,7 @@ def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock, keys: VoucherKe
 
 
 def _survey_plain(addresses: Sequence[NodeAddress], clock: Clock, keys: VoucherKeys) -> NodeSurvey:
-    members = Members(addresses, 1, monotonic=clock.monotonic, allow_eviction=True, keys=keys)
+    members = Members(addresses, 1, clock=clock, allow_eviction=True, keys=keys)
     try:
         member_list = refresh(members)
         states = {

@@ -617,13 +617,10 @@ class DistributedMemoryManager(MemoryManager):
 
 def voucher_keys(trust: Keyring) -> VoucherKeys:
     """Return how the keys of a user vouch for members, and which vouchers they accept."""
-
-    def attest(message: bytes) -> tuple[str, bytes]:
-        signature = trust.attest(message)
-        return signature.key_id, signature.mac
-
     return VoucherKeys(
-        attest, lambda message, key, mac: trust.attested(message, Signature(key, mac))
+        trust.own_id,
+        lambda message: trust.attest(message).mac,
+        lambda message, key, mac: trust.attested(message, Signature(key, mac)),
     )
 
 

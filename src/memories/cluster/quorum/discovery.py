@@ -12,18 +12,20 @@ from typing import NamedTuple
 import msgspec
 
 from memories.cluster.client import scripts
+from memories.cluster.client.address import host_and_port
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import EvictingNodeError, Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation, read_incarnation
 from memories.cluster.quorum.members import MEMBERS_KEY, NAME_KEY, MemberList, Members
-from memories.cluster.quorum.vouchers import VOUCHERS_KEY, pack_vouchers, read_vouchers
+from memories.cluster.quorum.vouchers import VOUCHERS_KEY, read_vouchers
 from memories.cluster.reasons import join_reasons
 from memories.cluster.run_script import run_script
 from memories.errors import InvalidOptionError, UnavailableError
 from memories.foundation.logging import logger
 
 _DISCOVERY_SECONDS = 1.5
+_MOST_BYTES = 4 << 20  # Of a member list; more than thousands of members need.
 _ASKED = (MEMBERS_KEY, INCARNATION_KEY, NAME_KEY, VOUCHERS_KEY)
 _QUESTIONS = tuple(("GET", key) for key in _ASKED)
 
@@ -67,7 +69,7 @@ def bootstrap(members: Members) -> None:
     _require_enough(member_list, reasons)
     for reply in discovered:
         reply.node.up_to_date = reply.is_up_to_date(member_list.epoch)
-    _share_vouchers(members, member_list, discovered)
+    share_vouchers(members, member_list, discovered)
 
 
 def identify(
@@ -132,11 +134,25 @@ def pack_member_list(member_list: MemberList) -> bytes:
 
 
 def read_member_list(text: bytes | None) -> MemberList | None:
-    """Return the member list that `text` stores; None if it is missing or damaged."""
-    try:
-        return msgspec.json.decode(text or b"", type=MemberList)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    """Return the member list that `text` stores; None if it is missing or damaged.
+
+    A name that is no address counts as damage: it would be shown, and connected to.
+    """
+    if not isinstance(text, bytes) or len(text) > _MOST_BYTES:
         return None
+    try:
+        member_list = msgspec.json.decode(text, type=MemberList)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    names = {*member_list.nodes, *member_list.target, *member_list.lost_names}
+    sound = member_list.epoch >= 0 < member_list.copies and all(map(_is_member_name, names))
+    return member_list if sound else None
+
+
+def _is_member_name(name: str) -> bool:
+    if name.startswith("unix://"):
+        return name.isprintable()
+    return host_and_port(name) is not None
 
 
 def publish(
@@ -156,7 +172,7 @@ def publish(
             publish_to(reply, member_list, state)
         except (UnavailableError, ReplyError) as error:
             reasons[reply.node.name] = str(error)
-    _share_vouchers(members, member_list, discovered)
+    share_vouchers(members, member_list, discovered)
     return reasons
 
 
@@ -184,19 +200,19 @@ def _learn(members: Members, member_list: MemberList, discovered: Sequence[Disco
             members.vouchers.learn(read_vouchers(reply.vouchers), strangers)
 
 
-def _share_vouchers(
+def share_vouchers(
     members: Members, member_list: MemberList, discovered: Sequence[DiscoveryReply]
 ) -> None:
     """Vouch on the nodes for the members that our caller has named, where that is not done yet.
 
-    A node that does not take it has it from another manager, or gets it the next time.
+    Vouchers of our key for other members are renewed. A node that does not take one has it from
+    another manager, or gets it the next time.
     """
-    named = members.named.intersection(member_list.all_names)
     for reply in discovered:
         present = read_vouchers(reply.vouchers)
-        added = members.vouchers.missing(present, named)
+        added = members.vouchers.missing(present, member_list.all_names, members.named)
         if added:
-            data = pack_vouchers(present, added, member_list.all_names)
+            data = members.vouchers.pack(present, added, member_list.all_names)
             try:
                 run_script(reply.node, scripts.SWAP, [VOUCHERS_KEY], reply.vouchers, data)
             except (UnavailableError, ReplyError) as error:
@@ -212,8 +228,9 @@ def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict
         return
     member_list, incarnation, stored_name, vouchers = answer.replies
     for reply in answer.replies:
-        if isinstance(reply, ReplyError):
-            reasons[name] = str(reply)
+        if not isinstance(reply, bytes | None):
+            wrong = "it sent something else than a text"
+            reasons[name] = str(reply) if isinstance(reply, ReplyError) else wrong
             return
     del reasons[name]
     discovered.append(

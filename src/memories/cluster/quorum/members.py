@@ -6,17 +6,18 @@ writes only from clients with the same epoch, so two clients never write by diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
-from memories.cluster.client.address import NodeAddress
+from memories.cluster.client.address import NodeAddress, host_and_port
 from memories.cluster.client.node import Node
 from memories.cluster.incarnation import UP, Incarnation
 from memories.cluster.quorum.vouchers import NO_KEYS, VoucherKeys, Vouchers
 from memories.cluster.rendezvous import Preference, prefer, rank
 from memories.errors import InvalidOptionError
+from memories.foundation.clock import Clock
 
 MEMBERS_KEY = b"m:members"
 NAME_KEY = b"m:name"  # Of the server in the member list.
@@ -73,16 +74,16 @@ class Members:
         addresses: Sequence[NodeAddress],
         copies: int,
         *,
-        monotonic: Callable[[], float],
+        clock: Clock,
         allow_eviction: bool = False,
         latency: float = 0.0,
         keys: VoucherKeys = NO_KEYS,
     ) -> None:
-        self.monotonic = monotonic
+        self.monotonic = monotonic = clock.monotonic
         self._latency = latency
         self._allow_eviction = allow_eviction
         self._template = addresses[0]
-        self.vouchers = Vouchers(self._template, keys)
+        self.vouchers = Vouchers(self._template, keys, clock.wall)
         self.named = {address.name for address in addresses}  # By the caller.
         self.nodes: dict[str, Node] = {}
         for address in addresses:
@@ -188,8 +189,9 @@ class Members:
         if name.startswith("unix://"):
             address = replace(self._template, path=name.removeprefix("unix://"))
         else:
-            host, _, port = name.rpartition(":")
-            address = self._template.at(host.strip("[]"), int(port))
+            place = host_and_port(name)
+            assert place is not None, "no member list with such a name is read"
+            address = self._template.at(*place)
         return address if self.vouchers.accept(name) else address.refused(_stranger(name))
 
 

@@ -63,7 +63,7 @@ class QuorumService(NodeService):
         self.members = Members(
             addresses,
             copies,
-            monotonic=clock.monotonic,
+            clock=clock,
             allow_eviction=allow_eviction,
             latency=latency,
             keys=keys,
@@ -223,6 +223,7 @@ class QuorumService(NodeService):
             reply.node.up_to_date = reply.is_up_to_date(self.members.epoch)
             if not reply.node.up_to_date and not self.members.lags(incarnation, reply.run_id):
                 self._mark_stale(reply.node)
+        discovery.share_vouchers(self.members, self.members.current, discovered)
 
     def _start_recovery(self, name: str) -> None:
         running = self._recoveries.get(name)
