@@ -154,8 +154,8 @@ class Keyring:
         raise UntrustedDataError(
             f"{what} would run code when read, and was signed by key "
             f"{printable(signature.key_id, 32)}, which is not trusted here: if you trust its "
-            "owner, run `memories key export` there and `memories key import` here, or pass the key in "
-            "trusted_keys="
+            "owner, run `memories key export` there and `memories key import` here, or pass the "
+            "key in trusted_keys="
         )
 
     def export(self) -> str:
