@@ -1,4 +1,4 @@
-"""Vouchers: by whom, for which address and password, and for how long."""
+"""Vouchers: by which key, for which address and password, and for how long."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_what_has_expired_is_not_renewed_and_not_kept(keyring: Keyring) -> None:
 
 
 def test_a_foreign_key_is_not_vouched_for_in_our_name(keyring: Keyring, tmp_path: Path) -> None:
-    """Who trusts us does not trust everyone whom we trust."""
+    """Who trusts us does not trust all others that we trust."""
     clock = ManualClock()
     foreign = Keyring(tmp_path / "other")
     present = stored(vouchers_of(clock, foreign), {}, set(NAMES))
