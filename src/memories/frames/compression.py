@@ -226,20 +226,31 @@ def decompress_small(source: bytes, nbytes: int) -> bytes | None:
     """Return a small Blosc chunk decompressed; None if it is larger, or damaged."""
     if not 1 < nbytes <= _SMALL_NBYTES or len(source) < _HEADER.size:
         return None
+    total = len(source)
+    size = total - _PLAIN
+    if 0 < size < nbytes and source.startswith(
+        _pack_plain(2, 1, _PLAIN_LZ4, 1, nbytes, nbytes, total, _START, size)
+    ):  # What `compress_small` makes of most values.
+        return _decompress_block(source, nbytes)
     _, _, flags, _, raw, block, stored = _unpack_header(source)
     if raw != nbytes or stored != len(source):
         return None
     if flags == _PLAIN_LZ4 and block == nbytes and stored > _PLAIN:
         start, length = _unpack_block(source, _HEADER.size)
         if start == _START and length == stored - _PLAIN and length < nbytes:
-            try:
-                plain = _lz4().decompress(nbytes.to_bytes(4, "little") + source[_PLAIN:])
-            except (RuntimeError, ValueError):
-                return None
-            return plain if len(plain) == nbytes else None
+            return _decompress_block(source, nbytes)
     plain = bytes(nbytes)  # As in `compress_small`.
     length = _blosc_small().blosc_decompress_ctx(source, plain, nbytes, 1)
     return plain if length == nbytes else None
+
+
+def _decompress_block(source: bytes, nbytes: int) -> bytes | None:
+    """Return the one block of a chunk decompressed; None if it is damaged."""
+    try:
+        plain: bytes = _lz4().decompress(nbytes.to_bytes(4, "little") + source[_PLAIN:])
+    except (RuntimeError, ValueError):
+        return None
+    return plain if len(plain) == nbytes else None
 
 
 def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
