@@ -30,10 +30,13 @@ else:
 # `try` or `with`: the end of a compiled generator does not run when it is dropped early. None may
 # extend a class that is not compiled, unless as `mypyc_attr(native_class=False)`: that crashes.
 MODULES: Final = (
+    "memories.backends.disk.run_table",
+    "memories.backends.disk.small_reads",
     "memories.codecs.plain",
     "memories.codecs.private_copy",
     "memories.core.short_ways",
     "memories.engine.budget",
+    "memories.engine.cold_reader",
     "memories.engine.entry_table",
     "memories.engine.front_cache",
     "memories.engine.hit_counter",
@@ -41,6 +44,8 @@ MODULES: Final = (
     "memories.engine.residency",
     "memories.engine.settlement",
     "memories.foundation.keys",
+    "memories.frames.single_array",
+    "memories.frames.single_buffer",
     "memories.model.entry",
 )
 LIBRARY: Final = "memories.core__mypyc"  # The code of all of them, to which a file for each leads.

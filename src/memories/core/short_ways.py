@@ -17,6 +17,7 @@ from memories.compiled import core, mypyc_attr
 from memories.core.read_options import ReadOptions
 from memories.core.value_reader import MISSING, ValueReader
 from memories.core.value_writer import ValueWriter
+from memories.engine.cold_reader import NOT_READ, ColdReader
 from memories.engine.front_cache import EXACT_HITS, FrontCache, FrontSource
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.residency import MOST_BYTES, Residency
@@ -31,6 +32,7 @@ from memories.options.settings import check_seconds
 # Compiled code looks up what another module defines in a dict, at each hit; these it does not.
 ARRAY: Final = ndarray
 ABSENT: Final = MISSING
+UNREAD: Final[Any] = NOT_READ
 NOT_NOW: Final = (TypeError, KeyError, *UNREADABLE)
 ATOMS: Final = frozenset((int, float, complex, bool, type(None)))
 # Compiled code has no frame: what it calls sees the frame of its caller as the next one.
@@ -49,6 +51,7 @@ class ShortWays:
         self._writer = writer
         self._read: Callable[..., Any] = reader.read
         self._request_front: Callable[[str], None] = reader.request_front
+        self._cold: ColdReader = hierarchy.cold_reader
         self._entries: dict[str, Entry] = reader.entries
         self._front: FrontCache = reader.front
         self._at_front: dict[str, FrontSource] = reader.front.sources
@@ -172,6 +175,8 @@ class ShortWays:
                 value = source.payload
                 return value.view() if type(value) is ARRAY else value
             value = self._read_entry(key)
+            if value is ABSENT:
+                value = self._read_cold(key)
         except TypeError:
             value = ABSENT  # An unhashable object, which `check_key` refuses.
         return self._read(key, default) if value is ABSENT else value
@@ -184,6 +189,8 @@ class ShortWays:
                 value = source.payload
                 return value.view() if type(value) is ARRAY else value
             value = self._read_entry(key)
+            if value is ABSENT:
+                value = self._read_cold(key)
         except TypeError:
             value = ABSENT
         return self._reader.read_listed(key, CALLER) if value is ABSENT else value
@@ -200,6 +207,13 @@ class ShortWays:
         if entry.hits > EXACT_HITS:
             self._request_front(key)
         return value
+
+    def _read_cold(self, key: str) -> Any:
+        """Return a small value of cold; ABSENT if RAM has the key, or more is to be done."""
+        if key in self._entries:
+            return ABSENT
+        value: Any = self._cold.read(check_key(key))
+        return ABSENT if value is UNREAD else value
 
     def _retrieve_now(self, key: Unchecked[str]) -> Any:
         """Return a value that RAM holds and that is built at once; ABSENT if it takes longer."""

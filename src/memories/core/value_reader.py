@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from memories.core.read_options import ReadOptions
 from memories.engine.batch_read import read_together, restore
-from memories.engine.cold_reader import NOT_READ
 from memories.engine.front_cache import EXACT_HITS, KINDS
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, ArchivedError, KeyNotFoundError, about_key
@@ -36,11 +35,13 @@ class ValueReader:
         self._hierarchy = hierarchy
         self.entries = hierarchy.catalog.entries
         self.request_front = hierarchy.catalog.request_front
-        self._read_cold = hierarchy.cold_reader.read
         self._device = device
 
     def read(self, key: str, default: Any = MISSING) -> Any:
-        """Return a value; one that is read often answers from the front cache from then on."""
+        """Return a value; one that is read often answers from the front cache from then on.
+
+        The short way from cold (`ColdReader`) was tried before, or is not worth it.
+        """
         try:
             entry = self.entries.get(key)
         except TypeError:
@@ -56,12 +57,8 @@ class ValueReader:
                 if entry.hits > EXACT_HITS and type(entry) in KINDS:
                     self.request_front(key)
                 return value
-        key = check_key(key)
-        value = self._read_cold(key)
-        if value is not NOT_READ:
-            return value
         try:
-            return self._hierarchy.read(key)
+            return self._hierarchy.read(check_key(key))
         except KeyNotFoundError:
             if default is MISSING:
                 raise

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from memories.engine.cold_reader import NOT_READ
+from memories.engine.cold_reader import ManyReads
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, StorageError, about_key
-from memories.frames.single_buffer import open_single
 from memories.model.events import ReadBatch, Retrieved
 from memories.model.record import Record
 from memories.model.tiers import TierName
@@ -31,10 +30,11 @@ def read_together(hierarchy: Hierarchy, keys: Iterable[str]) -> dict[str, Any]:
     """
     hierarchy.require_readable()
     values: dict[str, Any] = dict.fromkeys(keys)
-    entries, lookup = hierarchy.catalog.entries, hierarchy.catalog.journal.lookup
-    near: list[Record] = []
+    entries, journal = hierarchy.catalog.entries, hierarchy.catalog.journal
+    lookup = journal.lookup
+    near, others = journal.small_reads.records(values, entries)
     far: dict[TierName, list[Record]] = {}
-    for key in values:
+    for key in others:
         record = lookup(key) if key not in entries else None
         if record is None or (
             record.terms.expires_at is not None and hierarchy.expiry.has_expired(record)
@@ -80,32 +80,20 @@ def _read_alone(hierarchy: Hierarchy, key: str) -> Any:
 def _read_local(hierarchy: Hierarchy, records: Sequence[Record], values: dict[str, Any]) -> None:
     """Read the values of small records on the disk, in the order in which they lie there."""
     started = hierarchy.clock.monotonic()
-    open_other, read = hierarchy.cold_reader.open, list[Record]()
-
-    def use(frame: bytes, record: Record) -> bool:
-        """Enter the value of a record, and return whether it could be read."""
-        value = open_single(frame, record.key)
-        if value is None:
-            value = open_other(frame, record)
-            if value is NOT_READ:
-                return False
-        values[record.key] = value
-        read.append(record)
-        return True
-
+    reads = ManyReads(hierarchy.cold_reader, values)
     try:
-        done = hierarchy.catalog.journal.use_neighbours(records, use, False)
+        done = hierarchy.catalog.journal.use_neighbours(records, reads.use, False)
     except OSError:
         done = [False] * len(records)
-        read.clear()
-    if len(read) < len(records):
+        reads.done.clear()
+    if len(reads.done) < len(records):
         for record, entered in zip(records, done, strict=True):
             if not entered:
                 values[record.key] = hierarchy.read(record.key)
-    if not read:
+    if not reads.done:
         return
     now = hierarchy.clock.monotonic()
-    hierarchy.events.emit_reads(ReadBatch(read, now, _COLD, (now - started) / len(records)))
+    hierarchy.events.emit_reads(ReadBatch(reads.done, now, _COLD, (now - started) / len(records)))
 
 
 def _read_far(hierarchy: Hierarchy, name: TierName, records: Sequence[Record]) -> dict[str, Any]:

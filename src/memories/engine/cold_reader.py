@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from memories.backends.disk import DiskBackend
     from memories.backends.disk.small_reads import SmallReads
 
-_COLD: Final = TierName.COLD  # To look a member up in its class takes longer.
-_new = tuple.__new__  # What a named tuple does, without its argument parsing.
+# Names of this module, which compiled code finds without a look-up.
+_COLD: Final[TierName] = TierName.COLD
+_new: Final[Callable[..., Retrieved]] = tuple.__new__  # A named tuple, without parsing arguments.
+_Retrieved: Final[type[Retrieved]] = Retrieved
+_UNUSUAL: Final[tuple[type[Exception], ...]] = (*UNREADABLE, StorageError)
 
-
-SLOW_BYTES = 1 << 14  # To promote a smaller value would take longer than to read it.
+SLOW_BYTES: Final = 1 << 14  # To promote a smaller value would take longer than to read it.
 
 
 def _leave(record: Record, value: Any) -> None:
@@ -37,11 +39,13 @@ class _NotRead:
         return "<not read by the short way>"
 
 
-NOT_READ: Final = _NotRead()
+NOT_READ: Final[Any] = _NotRead()
 
 
 class ColdReader:
     """Reads small values from the log of the cold tier."""
+
+    __slots__ = ("_emit", "_monotonic", "_small", "_trust", "is_open", "promote")
 
     def __init__(
         self, journal: DiskBackend, events: EventBus, trust: Keyring, monotonic: Callable[[], float]
@@ -71,9 +75,10 @@ class ColdReader:
         value = self.open(frame, record)
         if value is not NOT_READ:
             now = self._monotonic()
-            read = (key, now, _COLD, record.size, now - started, record)
-            self._emit(_new(Retrieved, read))
-            if record.size >= SLOW_BYTES:
+            size: int = record.size
+            read = (key, now, _COLD, size, now - started, record)
+            self._emit(_new(_Retrieved, read))
+            if size >= SLOW_BYTES:
                 self.promote(record, value)
         return value
 
@@ -87,5 +92,32 @@ class ColdReader:
             return value
         try:
             return open_small(memoryview(frame), record.key, self._trust)
-        except (*UNREADABLE, StorageError):
+        except _UNUSUAL:
             return NOT_READ
+
+
+class ManyReads:
+    """Opens the frames of many reads, and keeps what they give.
+
+    Attributes:
+        done: The records whose values could be read.
+    """
+
+    __slots__ = ("_reader", "_values", "done")
+
+    def __init__(self, reader: ColdReader, values: dict[str, Any]) -> None:
+        self._reader = reader
+        self._values = values
+        self.done: list[Record] = []
+
+    def use(self, frame: bytes, record: Record) -> bool:
+        """Enter the value of a record, and return whether it could be read."""
+        key: str = record.key
+        value: Any = open_single(frame, key)
+        if value is None:
+            value = self._reader.open(frame, record)
+            if value is NOT_READ:
+                return False
+        self._values[key] = value
+        self.done.append(record)
+        return True

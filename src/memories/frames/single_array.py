@@ -9,7 +9,8 @@ both return None for all other frames.
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -37,9 +38,14 @@ _SECOND: Final = b"\xa7version"
 _NUMBER: Final = bytes([1] * 128 + [0] * 76 + [2, 3, 5, 9] + [0] * 48)
 _PADDING: Final = tuple([bytes(n) for n in range(64)])
 _MARK: Final = struct.pack("<8sHH", head.MAGIC, head.FORMAT, 0)  # And no flags.
-_encode = msgspec.msgpack.Encoder().encode
-_pack_front = struct.Struct("<12sIQII").pack
-_unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from
+_MAX_HEAD: Final = head.MAX_HEAD
+# Names of this module, which compiled code finds without a look-up.
+_encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
+_pack_front: Final[Callable[..., bytes]] = struct.Struct("<12sIQII").pack
+_unpack_prefix: Final[Callable[[bytes], tuple[Any, ...]]] = struct.Struct("<12sIQIIQ").unpack_from
+_digest: Final[Callable[[Any], int]] = xxh3_64_intdigest
+_from_memory: Final[Callable[..., Any]] = np.frombuffer
+_BYTE: Final[Any] = np.uint8
 _decode_fields = msgspec.msgpack.Decoder(head.Fields).decode
 _decode_content = msgspec.msgpack.Decoder(head.Content).decode
 _decode_meta = msgspec.msgpack.Decoder().decode
@@ -48,19 +54,30 @@ _TAIL: Final = len(b"\xc4\x00" + _encode("prelude") + _encode((0, _NPY, _NPY, 0,
 _SUM_AND_TAIL: Final = 8 + _TAIL
 
 
-class ArrayForm(NamedTuple):
+class ArrayForm:
     """What all frames of one dtype and shape have in common."""
 
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    nbytes: int
-    fields: bytes  # Behind the version, up to the checksum of the buffer.
-    tail: bytes  # The fields behind that checksum.
-    header: bytes
+    __slots__ = ("dtype", "fields", "header", "nbytes", "shape", "tail")
+
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        nbytes: int,
+        fields: bytes,
+        tail: bytes,
+        header: bytes,
+    ) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.nbytes = nbytes
+        self.fields = fields  # Behind the version, up to the checksum of the buffer.
+        self.tail = tail  # The fields behind that checksum.
+        self.header = header
 
 
-_forms: dict[bytes, ArrayForm] = {}
-_forms_of: dict[tuple[np.dtype[Any], tuple[int, ...]], ArrayForm] = {}
+_forms: Final[dict[bytes, ArrayForm]] = {}
+_forms_of: Final[dict[tuple[np.dtype[Any], tuple[int, ...]], ArrayForm]] = {}
 
 
 def pack_array(key: str, version: int, array: Any) -> bytes | None:
@@ -77,16 +94,18 @@ def pack_array(key: str, version: int, array: Any) -> bytes | None:
         form = _form_of(*kind)
         if form is None:
             return None
-    _, _, nbytes, middle, tail, header = form
-    total = xxh3_64_intdigest(array).to_bytes(8, "little")
-    fields = b"".join((_FIRST, _encode(key), _SECOND, _encode(version), middle, total, tail))
+    nbytes = form.nbytes
+    total = _digest(array).to_bytes(8, "little")
+    fields = b"".join(
+        (_FIRST, _encode(key), _SECOND, _encode(version), form.fields, total, form.tail)
+    )
     size = len(fields)
     start = (_PREFIX + size + 63) & -64
     rest = _PADDING[-nbytes & 63]
     front = _pack_front(_MARK, start, _NPY + nbytes + len(rest), size, 0)
     back = fields + _PADDING[start - _PREFIX - size]
-    head_total = xxh3_64_intdigest(front + back).to_bytes(8, "little")
-    return b"".join((front, head_total, back, header, array, rest))
+    head_total = _digest(front + back).to_bytes(8, "little")
+    return b"".join((front, head_total, back, form.header, array, rest))
 
 
 def open_array(frame: bytes, key: str) -> Array | None:
@@ -94,15 +113,17 @@ def open_array(frame: bytes, key: str) -> Array | None:
     nbytes = len(frame)
     if not _PREFIX < nbytes <= MAX_ARRAY:
         return None
-    mark, start, body, packed, zero, head_total = _unpack_prefix(frame)
-    end = _PREFIX + packed
+    prefix = _unpack_prefix(frame)
+    start: int = prefix[1]
+    body: int = prefix[2]
+    end: int = _PREFIX + prefix[3]
     if (
-        mark != _MARK
-        or zero
+        prefix[0] != _MARK
+        or prefix[4]
         or start + body != nbytes
-        or not end <= start <= head.MAX_HEAD
+        or not end <= start <= _MAX_HEAD
         or start & 63
-        or xxh3_64_intdigest(frame[:_SUMMED] + frame[_PREFIX:start]) != head_total
+        or _digest(frame[:_SUMMED] + frame[_PREFIX:start]) != prefix[5]
     ):
         return None
     try:
@@ -110,7 +131,7 @@ def open_array(frame: bytes, key: str) -> Array | None:
     except UnicodeEncodeError:
         return None
     at = _PREFIX + len(lead)
-    if frame[_PREFIX:at] != lead or at >= end:
+    if not frame.startswith(lead, _PREFIX) or at >= end:
         return None
     at += _NUMBER[frame[at]]
     sums = end - _SUM_AND_TAIL
@@ -119,26 +140,26 @@ def open_array(frame: bytes, key: str) -> Array | None:
         form = _learn(frame[_PREFIX:end], at - _PREFIX)
         if form is None:
             return None
-    dtype, shape, raw, _, tail, header = form
+    raw = form.nbytes
     first = start + _NPY
     rest = body - _NPY - raw
     if (
-        not frame.endswith(tail, 0, end)
-        or frame[start:first] != header
+        not frame.endswith(form.tail, 0, end)
+        or frame[start:first] != form.header
         or rest != -raw & 63
         or frame[first + raw :] != _PADDING[rest]
     ):
         return None
     if raw <= COPIED:
-        memory: Any = np.frombuffer(frame[first : first + raw], np.uint8)
+        memory: Any = _from_memory(frame[first : first + raw], _BYTE)
     else:
-        memory = np.frombuffer(frame, np.uint8, raw, first)
-    if xxh3_64_intdigest(memory).to_bytes(8, "little") != frame[sums : sums + 8]:
+        memory = _from_memory(frame, _BYTE, raw, first)
+    if _digest(memory).to_bytes(8, "little") != frame[sums : sums + 8]:
         return None
     # The memory belongs to an array that no reader sees: setting the shape of a view of the result
     # in place leaves the result as it is.
-    flat: Array = memory.view(dtype)
-    return flat if len(shape) == 1 else flat.reshape(shape)
+    flat: Any = memory.view(form.dtype)
+    return flat if len(form.shape) == 1 else flat.reshape(form.shape)
 
 
 def _form_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> ArrayForm | None:

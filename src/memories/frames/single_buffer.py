@@ -10,7 +10,8 @@ its codec and size: its *form*. `pack_single` makes what `writer.pack` would mak
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -37,24 +38,30 @@ _NUMBER: Final = bytes([1] * 128 + [0] * 76 + [2, 3, 5, 9] + [0] * 48)
 _PADDING: Final = tuple([bytes(n) for n in range(64)])
 _MARK: Final = struct.pack("<8sHH", head.MAGIC, head.FORMAT, 0)  # And no flags.
 _MAX_HEAD: Final = head.MAX_HEAD
-_encode = msgspec.msgpack.Encoder().encode
-_pack_front = struct.Struct("<12sIQII").pack
-_unpack_prefix = struct.Struct("<12sIQIIQ").unpack_from
+# Names of this module, which compiled code finds without a look-up.
+_encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
+_pack_front: Final[Callable[..., bytes]] = struct.Struct("<12sIQII").pack
+_unpack_prefix: Final[Callable[[bytes], tuple[Any, ...]]] = struct.Struct("<12sIQIIQ").unpack_from
+_digest: Final[Callable[[bytes], int]] = xxh3_64_intdigest
+_decompress: Final[Callable[[bytes, int], bytes | None]] = decompress_small
 _decode_fields = msgspec.msgpack.Decoder(head.Fields).decode
 _decode_content = msgspec.msgpack.Decoder(head.Content).decode
 
 
-class FormFields(NamedTuple):
+class FormFields:
     """What the form of a frame says."""
 
-    codec: str
-    stored: int
-    raw: int
-    code: int  # The compressor.
+    __slots__ = ("code", "codec", "raw", "stored")
+
+    def __init__(self, codec: str, stored: int, raw: int, code: int) -> None:
+        self.codec = codec
+        self.stored = stored
+        self.raw = raw
+        self.code = code  # The compressor.
 
 
-_forms: dict[bytes, FormFields] = {}
-_forms_of: dict[tuple[str, int, int], bytes] = {}
+_forms: Final[dict[bytes, FormFields]] = {}
+_forms_of: Final[dict[tuple[str, int, int], bytes]] = {}
 
 
 def pack_single(
@@ -99,15 +106,17 @@ def open_single(frame: bytes, key: str) -> Any:
         return None
     if frame[_PREFIX] == FIRST_BYTE:
         return open_array(frame, key)
-    mark, start, body, packed, zero, head_total = _unpack_prefix(frame)
-    end = _PREFIX + packed
+    prefix = _unpack_prefix(frame)
+    start: int = prefix[1]
+    body: int = prefix[2]
+    end: int = _PREFIX + prefix[3]
     if (
-        mark != _MARK
-        or zero
+        prefix[0] != _MARK
+        or prefix[4]
         or start + body != nbytes
         or not end <= start <= _MAX_HEAD
         or start & 63
-        or xxh3_64_intdigest(frame[:_SUMMED] + frame[_PREFIX:start]) != head_total
+        or _digest(frame[:_SUMMED] + frame[_PREFIX:start]) != prefix[5]
     ):
         return None
     try:
@@ -115,7 +124,7 @@ def open_single(frame: bytes, key: str) -> Any:
     except UnicodeEncodeError:
         return None
     at = _PREFIX + len(lead)
-    if frame[_PREFIX:at] != lead or at >= end:
+    if not frame.startswith(lead, _PREFIX) or at >= end:
         return None
     at += _NUMBER[frame[at]]
     form = _forms.get(frame[at : end - 10])
@@ -125,21 +134,22 @@ def open_single(frame: bytes, key: str) -> Any:
             form = _learn(frame[_PREFIX:end], at - _PREFIX)
             if form is None:
                 return None
-    codec, stored, raw, code = form
+    stored = form.stored
     data = frame[start : start + stored]
     rest = body - stored
     if rest and (rest != -stored & 63 or frame[start + stored :] != _PADDING[rest]):
         return None
-    if code == _RAW:
-        total, length = frame[end - 10 : end - 2], _NO_LENGTH
+    value: bytes | None
+    if form.code == _RAW:
+        if frame[end - 10 : end] != _digest(data).to_bytes(8, "little") + _NO_LENGTH:
+            return None
+        value = data
     else:
-        total, length = frame[end - 14 : end - 6], _ONE_LENGTH + stored.to_bytes(4, "little")
-    if not frame.endswith(length, 0, end):
-        return None
-    if xxh3_64_intdigest(data).to_bytes(8, "little") != total:
-        return None
-    value = data if code == _RAW else decompress_small(data, raw)
-    if codec == "bytes" or value is None:
+        sums = _digest(data).to_bytes(8, "little") + _ONE_LENGTH + stored.to_bytes(4, "little")
+        if frame[end - 14 : end] != sums:
+            return None
+        value = _decompress(data, form.raw)
+    if value is None or form.codec == "bytes":
         return value
     try:
         return str(value, "utf-8", "surrogatepass")

@@ -50,7 +50,7 @@ from memories.backends.disk.reader import (
     SourceFiles,
     read_batch,
 )
-from memories.backends.disk.run import RunDamagedError
+from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.small_reads import SmallReads
 from memories.backends.disk.space import NoRoomError, Reserve

@@ -31,7 +31,7 @@ from memories.backends.disk.open import Verify
 from memories.backends.disk.paths import StorePaths, numbers
 from memories.backends.disk.reader import AbsentError, FrameReader, GoneError
 from memories.backends.disk.replay import SegmentSpan, SegmentWalk, chain
-from memories.backends.disk.run import RunDamagedError
+from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError, UnsupportedTypeError

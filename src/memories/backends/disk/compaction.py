@@ -17,7 +17,8 @@ from memories.backends.disk.log_format import PACKED, TOMBSTONE, IndexRow, Recor
 from memories.backends.disk.manifest import FileStats
 from memories.backends.disk.reader import GoneError
 from memories.backends.disk.replay import SegmentWalk, look_at
-from memories.backends.disk.run import ROW, Run
+from memories.backends.disk.run import Run
+from memories.backends.disk.run_table import ROW
 from memories.backends.disk.size_limits import SLACK_SHARE
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer

@@ -17,7 +17,8 @@ from memories.backends.disk.log_format import SEGMENT_HEADER_BYTES, Position, un
 from memories.backends.disk.manifest import IndexManifest
 from memories.backends.disk.paths import StorePaths, numbers
 from memories.backends.disk.replay import START, SegmentWalk, apply, chain, row_of
-from memories.backends.disk.run import Run, RunDamagedError
+from memories.backends.disk.run import Run
+from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.errors import StorageError

@@ -43,30 +43,31 @@ class Index:
     """The newest row of each key. One thread at a time changes it."""
 
     def __init__(self, runs: tuple[Run, ...] = ()) -> None:
-        # All of the state, newest first, so that every change of it is one assignment.
-        self._parts: tuple[tuple[Table, ...], tuple[Run, ...]] = (({},), runs)
+        # Tables in RAM and runs, newest first: every change is one assignment. `SmallReads` looks
+        # into them, too.
+        self.state: tuple[tuple[Table, ...], tuple[Run, ...]] = (({},), runs)
         self._deadlines = Deadlines(self._ends)  # Of the rows in RAM ...
-        self._dated: tuple[Table, ...] = self._parts[0]  # ... which were those of these tables.
+        self._dated: tuple[Table, ...] = self.state[0]  # ... which were those of these tables.
         self._handled: dict[int, int] = {}  # Per run: how many rows have expired and are replaced.
 
     @property
     def recent(self) -> Table:
         """The rows that were put since the latest `freeze`."""
-        return self._parts[0][0]
+        return self.state[0][0]
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables in RAM, newest first."""
-        return self._parts[0]
+        return self.state[0]
 
     @property
     def runs(self) -> tuple[Run, ...]:
         """The runs on disk, newest first."""
-        return self._parts[1]
+        return self.state[1]
 
     def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`, a tombstone too."""
-        tables, runs = self._parts
+        tables, runs = self.state
         for table in tables:
             row = table.get(key)
             if row is not None:
@@ -79,7 +80,7 @@ class Index:
 
     def put(self, row: IndexRow) -> None:
         """Make `row` the newest of its key."""
-        recent = self._parts[0][0]
+        recent = self.state[0][0]
         old = recent.get(row.record.key)
         recent[row.record.key] = row
         if old is not None and old.record.terms.expires_at is not None:
@@ -98,7 +99,7 @@ class Index:
     def freeze(self) -> Table:
         """Begin a new table, and return the one before, to be written as a run."""
         frozen = self.recent
-        self._parts = (({}, *self.tables), self.runs)
+        self.state = (({}, *self.tables), self.runs)
         return frozen
 
     def thaw(self) -> None:
@@ -106,22 +107,22 @@ class Index:
         merged: Table = {}
         for table in reversed(self.tables):
             merged.update(table)
-        self._parts = ((merged,), self.runs)
+        self.state = ((merged,), self.runs)
 
     def add_run(self, run: Run | None) -> None:
         """Put `run` in the place of the frozen rows."""
         runs = self.runs if run is None else (run, *self.runs)
-        self._parts = ((self.recent,), runs)
+        self.state = ((self.recent,), runs)
 
     def replace(self, old: tuple[Run, ...], new: tuple[Run, ...]) -> None:
         """Put the merged run(s) in the place of those they were merged from."""
         at = self.runs.index(old[0])
         runs = (*self.runs[:at], *new, *self.runs[at + len(old) :])
-        self._parts = (self.tables, runs)
+        self.state = (self.tables, runs)
 
     def parts(self) -> tuple[tuple[Table, ...], tuple[Run, ...]]:
         """Return the parts for an iteration as of now: the tables in RAM are copied."""
-        tables, runs = self._parts
+        tables, runs = self.state
         return tuple(FrozenTable(table) for table in tables), runs
 
     def rows(self, prefix: str = "", after: str = "") -> Iterator[IndexRow]:
@@ -182,11 +183,11 @@ class Index:
 
     def update_from(self, other: Index) -> None:
         """Take over the parts of `other`."""
-        self._parts = other._parts
+        self.state = other.state
 
     def close(self) -> None:
         """Drop every row; each run is unmapped when its last reader ends."""
-        self._parts = (({},), ())
+        self.state = (({},), ())
 
 
 def merged(

@@ -31,7 +31,8 @@ from memories.backends.disk.manifest import IndexManifest
 from memories.backends.disk.paths import StorePaths, drafts, numbers
 from memories.backends.disk.reader import FrameReader, GoneError
 from memories.backends.disk.replay import START, Replay, ReplayResult, apply, live_records
-from memories.backends.disk.run import Run, RunDamagedError
+from memories.backends.disk.run import Run
+from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.run_writer import run_rows, write_run
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.space_accounting import SpaceAccounting

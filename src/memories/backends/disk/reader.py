@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from mmap import ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
 from typing import TypeVar
@@ -19,15 +19,11 @@ from memories.backends.disk.fd_cache import Handle, HandleCache
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, FrameLocation
 from memories.backends.disk.paths import StorePaths
-from memories.backends.disk.small_reads import SmallReads
+from memories.backends.disk.small_reads import SmallReads, use_together
 from memories.model.record import Record
 
 T = TypeVar("T")
 unpack = PLACE.unpack
-
-SMALL_BYTES = 64 << 10
-_GAP_BYTES = 4 << 10  # So many bytes between two frames cost less than a second call.
-_WINDOW_BYTES = 1 << 20
 
 
 class GoneError(Exception):
@@ -173,10 +169,6 @@ def _drop(anchor: _Anchor) -> None:
     del anchor
 
 
-# A float holds an offset and an index exactly.
-_MOST_TOGETHER, _FARTHEST = 1 << 13, 1 << 40
-
-
 def read_batch(
     reader: FrameReader,
     files: Files,
@@ -185,62 +177,11 @@ def read_batch(
     alone: T,
 ) -> list[T]:
     """Return `use(frame, record)` of each record, `alone` for those that must be read alone."""
-    used: list[T] = []
-    for start in range(0, len(records), _MOST_TOGETHER):
-        some = records[start : start + _MOST_TOGETHER]
-        used += _read_together(reader, files, some, use, alone)
-    return used
 
+    def read(kind: int, file: int, offset: int, length: int) -> bytes:
+        return _read(reader, files, FrameLocation(kind, file, offset, length))
 
-def _read_together(
-    reader: FrameReader,
-    files: Files,
-    records: Sequence[Record],
-    use: Callable[[bytes, Record], T],
-    alone: T,
-) -> list[T]:
-    used = [alone] * len(records)
-    size, lengths = PLACE.size, [0] * len(records)
-    by_file: dict[tuple[int, int], list[float]] = {}
-    for index, record in enumerate(records):
-        place = record.place
-        if record.stored < SMALL_BYTES and len(place) == size:
-            kind, file, offset, lengths[index] = unpack(place)
-            if offset >= _FARTHEST or lengths[index] > SMALL_BYTES:
-                continue
-            spots = by_file.get((kind, file))
-            if spots is None:
-                spots = by_file[kind, file] = []
-            # Floats are sorted in a third of the time that tuples take.
-            spots.append(float(offset * _MOST_TOGETHER + index))
-    for (kind, file), spots in by_file.items():
-        spots.sort()
-        ordered = [divmod(int(spot), _MOST_TOGETHER) for spot in spots]
-        for window in _windows(ordered, lengths):
-            (begin, _), (last, at) = window[0], window[-1]
-            extent = last + lengths[at] - begin
-            data = _read(reader, files, FrameLocation(kind, file, begin, extent))
-            if len(data) == extent:
-                for offset, index in window:
-                    at = offset - begin
-                    # A copy: one small value does not keep the bytes of all others.
-                    used[index] = use(data[at : at + lengths[index]], records[index])
-    return used
-
-
-def _windows(
-    spots: Sequence[tuple[int, int]], lengths: Sequence[int]
-) -> Iterator[Sequence[tuple[int, int]]]:
-    """Yield offsets in one file that lie close together, with their indices, in their order."""
-    first, limit = 0, 0  # The highest offset of what may join the window.
-    begin = spots[0][0]
-    for at, (offset, index) in enumerate(spots):
-        end = offset + lengths[index]
-        if at and (offset > limit or end - begin > _WINDOW_BYTES):
-            yield spots[first:at]
-            first, begin = at, offset
-        limit = end + _GAP_BYTES
-    yield spots[first:]
+    return use_together(records, read, use, alone)
 
 
 def _read(reader: FrameReader, files: Files, place: FrameLocation) -> bytes:

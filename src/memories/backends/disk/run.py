@@ -12,33 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import IndexRow, decode_record
+from memories.backends.disk.run_table import BLOCK_BITS, DAMAGED, ROW, RunDamagedError, RunTable
 from memories.model.record import Record
 
-BLOCK_BITS = 12
 BLOCK = 1 << BLOCK_BITS
-# row length, segment, offset, extent, oldest, kind
-ROW = struct.Struct("<IIQIIB")
-ROW_BYTES = ROW.size
-_MIN_ROW = ROW_BYTES + 3  # Its record begins with the key.
-_DAMAGED = (msgspec.MsgspecError, struct.error, IndexError, UnicodeDecodeError, RecursionError)
-unpack_fields = ROW.unpack_from
+_MIN_ROW = ROW.size + 3  # Its record begins with the key.
 
 MAGIC = b"mRun\1\0\0\0"
 # magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum
 # over the sums and this footer.
 FOOTER = struct.Struct("<8sQQQQQQQQ")
-OFFSET_BITS = 44
-OFFSET_MASK = (1 << OFFSET_BITS) - 1
 FIRST_ROW = 64  # No row starts at 0, so that no word of the table is 0.
-
-
-class RunDamagedError(Exception):
-    """A run of the index is not what was written; it never leaves this package."""
 
 
 class Blocks:
@@ -67,12 +55,12 @@ class Blocks:
         try:
             if not (verified[offset >> BLOCK_BITS] and verified[(offset + 3) >> BLOCK_BITS]):
                 self.length(offset)
-            length, segment, at, extent, oldest, kind = unpack_fields(data, offset)
+            length, segment, at, extent, oldest, kind = ROW.unpack_from(data, offset)
             end = offset + length
             if length > BLOCK or not verified[(end - 1) >> BLOCK_BITS]:
                 end = offset + self.length(offset)
-            record = decode_record(data[offset + ROW_BYTES : end])
-        except _DAMAGED as error:
+            record = decode_record(data[offset + ROW.size : end])
+        except DAMAGED as error:
             raise RunDamagedError(f"a row of {self._path} cannot be read: {error}") from error
         return IndexRow(record, kind, segment, at, extent, oldest)
 
@@ -158,49 +146,11 @@ class Run:
         if xxh3_64_intdigest(bytes(self._sums) + front) != footer.digest:
             raise RunDamagedError(f"the sums of {path} are damaged")
         self._blocks = Blocks(path, self._data, rows_end=offsets_at, end=sums_at, sums=self._sums)
-        self.row: Callable[[str], IndexRow | None] = self._lookup()
-
-    def _lookup(self) -> Callable[[str], IndexRow | None]:
-        """Return `row`: the row of a key, or None.
-
-        A closure, because this is the hot path: its names are looked up faster than attributes.
-        """
-        blocks, table, footer, path = self._blocks, self._table, self._footer, self.path
-        first, mask = footer.table_at, footer.slots - 1
-        verified, verify, row_at = blocks.verified, blocks.verify, blocks.row_at
-        data, unpack, decode, new = self._data, unpack_fields, decode_record, IndexRow
-        tag_bits, offset_mask, bits, head = OFFSET_BITS, OFFSET_MASK, BLOCK_BITS, ROW_BYTES
-
-        def row(key: str) -> IndexRow | None:
-            digest = xxh3_64_intdigest(key.encode())
-            slot = start = digest & mask
-            tag = digest >> tag_bits
-            try:
-                while True:
-                    if not verified[(first + slot * 8) >> bits]:
-                        verify((first + slot * 8) >> bits)
-                    word = table[slot]
-                    if word >> tag_bits == tag and word:
-                        offset = word & offset_mask
-                        # Fast path: the row lies within one verified block. Others are checked.
-                        length, segment, at, extent, oldest, kind = unpack(data, offset)
-                        last = (offset + length - 1) >> bits
-                        if last == offset >> bits and verified[last]:
-                            record = decode(data[offset + head : offset + length])
-                            found = new(record, kind, segment, at, extent, oldest)
-                        else:
-                            found = row_at(offset)
-                        if found.record.key == key:
-                            return found
-                    elif not word:
-                        return None
-                    slot = (slot + 1) & mask
-                    if slot == start:
-                        raise RunDamagedError(f"the table of {path} has no empty slot")
-            except _DAMAGED as error:  # The sums hold of what an attacker wrote.
-                raise RunDamagedError(f"a row of {path} cannot be read: {error}") from error
-
-        return row
+        blocks = self._blocks
+        table = RunTable(
+            path, self._data, self._table, blocks.verified, blocks.verify, blocks.row_at, table_at
+        )
+        self.row: Callable[[str], IndexRow | None] = table.row
 
     def rows(self, prefix: str = "", after: str = "") -> Iterator[IndexRow]:
         """Yield rows whose keys start with `prefix` and come after `after`, in order."""

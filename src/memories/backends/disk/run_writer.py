@@ -16,7 +16,8 @@ from memories.backends.disk.files import Files, append
 from memories.backends.disk.index import Table
 from memories.backends.disk.log_format import encode_record
 from memories.backends.disk.paths import DRAFT
-from memories.backends.disk.run import BLOCK, FIRST_ROW, FOOTER, MAGIC, OFFSET_BITS, pack_row
+from memories.backends.disk.run import BLOCK, FIRST_ROW, FOOTER, MAGIC, pack_row
+from memories.backends.disk.run_table import OFFSET_BITS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -39,7 +39,7 @@ from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import AbsentError, FrameReader
 from memories.backends.disk.replay import START, live_records
-from memories.backends.disk.run import RunDamagedError
+from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.run_writer import run_rows
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.space import FreeSpace, Reserve, Space

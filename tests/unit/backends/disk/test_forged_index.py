@@ -20,7 +20,8 @@ from memories.backends.disk.backend import DiskBackend
 from memories.backends.disk.files import Files
 from memories.backends.disk.log_format import Position, encode_record, pack_inline
 from memories.backends.disk.manifest import load
-from memories.backends.disk.run import BLOCK, FOOTER, MAGIC, Run, RunDamagedError
+from memories.backends.disk.run import BLOCK, FOOTER, MAGIC, Run
+from memories.backends.disk.run_table import RunDamagedError
 from memories.errors import MemoriesError
 from memories.model.record import Record
 from memories.model.tiers import TierName

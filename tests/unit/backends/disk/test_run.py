@@ -9,7 +9,8 @@ from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files
 from memories.backends.disk.log_format import INLINE, IndexRow, encode_record
-from memories.backends.disk.run import OFFSET_BITS, Run, pack_row
+from memories.backends.disk.run import Run, pack_row
+from memories.backends.disk.run_table import OFFSET_BITS
 from memories.backends.disk.run_writer import write_run
 from memories.model.record import Terms
 from memories.testing.backends import record_for
