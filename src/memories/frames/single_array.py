@@ -158,7 +158,7 @@ def open_array(frame: bytes, key: str) -> Array | None:
         return None
     # The memory belongs to an array that no reader sees: setting the shape of a view of the result
     # in place leaves the result as it is.
-    flat: Any = memory.view(form.dtype)
+    flat: Array = memory.view(form.dtype)
     return flat if len(form.shape) == 1 else flat.reshape(form.shape)
 
 
