@@ -97,6 +97,16 @@ class Payload(ABC):
         return _payload(*codecs.borrow_value(value))
 
     @staticmethod
+    def of_read(value: Any) -> Payload:
+        """Return what a read has made of a frame, which only other reads will share.
+
+        It is an array, bytes or a text. Of an array the reader has another view.
+        """
+        if codecs.is_plain_array(value) and value.base is not None:
+            return ArrayPayload(value.view(), value.nbytes + ENTRY_BYTES)
+        return Payload.of(value, copy=False)
+
+    @staticmethod
     def of_object(value: Any) -> Payload:
         """Return a caller's value of a type in `codecs.ALWAYS_SHARED`."""
         return ObjectPayload(value, getsizeof(value) + ENTRY_BYTES)

@@ -19,6 +19,7 @@ LISTED_SHARE = 8  # One look at all entries lists so many of a tier: the first t
 LOOKS_EVERY = 64  # A look at so many entries is worth one eviction ...
 ROOMY_SHARE = 64  # ... but where one part in so many of the other tier is free, more looks are.
 TRIES = 8  # Listed entries that are compared with the room in the other tier.
+SKIPS = 16  # Where all of these were too large, so many times they are not looked at again.
 
 
 class RamPool:
@@ -46,6 +47,8 @@ class RamPool:
         self._find = find
         self._listed: dict[TierName, dict[str, None]] = {hot.name: {}, warm.name: {}}
         self._until_look: dict[TierName, int] = {hot.name: 0, warm.name: 0}
+        # The size of the smallest one of those that were too large, and how often it counts still.
+        self._too_large: dict[TierName, tuple[int, int]] = {hot.name: (0, 0), warm.name: (0, 0)}
         hot.counter.pair(warm.counter)
         hot.victims.on_forget = self._forget
         hot.eviction_threads = warm.eviction_threads = EvictionThreads()
@@ -89,11 +92,16 @@ class RamPool:
         headroom = budget.headroom
         if not headroom:
             return None
-        roomy = headroom * ROOMY_SHARE >= budget.effective
-        if not self._listed[name] and (roomy or self._until_look[name] <= 0):
+        least, skips = self._too_large[name]
+        if headroom < least and skips:
+            self._too_large[name] = (least, skips - 1)
+            return None
+        if not self._listed[name] and (
+            self._until_look[name] <= 0 or headroom * ROOMY_SHARE >= budget.effective
+        ):
             self._listed[name] = self._look(tier)
         listed = self._listed[name]
-        too_large = list[str]()
+        too_large, least = list[str](), headroom
         found = None
         while listed and len(too_large) < TRIES:
             try:
@@ -103,11 +111,13 @@ class RamPool:
             entry = self._find(key)
             if entry is None or entry.tier is not name:
                 continue
-            if self.takes(tier, entry):
+            if entry.size <= headroom and self._may_lie_in(self.other(tier), entry):
                 found = entry
                 break
             too_large.append(key)
+            least = entry.size if len(too_large) == 1 else min(least, entry.size)
         listed.update(dict.fromkeys(reversed(too_large)))
+        self._too_large[name] = (0, 0) if found is not None else (least, SKIPS)
         return found
 
     def takes(self, tier: VolatileTier, entry: Entry) -> bool:
@@ -116,9 +126,12 @@ class RamPool:
         return (
             entry.tier is tier.name
             and entry.size <= other.budget.headroom
-            and not entry.terms.pinned
-            and entry.terms.admits(other.name)
+            and self._may_lie_in(other, entry)
         )
+
+    def _may_lie_in(self, tier: VolatileTier, entry: Entry) -> bool:
+        terms = entry.terms
+        return not terms.pinned and terms.admits(tier.name)
 
     def _look(self, tier: VolatileTier) -> dict[str, None]:
         """Return the keys that should change their rank, the first one last."""

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from numpy import ndarray
+
 from memories.codecs.plain import own_plain
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
@@ -34,6 +36,7 @@ MOMENTS: Final = 100.0  # The times of stores in a second; all stores at one hav
 MOMENT_SECONDS: Final = 1.0 / MOMENTS
 ROUNDING_SECONDS: Final = 1e-6  # More than the rounding errors of sums of two times.
 # Names of this module, which compiled code finds without a look-up.
+ARRAY: Final = ndarray
 DEFAULT: Final[Terms] = DEFAULT_TERMS
 WITH_ENTRY: Final[int] = ENTRY_BYTES
 WITH_BYTES: Final[int] = ENTRY_BYTES + sys.getsizeof(b"")
@@ -104,6 +107,8 @@ class Residency:
         """Store a plain value; return whether it is stored."""
         if not isinstance(tier, str) or tier not in self._choices:
             return False
+        if type(value) is ARRAY and value.nbytes > MOST_BYTES:
+            return False  # `own_plain` would copy it.
         if type(value) is bytes:  # As `own_plain` does, without a call.
             return self.put(key, SharedEntry, value, len(value) + WITH_BYTES, tier)
         owned = own_plain(value)

@@ -42,9 +42,11 @@ def open_small(frame: memoryview, key: str, trust: Keyring) -> Any:
         single = open_single(whole, key)
         if single is not None:
             return single
+    else:
+        whole = bytes(frame)
     parts = read_small(frame, key)
     if parts is None:
-        return Payload.of_frame(memoryview(bytes(frame)), key=key).open(trust)
+        return Payload.of_frame(memoryview(whole), key=key).open(trust)
     codec = loaded(parts.codec) or codecs.codec_named(parts.codec)
     try:
         return codec.decode(parts)

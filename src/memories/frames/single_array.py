@@ -26,7 +26,7 @@ from memories.frames import head
 Array = npt.NDArray[Any]
 FIRST_BYTE: Final = 0x86  # Of the fields: a map of six. A frame without a header has five.
 MOST_FORMS: Final = 1024  # One for each dtype and shape.
-MAX_ARRAY: Final = 256 << 10
+MAX_ARRAY: Final[int] = head.CHUNK_NBYTES  # A larger one has a checksum for each chunk.
 COPIED: Final = 16 << 10  # Up to this size an array gets memory of its own, without the head.
 SHORT_KEY: Final = 1024  # A key of so many ASCII characters is valid if it is not empty.
 _NPY: Final = 128  # Bytes of the header, for all but long shapes.

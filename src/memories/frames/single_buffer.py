@@ -102,10 +102,12 @@ def open_single(frame: bytes, key: str) -> Any:
     Arrays are read-only.
     """
     nbytes = len(frame)
-    if not _PREFIX < nbytes <= MAX_SINGLE:
+    if nbytes <= _PREFIX:
         return None
     if frame[_PREFIX] == FIRST_BYTE:
         return open_array(frame, key)
+    if nbytes > MAX_SINGLE:
+        return None
     prefix = _unpack_prefix(frame)
     start: int = prefix[1]
     body: int = prefix[2]

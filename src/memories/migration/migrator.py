@@ -395,6 +395,11 @@ class Migrator:
             if due is None or above.rank >= due.rank:
                 shown.setdefault(above, []).append(record)
         for above, records in shown.items():
+            if all(self._by_reads.is_decided(record.key) for record in records):
+                self._recency.record_reads(records, room=0)  # The reads themselves promote.
+                for record in records:
+                    self._by_reads.was_decided(record.key)
+                continue
             budget = hierarchy.tiers[above].budget
             room = int(self.settings.high_watermark * budget.effective) - budget.used
             if isinstance(budget, Budget):

@@ -42,6 +42,10 @@ class ReadPromotion:
         """Return whether the latest read of `key` was decided here; asked once for each."""
         return self._decided.pop(key) is not None
 
+    def is_decided(self, key: str) -> bool:
+        """Return whether the latest read of `key` was decided here."""
+        return self._decided.get(key) is not None
+
     def forget(self, key: str) -> None:
         """Forget a key that is in no tier any more."""
         self._decided.pop(key)
@@ -74,7 +78,7 @@ class ReadPromotion:
 
             moved = hierarchy.try_move(
                 record, TierName.WARM, Cause.HIT, may_evict=may_evict,
-                payload=Payload.of(value, copy=False),
+                payload=Payload.of_read(value),
             )  # fmt: skip
             if moved:
                 self._recency.forget([record.key])

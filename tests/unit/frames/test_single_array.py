@@ -175,7 +175,7 @@ def test_only_this_one_form_is_accepted() -> None:
         framed(np.array([1, "a"], object)),
         framed(np.array(["2020-01-01"], "datetime64[D]")),
         framed(np.asfortranarray(np.zeros((3, 4)))),
-        framed(np.zeros(100_000)),
+        framed(np.zeros(200_000)),
     ]
     for whole in wrong:
         assert open_array(whole, "k") is None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
+from xxhash import xxh3_64
 
 from memories.backends.disk import log_format
 from memories.backends.disk.index import Index
@@ -36,6 +37,7 @@ from memories.backends.disk.unsynced import Unsynced
 from memories.foundation.periodic import AutoResetEvent
 from memories.model.record import Record
 
+GATHERED_BYTES = 1 << 16  # A larger frame is not copied before it is written.
 T = TypeVar("T")
 Frame = Sequence[memoryview]
 Entered = tuple[IndexRow | None, IndexRow]  # The row that was replaced, and the new one.
@@ -261,12 +263,24 @@ class Appender:
     ) -> IndexRow:
         """Append and enter one small value; the way of most writes, so it makes few calls."""
         log = self._log
-        data = frame[0] if len(frame) == 1 else b"".join(frame)
         lowest = oldest_of(old) if old is not None else NOWHERE
         body = log_format.encode_record(record)
-        whole, before = log_format.pack_inline(body, data, length, lowest, log.synced)
-        extent = len(whole)
-        segment, offset = log.append((whole,), extent)
+        if length < GATHERED_BYTES:
+            data = frame[0] if len(frame) == 1 else b"".join(frame)
+            whole, before = log_format.pack_inline(body, data, length, lowest, log.synced)
+            extent = len(whole)
+            segment, offset = log.append((whole,), extent)
+        else:
+            total = xxh3_64()
+            for part in frame:
+                total.update(part)
+            head = log_format.pack_head(
+                INLINE, body, oldest=lowest, synced=log.synced, frame_length=length,
+                frame_sum=total.intdigest(),
+            )  # fmt: skip
+            before, rest = len(head), log_format.padding(length)
+            extent = before + length + len(rest)
+            segment, offset = log.append((head, *frame, rest), extent)
         self._accounting.extend_segment(segment, offset + extent)
         place = log_format.pack_place(INLINE, segment, offset + before, length)
         placed = log_format.placed(record, length, place)

@@ -1,7 +1,8 @@
 """Finds keys in the index of a writer and reads their frames from the log, in few steps.
 
-Most reads of small values end here. Whatever is unusual is left to `DiskBackend.lookup` and
-`DiskBackend.read`, which look again and raise what has to be raised.
+Most reads of values below a megabyte end here: larger ones have files of their own. Whatever is
+unusual is left to `DiskBackend.lookup` and `DiskBackend.read`, which look again and raise what has
+to be raised.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_BYTES: Final = 256 << 10  # A larger value is not worth it, ...
-SMALL_BYTES: Final = 64 << 10  # ... and together with others none that is larger than this.
+SMALL_BYTES: Final = 64 << 10  # To read a larger value together with others is not worth it.
 _GAP_BYTES: Final = 4 << 10  # So many bytes between two frames cost less than a second call.
 _WINDOW_BYTES: Final = 1 << 20
 # A float holds an offset and an index exactly.
@@ -65,7 +65,7 @@ class SmallReads:
             return None
         offset: int = place[2]
         length: int = place[3]
-        if length > MOST_BYTES or offset >> 62:
+        if offset >> 62:
             return None
         handle: Any = self._known(place[1])  # It stays open as long as it is referred to.
         if handle is None:
