@@ -23,7 +23,11 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 EXAMPLE_SECONDS = 120
 # What documents need that are about other packages, and `pip install` does not bring.
-PACKAGES = {"cubes": ("zarr", "xarray", "dask"), "files": ("fsspec", "pandas")}
+PACKAGES = {
+    "cubes": ("zarr", "xarray", "dask"),
+    "files": ("fsspec", "pandas"),
+    "dask": ("distributed",),
+}
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)

@@ -42,14 +42,14 @@ LAYERS = (
     ("sharing",),
     ("__init__",),
     ("cli", "testing", "torch", "integrations"),
-    ("aio", "fsspec", "xarray", "zarr"),
+    ("aio", "dask", "fsspec", "xarray", "zarr"),
     ("__main__",),
 )
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 
 # Loaded at their first use, for each of them costs tens of milliseconds or may be missing.
 HEAVY = {
-    "asyncio", "boto3", "click", "cupy", "h5py", "isal", "jax", "matplotlib",
+    "asyncio", "boto3", "click", "cupy", "dask", "distributed", "h5py", "isal", "jax", "matplotlib",
     "multiprocessing", "numcodecs", "obstore", "pandas", "platformdirs", "polars", "pyarrow",
     "opentelemetry", "prometheus_client",
     "redis", "rich", "scipy", "starlette", "torch", "uvicorn", "xarray", "zarr",

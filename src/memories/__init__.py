@@ -153,7 +153,7 @@ _LAZY = {
     "register_policy": "memories.policies",
 }
 
-_HOSTS = {"fsspec", "xarray", "zarr"}  # Modules that need packages of their own.
+_HOSTS = {"dask", "fsspec", "xarray", "zarr"}  # Modules that need packages of their own.
 
 
 def __getattr__(name: str) -> Any:

@@ -130,6 +130,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
             and `cleanup()` of one closes both.
     """
 
+    _temporary_in: Path | None = None  # Where it makes its directory if it has no path.
     _can_share = True  # A second manager of an open store shares what the first one has.
 
     @configured
@@ -177,6 +178,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
             read_only=read_only,
             takeover=takeover,
             trusted_keys=trusted_keys,
+            temporary_in=self._temporary_in,
         )
         # Imported at use, like all that only a manager needs: many programs import the class, and
         # make none.

@@ -12,6 +12,7 @@ from memories import policies
 from memories.backends.base import Backend
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.file_system import is_in_ram
+from memories.backends.disk.files import UnsyncedFiles
 from memories.backends.disk.temp_directory import new_temp_directory
 from memories.codecs.registry import load_builtin
 from memories.core.finalizer import wait_for_directory
@@ -164,6 +165,7 @@ class _Wiring:
         settings = self.settings
         path = self._directory()
         follows = settings.read_only and settings.storage_path is not None
+        ends = self.remove_private is not None and settings.durability == "relaxed"
         journal = DiskBackend(
             path / "cold",
             durability=settings.durability,
@@ -171,6 +173,7 @@ class _Wiring:
             verify=_verify_frame,
             capacity_bytes=settings.capacities[TierName.COLD],
             shared=settings.glacier_enabled,  # The map of the archive is beside it.
+            files=UnsyncedFiles() if ends else None,
         )
         self.backends.append(journal)
         self.binding = self.trust.binding = StoreBinding(self.trust, journal)
@@ -287,7 +290,7 @@ class _Wiring:
             if not self.settings.read_only:
                 wait_for_directory(self.settings.storage_path)
             return self.settings.storage_path
-        private = new_temp_directory()
+        private = new_temp_directory(self.settings.temporary_in)
         self.remove_private = private.remove
         return private.path
 

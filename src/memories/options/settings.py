@@ -44,6 +44,7 @@ class Settings:
     read_only: bool
     takeover: bool
     trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
+    temporary_in: Path | None = None  # Where a store without a path makes its directory.
 
 
 def check_size(tier: TierName, size: float | str, path: Path | None) -> int:
@@ -240,6 +241,7 @@ def make_settings(
     read_only: bool,
     takeover: bool,
     trusted_keys: Iterable[str],
+    temporary_in: Path | None = None,
 ) -> Settings:
     """Check every option and return them as `Settings`.
 
@@ -275,4 +277,5 @@ def make_settings(
         read_only=check_flag("read_only", read_only),
         takeover=check_flag("takeover", takeover),
         trusted_keys=tuple(check_several("trusted_keys", trusted_keys)),
+        temporary_in=temporary_in,
     )

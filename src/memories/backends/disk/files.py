@@ -114,6 +114,19 @@ class Files:
         return mmap.mmap(descriptor, length, prot=mmap.PROT_READ, offset=offset)
 
 
+class UnsyncedFiles(Files):
+    """Files that end with this process: nothing is gained if they survive a power cut."""
+
+    def sync(self, descriptor: int) -> None:
+        """Leave it to the system when it writes to the disk."""
+
+    def begin_sync(self, descriptor: int, offset: int, length: int) -> None:
+        """Begin nothing: no `sync` follows."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Leave it to the system when it writes to the disk."""
+
+
 def append(files: Files, descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
     """Append all of `buffers`, however many calls that takes, and return their length."""
     pending = [memoryview(buffer).cast("B") for buffer in buffers if memoryview(buffer).nbytes]

@@ -67,7 +67,10 @@ class FrameReader:
         self._files = files
         self.handles = handles
         # The function itself where nothing is added to it: a call in Python costs a tenth of it.
-        self._known, self.pread = handles.known, os.pread if type(files) is Files else files.read
+        self._known, self.pread = (
+            handles.known,
+            os.pread if type(files).read is Files.read else files.read,
+        )
         self.small = SmallReads(self._known, self.pread)
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()

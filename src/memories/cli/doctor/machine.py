@@ -29,7 +29,7 @@ EXTRAS = {
     "dashboard": ("starlette", "uvicorn"), "metrics": ("opentelemetry",),
     "prometheus": ("prometheus_client",),
     "zarr": ("zarr",), "fsspec": ("fsspec",),
-    "xarray": ("xarray", "zarr"), "aio": ("anyio",),
+    "xarray": ("xarray", "zarr"), "dask": ("distributed",), "aio": ("anyio",),
     "tables": ("pandas", "pyarrow"),
 }  # fmt: skip
 ENOUGH_FILES = 4096

@@ -1,0 +1,88 @@
+"""Workers of dask that have more results than RAM: `SpillBuffer` beside `memories.dask`.
+
+    TMPDIR=/dev/shm python benchmarks/programs.py dask      # Without the noise of a disk.
+
+Each run is a cluster of one worker process with two threads and a memory limit of 400 MB. It keeps
+576 MB of random numbers, reduces them twice, and is asked how much it wrote and how it fared.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+ROUNDS = 3
+
+
+def in_turn(runs: dict[str, Callable[[], dict[str, float]]]) -> None:
+    """Run everything in turn, and print the medians."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            found[name].append(run())
+    for name, rounds in found.items():
+        figures = {what: statistics.median(one[what] for one in rounds) for what in rounds[0]}
+        print(name.ljust(32), "  ".join(f"{what} {figure:.2f}" for what, figure in figures.items()))
+
+
+def dask_reduction(data: Any, environment: dict[str, str]) -> dict[str, float]:
+    import dask
+    import dask.array as da
+    from distributed import Client, LocalCluster
+
+    def state(dask_worker: Any) -> tuple[float, float, float]:
+        metrics = dask_worker.data.cumulative_metrics
+        times = dask_worker.monitor.proc.cpu_times()
+        return (
+            metrics["disk-write", "bytes"] / 1e6,
+            metrics["disk-read", "bytes"] / 1e6,
+            times.user + times.system,
+        )
+
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, memory_limit="400 MB", dashboard_address=None,
+            data=data, silence_logs=50, local_directory=os.environ.get("TMPDIR"),
+        ) as cluster,
+        Client(cluster) as client,
+    ):  # fmt: skip
+        client.wait_for_workers(1)
+        start = time.perf_counter()
+        numbers = da.random.random((9000, 8000), chunks=(1000, 1000)).persist()
+        numbers.sum().compute(timeout=120)
+        (numbers + numbers.T[:8000, :8000].mean()).std().compute(timeout=120)
+        seconds = time.perf_counter() - start
+        (written, read, processor) = next(iter(client.run(state).values()))
+        events = client.get_events()
+        restarts = sum("restart" in str(one) for topic in events.values() for one in topic)
+    return {
+        "seconds": seconds,
+        "of the processor": processor,
+        "MB written": written,
+        "MB read": read,
+        "restarts": restarts,
+    }
+
+
+def dask_rows() -> None:
+    from memories.dask import worker_data
+
+    trimmed = {"MALLOC_TRIM_THRESHOLD_": 65536}  # What dask sets.
+    for title, environment in (("", trimmed), (", heap not trimmed by dask", {})):
+        in_turn(
+            {
+                f"SpillBuffer{title}": lambda e=environment: dask_reduction(None, e),
+                f"memories.dask{title}": lambda e=environment: dask_reduction(worker_data, e),
+            }
+        )
+
+
+if __name__ == "__main__":
+    rows = {"dask": dask_rows}
+    for name in sys.argv[1:] or rows:
+        rows[name]()
