@@ -191,9 +191,11 @@ def test_the_two_kinds_of_replication_do_not_know_each_other() -> None:
         assert not [name for name in used if name.startswith(module_of(other))]
 
 
-def test_frames_know_four_modules_of_the_codecs() -> None:
+def test_frames_know_five_modules_of_the_codecs() -> None:
     """The byte format must be readable without a look at any family of types."""
-    allowed = {f"memories.codecs.{name}" for name in ("arrays", "base", "buffers", "registry")}
+    allowed = {
+        f"memories.codecs.{name}" for name in ("arrays", "base", "buffers", "dtypes", "registry")
+    }
     used = {name for path in (PACKAGE / "frames").rglob("*.py") for name, _ in imported_by(path)}
     codecs = {name for name in used if name.startswith("memories.codecs")}
     assert not [name for name in codecs if not {name, name.rpartition(".")[0]} & allowed]
