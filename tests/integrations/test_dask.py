@@ -83,7 +83,7 @@ def check(data: WorkerData, fast: Mapping[Any, Any], slow: Mapping[Any, Any]) ->
 
 
 def test_results_move_by_their_weight_and_by_use(make: Callable[..., WorkerData]) -> None:
-    """dask places work by these weights: it must not be told others than it counts itself."""
+    """dask places work by these weights: the mapping must have the same ones."""
     data = make(300)
     a, b, c, d = "a" * 100, "b" * 99, "c" * 98, "d" * 97
     check(data, {}, {})
@@ -168,7 +168,7 @@ def test_values_of_every_kind_come_back(make: Callable[..., WorkerData]) -> None
 
 
 class Bad:
-    """It cannot be pickled, and has the size that it is told."""
+    """It cannot be pickled, and has the size that it was given."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -302,7 +302,7 @@ def test_there_is_no_pop(make: Callable[..., WorkerData]) -> None:
         make(100).pop("x", None)
 
 
-def test_compression_is_what_dask_is_told(make: Callable[..., WorkerData]) -> None:
+def test_compression_follows_the_settings_of_dask(make: Callable[..., WorkerData]) -> None:
     sizes = {}
     for name in ("zlib", None):
         with dask.config.set({"distributed.worker.memory.spill-compression": name}):

@@ -416,7 +416,7 @@ def _weight(key: Any, value: object) -> int:
 
 
 def _compression() -> str:
-    """Return the compression that dask is told to spill with.
+    """Return the compression of what dask spills, by its configuration.
 
     Raises:
         InvalidOptionError: the tiers do not have it.
