@@ -79,7 +79,6 @@ ONLY_FOR_ONE = {
     "cluster.quorum.node_recovery": "a step of the protocol; tests/nodes restart servers for it",
     "cluster.quorum.rebalance": "a step of the protocol; tests/nodes/test_members.py runs it",
     "cluster.quorum.service": "one of two topologies, chosen when the nodes are known",
-    "cluster.quorum.unanimous_read": "a step of the protocol; it needs real servers",
     "cluster.quorum.unanimous_write": "a step of the protocol; it needs real servers",
     "cluster.valkey_cluster.registers": "one of two topologies; it needs real servers",
     "cluster.valkey_cluster.service": "one of two topologies, chosen when the nodes are known",

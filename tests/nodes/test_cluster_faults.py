@@ -17,9 +17,12 @@ from tests.support.nodes.linearizability import Recorder
 from tests.support.waiting import until
 
 from memories import DistributedMemoryManager
+from memories.cluster.client import scripts
+from memories.cluster.client.connection import Connection
 from memories.cluster.local import LocalGroup, LocalServer
-from memories.cluster.register_format import register_name
+from memories.cluster.register_format import RegisterKind, pack_register, register_name
 from memories.cluster.valkey_cluster.slots import slot_of
+from memories.cluster.versions import RegisterVersion
 from memories.errors import (
     CorruptDataError,
     InvalidOptionError,
@@ -417,3 +420,21 @@ def test_an_evicting_node_is_refused(tmp_path: Path) -> None:
         ) as manager:
             manager.store_distributed("k", 1)
             assert 1 == manager.retrieve_distributed("k")
+
+
+def test_a_write_that_is_sent_again_by_another_connection_is_waited_for(
+    cluster_nodes: LocalGroup,
+) -> None:
+    """WAIT counts the replicas that have the writes of its own connection: without one, all."""
+    key, primary, replica = key_of_shard(1), cluster_nodes.servers[1], cluster_nodes.servers[4]
+    name, version = register_name(key), RegisterVersion(1 << 50, 1)
+    value = b"".join(pack_register(name, version, RegisterKind.VALUE, [memoryview(b"n")]))
+    store = scripts.SLOT_STORE.evaluated([name], value, b"")
+    replica.pause()
+    try:
+        for _ in range(2):
+            with Connection(primary.address) as connection:
+                (became, _), copies = connection.pipeline([store, ("WAIT", 1, 100)])
+                assert (b"done", 0) == (became, copies)
+    finally:
+        replica.resume()

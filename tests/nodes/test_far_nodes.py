@@ -61,6 +61,20 @@ def test_a_store_takes_two_rounds_and_never_connects_again(proxies: list[NodePro
         assert sum(proxy.connections for proxy in proxies) - connections <= 2 * len(proxies)
 
 
+def test_a_manager_asks_all_nodes_at_once_when_it_opens(proxies: list[NodeProxy]) -> None:
+    """One node after the other, with several questions each, took ten round trips."""
+    with opened(proxies) as manager:
+        manager.store_distributed("before", 1)
+    take_longer(proxies, latency_seconds=0.1)
+    spent: list[float] = []
+    for _ in range(2):
+        began = time.monotonic()
+        with opened(proxies) as manager:
+            spent.append(time.monotonic() - began)
+            assert 1 == manager.retrieve_distributed("before")
+    assert min(spent) < 5 * 0.2
+
+
 @pytest.mark.torture
 def test_everything_works_over_a_satellite(proxies: list[NodeProxy]) -> None:
     """At 600 ms a manager opens, stores, reads and deletes; a far node is not a dead one."""

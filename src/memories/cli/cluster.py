@@ -95,6 +95,7 @@ def status(nodes: tuple[str, ...], name: str, as_json: bool) -> None:
         print_json(states)
     else:
         _print_table(states)
+        _print_missing(states)
         _print_change(states)
     if not all(state["online"] for state in states.values()):
         raise CliFailure("not every node is online", exit_code=UNAVAILABLE)
@@ -165,6 +166,17 @@ def _print_table(states: Mapping[str, Mapping[str, Any]]) -> None:
             f"{escape(state['version'][:7]):<7}  {state['keys']:>8,}  {used:>10}  "
             f"{state['memory_usage']:>4.0f}%  {state['latency_seconds'] * 1000:>5.1f} ms"
         )
+
+
+def _print_missing(states: Mapping[str, Mapping[str, Any]]) -> None:
+    short = {node: state["missing_copies"] for node, state in sorted(states.items())}
+    for node, count in short.items():
+        if count:
+            replicas = "1 replica" if count == 1 else f"{count} replicas"
+            click.echo(
+                f"{node} lacks {replicas}: if it fails now, its newest values are lost; restart "
+                "the replica, or add another one"
+            )
 
 
 def _print_change(states: Mapping[str, Mapping[str, Any]]) -> None:

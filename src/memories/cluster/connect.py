@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 from memories.cluster.client.address import NodeAddress
-from memories.cluster.client.connection import Connection
-from memories.cluster.client.node import parse_info
+from memories.cluster.client.node import Node
+from memories.cluster.client.opening import open_connections
 from memories.cluster.node_service import NodeService
 from memories.cluster.quorum.vouchers import VoucherKeys
-from memories.errors import InvalidOptionError, MemoriesError
+from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
-from memories.foundation.periodic import BackgroundThread
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost"})
-_LATE_SECONDS = 1.0  # Nodes that answer so much later than the others are not waited for.
-
-
-class Greeting(NamedTuple):
-    """What a node has said of itself."""
-
-    address: NodeAddress
-    clustered: bool
-    run_id: str
-    is_replica: bool
-    seconds: float  # How long one answer took.
 
 
 def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress]:
@@ -81,110 +66,76 @@ def open_service(
         InvalidOptionError: there are too few of them for `factor`, or one may evict values.
     """
     service: NodeService
-    greetings = greet(addresses)
-    latency = max((one.seconds for one in greetings), default=0.0)
-    if are_a_cluster(greetings):
-        from memories.cluster.valkey_cluster.service import ClusterService
+    nodes = open_nodes(addresses, clock, allow_eviction=allow_eviction)
+    try:
+        if are_a_cluster(nodes):
+            from memories.cluster.valkey_cluster.service import ClusterService
 
-        service = ClusterService(
-            addresses,
-            factor,
-            clock=clock,
-            allow_eviction=allow_eviction,
-            strict=strict,
-            latency=latency,
-        )
-    else:
-        from memories.cluster.quorum.service import QuorumService
+            service = ClusterService(nodes, factor, clock, allow_eviction, strict)
+        else:
+            from memories.cluster.quorum.service import QuorumService
 
-        addresses = _distinct_primaries(addresses, greetings)
-        service = QuorumService(
-            addresses,
-            factor,
-            clock=clock,
-            allow_eviction=allow_eviction,
-            keys=keys,
-            latency=latency,
-        )
+            service = QuorumService(_distinct_primaries(nodes), factor, clock, allow_eviction, keys)
+    except BaseException:
+        for node in nodes:
+            node.close()
+        raise
     service.start()
     return service
 
 
-def greet(addresses: Sequence[NodeAddress]) -> list[Greeting]:
-    """Ask all nodes at once what they are, and return what those say that answer."""
-    answers: SimpleQueue[Greeting | None] = SimpleQueue()
-    for address in addresses:
-        BackgroundThread(partial(_greet, address, answers), "nodes-greeting").start()
-    greetings: list[Greeting] = []
-    began = time.monotonic()
-    end = began + max(address.timeout for address in addresses)
-    for _ in addresses:
-        try:
-            greeting = answers.get(timeout=max(0.0, end - time.monotonic()))
-        except Empty:
-            break  # The service asks again, and raises if too few nodes answer.
-        if greeting is not None:
-            greetings.append(greeting)
-            end = min(end, began + _LATE_SECONDS + 4 * (time.monotonic() - began))
-    return greetings
+def open_nodes(
+    addresses: Sequence[NodeAddress], clock: Clock, *, allow_eviction: bool
+) -> list[Node]:
+    """Return the nodes at these addresses; those that answer have a connection.
+
+    Raises:
+        InvalidOptionError: an address is there twice, or a node would drop values silently.
+    """
+    if len({address.name for address in addresses}) < len(addresses):
+        raise InvalidOptionError("nodes= lists a node twice")
+    nodes = [
+        Node(address, monotonic=clock.monotonic, allow_eviction=allow_eviction)
+        for address in addresses
+    ]
+    for node, error in open_connections(nodes, patient=True).items():
+        logger.debug("%s: %s", node.name, error)
+        if isinstance(error, InvalidOptionError):
+            for one in nodes:
+                one.close()
+            raise error
+    return nodes
 
 
-def _greet(address: NodeAddress, answers: SimpleQueue[Greeting | None]) -> None:
-    greeting: Greeting | None = None
-    limit = address.timeout
-    try:
-        with Connection(address, connect_seconds=limit, call_seconds=limit) as connection:
-            began = time.monotonic()
-            server, cluster, replication = map(
-                parse_info,
-                connection.pipeline(
-                    [("INFO", part) for part in ("server", "cluster", "replication")]
-                ),
-            )
-            greeting = Greeting(
-                address,
-                cluster.get("cluster_enabled") == "1",
-                server.get("run_id", ""),
-                replication.get("role") in ("slave", "replica"),
-                time.monotonic() - began,
-            )
-    except MemoriesError as error:
-        logger.debug("%s: %s", address.name, error)
-    finally:
-        answers.put(greeting)
-
-
-def _distinct_primaries(
-    addresses: Sequence[NodeAddress], greetings: Sequence[Greeting]
-) -> list[NodeAddress]:
-    """Return the addresses without those of replicas, which refuse writes.
+def _distinct_primaries(nodes: Sequence[Node]) -> list[Node]:
+    """Return the nodes without replicas, which refuse writes; those are closed.
 
     Raises:
         InvalidOptionError: two of them are one server, so that two copies would be one.
     """
     names: dict[str, str] = {}
-    for greeting in greetings:
-        other = names.setdefault(greeting.run_id, greeting.address.name)
-        if other != greeting.address.name and greeting.run_id:
-            raise InvalidOptionError(
-                f"{other} and {greeting.address.name} are the same server: name it once"
-            )
-    replicas = {greeting.address.name for greeting in greetings if greeting.is_replica}
+    for node in nodes:
+        other = names.setdefault(node.server.run_id, node.name)
+        if other != node.name and node.server.run_id:
+            raise InvalidOptionError(f"{other} and {node.name} are the same server: name it once")
+    replicas = [node for node in nodes if node.server.is_replica]
+    for node in replicas:
+        node.close()
     if replicas:
         logger.warning(
             "%s: not used, because it is a replica of another server, and refuses writes",
-            ", ".join(sorted(replicas)),
+            ", ".join(sorted(node.name for node in replicas)),
         )
-    return [address for address in addresses if address.name not in replicas]
+    return [node for node in nodes if node not in replicas]
 
 
-def are_a_cluster(greetings: Sequence[Greeting]) -> bool:
+def are_a_cluster(nodes: Sequence[Node]) -> bool:
     """Return whether the nodes that have answered are a Valkey Cluster.
 
     Raises:
         InvalidOptionError: some are, and some are not.
     """
-    answers = {one.address.name: one.clustered for one in greetings}
+    answers = {node.name: node.server.clustered for node in nodes if node.server.run_id}
     if len(set(answers.values())) > 1:
         members = ", ".join(name for name, clustered in answers.items() if clustered)
         others = ", ".join(name for name, clustered in answers.items() if not clustered)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from memories.cluster.client.address import NodeAddress
-from memories.cluster.connect import are_a_cluster, greet
+from memories.cluster.client.node import Node
+from memories.cluster.connect import are_a_cluster, open_nodes
 from memories.cluster.quorum.discovery import refresh
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.status import cluster_node_status, node_status
+from memories.cluster.valkey_cluster.redundancy import count_missing
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.foundation.clock import Clock
 
@@ -32,13 +34,18 @@ def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock, keys: VoucherKe
     Raises:
         InvalidOptionError: some are members of a Valkey Cluster, and some are not.
     """
-    if are_a_cluster(greet(addresses)):
-        return _survey_slots(addresses, clock)
-    return _survey_plain(addresses, clock, keys)
+    nodes = open_nodes(addresses, clock, allow_eviction=True)
+    try:
+        if are_a_cluster(nodes):
+            return _survey_slots(nodes, clock)
+        return _survey_plain(nodes, clock, keys)
+    finally:
+        for node in nodes:
+            node.close()
 
 
-def _survey_plain(addresses: Sequence[NodeAddress], clock: Clock, keys: VoucherKeys) -> NodeSurvey:
-    members = Members(addresses, 1, clock=clock, allow_eviction=True, keys=keys)
+def _survey_plain(nodes: Sequence[Node], clock: Clock, keys: VoucherKeys) -> NodeSurvey:
+    members = Members(nodes, 1, clock=clock, allow_eviction=True, keys=keys)
     try:
         member_list = refresh(members)
         states = {
@@ -52,13 +59,14 @@ def _survey_plain(addresses: Sequence[NodeAddress], clock: Clock, keys: VoucherK
     return NodeSurvey(False, member_list.copies if member_list else None, states)
 
 
-def _survey_slots(addresses: Sequence[NodeAddress], clock: Clock) -> NodeSurvey:
-    shards = Shards(addresses, 1, monotonic=clock.monotonic, allow_eviction=True)
+def _survey_slots(nodes: Sequence[Node], clock: Clock) -> NodeSurvey:
+    shards = Shards(nodes, 1, monotonic=clock.monotonic, allow_eviction=True)
     try:
         shards.refresh()
         states = {
             node.name: cluster_node_status(node, clock.monotonic) for node in shards.all_nodes()
         }
+        count_missing(states, shards.slot_map.all_shards(), shards.most_replicas())
     finally:
         shards.close()
     return NodeSurvey(True, None, states)

@@ -13,7 +13,7 @@ from typing import Any
 
 from memories.cluster.chunks import ChunkStore
 from memories.cluster.client.address import NodeAddress
-from memories.cluster.client.node import EvictingNodeError, Node
+from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.near_cache.freshness import Freshness
 from memories.cluster.near_cache.invalidation import InvalidationListener, ListenerQuorum
@@ -164,18 +164,12 @@ class NodeService(ABC):
         if self._settling.due:
             self.workers.submit(self._settling.run)
 
-    def _probe(self, node: Node, *, refuse_evicting: bool = False) -> None:
-        """Ask a node whether it answers, and note on it why it does not.
-
-        Raises:
-            EvictingNodeError: with `refuse_evicting`, it would drop values silently.
-        """
+    def _probe(self, node: Node) -> None:
+        """Ask a node whether it answers, and note on it why it does not."""
         try:
             node.probe()
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
-            if refuse_evicting and isinstance(error, EvictingNodeError):
-                raise
 
     def _ask_status(
         self, nodes: Iterable[Node], ask: Callable[[Node], dict[str, Any]]

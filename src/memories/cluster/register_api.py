@@ -7,15 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from memories.cluster.manifest import ChunkUpload
-from memories.cluster.register_format import RegisterKind
+from memories.cluster.register_format import RegisterBody, RegisterKind
 from memories.cluster.versions import RegisterVersion
-
-
-class RegisterBody(NamedTuple):
-    """The new content of a register."""
-
-    kind: RegisterKind
-    segments: Sequence[memoryview] = ()
 
 
 class FoundRegister(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import xxhash
 
@@ -20,10 +20,11 @@ PEEK_BYTES = 128  # The header, and the fixed part of a manifest.
 PREFIX = b"m:r:"
 CHUNK_PREFIX = b"m:c:"
 
-_KIND = TEXT_BYTES
-_BODY_SUM = slice(_KIND + 1, _KIND + 17)
-_HEAD_SUM = slice(_KIND + 17, HEADER_BYTES)
-_HEAD_SUM_DIGITS = HEADER_BYTES - _KIND - 17
+Buffer: TypeAlias = bytes | memoryview
+KIND_AT = TEXT_BYTES
+_BODY_SUM = slice(KIND_AT + 1, KIND_AT + 17)
+_HEAD_SUM = slice(KIND_AT + 17, HEADER_BYTES)
+_HEAD_SUM_DIGITS = HEADER_BYTES - KIND_AT - 17
 
 
 class RegisterKind(Enum):
@@ -46,6 +47,21 @@ class RegisterKind(Enum):
         return self is RegisterKind.VALUE_WITH_TERMS or self is RegisterKind.MANIFEST_WITH_TERMS
 
 
+class RegisterBody(NamedTuple):
+    """The new content of a register."""
+
+    kind: RegisterKind
+    segments: Sequence[Buffer] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Return how many bytes it has."""
+        total = 0
+        for one in self.segments:
+            total += len(one) if type(one) is bytes else memoryview(one).nbytes
+        return total
+
+
 class RegisterHeader(NamedTuple):
     """The first 64 bytes of a register."""
 
@@ -56,6 +72,7 @@ class RegisterHeader(NamedTuple):
 
 _KINDS = {kind.value: kind for kind in RegisterKind}  # A dict is faster than the enum.
 _VALUES = {kind: kind.value for kind in RegisterKind}
+MANIFEST_KINDS = frozenset(kind.value for kind in RegisterKind if kind.is_manifest)
 
 
 def name_prefix(namespace: str = "") -> bytes:
@@ -77,7 +94,7 @@ def key_of(name: bytes) -> str:
 
 
 def pack_register(
-    name: bytes, version: RegisterVersion, kind: RegisterKind, body: Sequence[memoryview] = ()
+    name: bytes, version: RegisterVersion, kind: RegisterKind, body: Sequence[Buffer] = ()
 ) -> tuple[memoryview, ...]:
     """Return the bytes of a register as a gather list; the body is not copied."""
     if len(body) == 1:
@@ -88,7 +105,15 @@ def pack_register(
             digest.update(segment)
         body_sum = digest.hexdigest()
     lead = version.text + _VALUES[kind] + body_sum.encode()
-    return (memoryview(lead + _head_sum(name, lead)), *body)
+    return (memoryview(lead + _head_sum(name, lead)), *(memoryview(one) for one in body))
+
+
+def pack_small(text: bytes, name: bytes, body: RegisterBody) -> bytes:
+    """Return all bytes of a small register, whose version has this text; its body is copied."""
+    segments = body.segments
+    content = segments[0] if len(segments) == 1 else b"".join(segments)
+    lead = text + _VALUES[body.kind] + xxhash.xxh3_64_hexdigest(content).encode()
+    return b"".join((lead, _head_sum(name, lead), content))
 
 
 def read_header(name: bytes, data: Any) -> RegisterHeader:
@@ -102,7 +127,7 @@ def read_header(name: bytes, data: Any) -> RegisterHeader:
         raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
     return RegisterHeader(
         RegisterVersion.parse(head[:TEXT_BYTES]),
-        _KINDS[head[_KIND : _KIND + 1]],
+        _KINDS[head[KIND_AT : KIND_AT + 1]],
         head[_BODY_SUM],
     )
 

@@ -7,7 +7,7 @@ functions are pure, and do not know which nodes are alive.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,6 +24,11 @@ class Preference(NamedTuple):
     nodes: tuple[str, ...]
     copies: int
     answers: int
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Return the nodes that are asked first: their equal replies prove what is newest."""
+        return self.nodes[: max(self.answers, self.copies)]
 
     def without(self, lost: Collection[str]) -> Preference:
         """Return the list without nodes that are lost: of the others all that are needed answer."""
@@ -46,6 +51,29 @@ def prefer(name: bytes, nodes: Sequence[str], copies: int) -> Preference:
     """Return the nodes that may hold the register of `name`, for `copies` copies of it."""
     chosen = rank(name, nodes)[: list_length(len(nodes), copies)]
     return Preference(tuple(chosen), copies, len(chosen) - copies + 1)
+
+
+def group_by_preference(
+    names: Iterable[bytes], nodes: tuple[str, ...], copies: int
+) -> dict[Preference, list[bytes]]:
+    """Return the names that have each list of nodes; as `prefer` for every name, in fewer steps."""
+    digest, encoded, length = (
+        xxhash.xxh3_64_intdigest,
+        _encoded(nodes),
+        list_length(len(nodes), copies),
+    )
+    groups: dict[tuple[str, ...], list[bytes]] = {}
+    for name in names:
+        seed = digest(name)
+        scored = [(digest(one, seed), node) for one, node in encoded]
+        scored.sort(reverse=True)
+        chosen = tuple([node for _, node in scored[:length]])
+        if chosen in groups:
+            groups[chosen].append(name)
+        else:
+            groups[chosen] = [name]
+    answers = length - copies + 1
+    return {Preference(chosen, copies, answers): some for chosen, some in groups.items()}
 
 
 def list_length(nodes: int, copies: int) -> int:

@@ -29,4 +29,4 @@ def run_script(target: _Callable, script: Script, keys: Sequence[bytes], *args: 
     except ReplyError as error:
         if error.code != "NOSCRIPT":
             raise
-    return target.call("EVAL", script.source, len(keys), *keys, *args)
+    return target.call(*script.evaluated(keys, *args))

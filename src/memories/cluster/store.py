@@ -16,8 +16,8 @@ from memories.cluster.manifest import (
     new_upload,
     read_manifest,
 )
-from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
-from memories.cluster.register_format import PREFIX, RegisterKind, name_prefix
+from memories.cluster.register_api import FoundRegister, Registers, WrittenRegister
+from memories.cluster.register_format import PREFIX, RegisterBody, RegisterKind, name_prefix
 from memories.cluster.settling import Settling
 from memories.cluster.value_terms import (
     NO_TERMS,

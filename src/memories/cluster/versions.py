@@ -7,7 +7,9 @@ depend on that clock.
 
 from __future__ import annotations
 
+import itertools
 import secrets
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 TEXT_BYTES = 32
@@ -49,12 +51,26 @@ class RegisterVersion(NamedTuple):
 ABSENT = RegisterVersion(0, 0)
 
 
-def new_client() -> int:
-    """Return a random id for one manager."""
-    return secrets.randbits(64) or 1
+class VersionMaker:
+    """Makes the versions of one manager; no two of its writes get the same one.
+
+    Two threads may store one key in the same microsecond, so each version has a client of its own.
+
+    Args:
+        wall: Returns seconds since the epoch.
+    """
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        # Every second one: a tombstone of a value that has expired has the one in between.
+        self._clients = itertools.count(secrets.randbits(63) or 1, 2)
+
+    def successor(self, highest: RegisterVersion = ABSENT) -> RegisterVersion:
+        """Return the version of a write whose writer has read `highest`."""
+        return successor(highest, next(self._clients), self._wall())
 
 
 def successor(highest: RegisterVersion, client: int, wall_seconds: float) -> RegisterVersion:
-    """Return the version of a write whose client has read `highest`."""
+    """Return the version of a write by `client`, which has read `highest`."""
     counter = max(highest.counter + 1, int(wall_seconds * _MICROSECONDS))
     return RegisterVersion(min(counter, _MAX_COUNTER), client)

@@ -14,6 +14,7 @@ from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.connect import check_nodes
+from memories.cluster.local import LocalGroup
 from memories.cluster.local.persistent import find_group, known_password, runtime_folder
 
 from .conftest import Run
@@ -169,3 +170,17 @@ def test_a_folder_that_others_may_write_to_is_refused(run: Run) -> None:
     assert 1 == run("cluster", "up").exit_code
     folder.unlink()
     assert [] == list(elsewhere.iterdir())
+
+
+def test_a_primary_that_lacks_a_replica_is_shown(run: Run, tmp_path: Path) -> None:
+    """Its newest values are lost if it fails now; one node is enough to see the others."""
+    with LocalGroup(tmp_path, 3, replicas=1) as group:
+        primary, replica = group.servers[0], group.servers[3]
+        assert "lacks" not in run("cluster", "status", primary.name).stdout
+        replica.kill()
+        shown = run("cluster", "status", primary.name)
+        assert f"{primary.name} lacks 1 replica" in shown.stdout
+        states = json.loads(run("cluster", "status", primary.name, "--json").stdout)
+        assert 6 == len(states)
+        assert 1 == states[primary.name]["missing_copies"]
+        assert {0} == {states[one.name]["missing_copies"] for one in group.servers[1:3]}

@@ -217,11 +217,11 @@ class Connection:
             self.close()
             raise
 
-    def receive_some(self) -> list[Reply]:
-        """Return the next reply, with those that have been received after it and are values."""
+    def receive_some(self, count: int) -> list[Reply]:
+        """Return the next reply, and of the `count - 1` after it those values that are here."""
         replies = [self.receive()]
-        if self.pending:
-            more = self._decoder.read_bulks(self.pending)
+        if count > 1:
+            more = self._decoder.read_bulks(count - 1)
             self.pending -= len(more)
             replies += more
         return replies

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from memories.cluster.client import scripts
 from memories.cluster.client.address import NodeAddress
@@ -30,6 +30,17 @@ _QUICK_SECONDS = 0.005  # Below, the limits do not depend on the exact time.
 _MOST_TIMEOUTS = 2  # After so many timeouts in a row a node counts as hung.
 # Errors that concern the whole node, not one command: an immediate retry would fail, too.
 REFUSING_CODES = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "LOADING", "BUSY", "DENIED"})
+
+
+_SECTIONS = ("server", "memory", "cluster", "replication")
+
+
+class ServerInfo(NamedTuple):
+    """What a server has said of itself."""
+
+    run_id: str = ""  # Empty while it has said nothing.
+    clustered: bool = False
+    is_replica: bool = False
 
 
 class EvictingNodeError(UnavailableError, InvalidOptionError):
@@ -53,6 +64,7 @@ class Node:
         self.last_error = ""
         self.latency = NodeLatency(address.timeout, expected_seconds)
         self.up_to_date = False  # As its latest reply with an incarnation has shown.
+        self.server = ServerInfo()  # As the newest connection has found it.
         self._monotonic = monotonic
         self._allow_eviction = allow_eviction
         self._setup_commands = setup_commands  # Sent first on every new connection.
@@ -67,6 +79,11 @@ class Node:
     def usable(self) -> bool:
         """Return whether requests may be sent to it: it is not failing."""
         return not self._pause_seconds
+
+    @property
+    def connected(self) -> bool:
+        """Return whether a prepared connection to it is idle."""
+        return any(one.run_id for one in self._pool.idle)
 
     @property
     def due(self) -> bool:
@@ -116,6 +133,12 @@ class Node:
     def give(self, connection: Connection) -> None:
         """Give back a connection; it is closed unless all of its replies were received."""
         self._pool.give(connection)
+
+    def use_setup(self, commands: Sequence[Command]) -> None:
+        """Send other commands first on every connection, also on those that are idle now."""
+        self._setup_commands = commands
+        for connection in self._pool.idle:
+            self.forget_scripts(connection)
 
     def forget_scripts(self, connection: Connection) -> None:
         """Load the scripts again when this connection is acquired next."""
@@ -263,27 +286,37 @@ class Node:
 
     def _prepare(self, connection: Connection, seconds: float) -> None:
         loads = [("SCRIPT", "LOAD", script.source) for script in scripts.ALL]
-        _, info, memory, *loaded = connection.pipeline(
+        began = self._monotonic()
+        _, *replies = connection.pipeline(
             [
                 ("CLIENT", "SETNAME", CLIENT_NAME),  # A node may refuse this one.
-                ("INFO", "server"),
-                ("INFO", "memory"),
+                *(("INFO", section) for section in _SECTIONS),
                 *loads,
                 *self._setup_commands,
             ],
             seconds=seconds,
         )
-        for reply in (info, memory, *loaded):
+        for reply in replies[: len(_SECTIONS) + len(loads)]:
             if isinstance(reply, ReplyError):
                 raise reply
-        policy = parse_info(memory).get("maxmemory_policy", "")
+        fields: dict[str, str] = {}
+        for reply in replies[: len(_SECTIONS)]:
+            fields.update(parse_info(reply))
+        policy = fields.get("maxmemory_policy", "")
         if policy.startswith("allkeys-") and not self._allow_eviction:
             raise EvictingNodeError(
                 f"the node {self.name} has maxmemory-policy {policy}: it would drop values "
                 "silently when it is full; set noeviction there, or pass allow_eviction=True if "
                 "stored values may be lost"
             )
-        connection.run_id = parse_info(info).get("run_id", "")
+        if not self.latency.seconds:
+            self.latency.record_probe(self._monotonic() - began)
+        self.server = ServerInfo(
+            fields.get("run_id", ""),
+            fields.get("cluster_enabled") == "1",
+            fields.get("role") in ("slave", "replica"),
+        )
+        connection.run_id = self.server.run_id
 
 
 def parse_info(reply: Any) -> dict[str, str]:

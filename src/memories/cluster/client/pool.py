@@ -67,6 +67,11 @@ class ConnectionPool:
         self._pid = os.getpid()
         self._closed = False
 
+    @property
+    def idle(self) -> tuple[Connection, ...]:
+        """Return the connections that are idle now, in this process."""
+        return tuple(self._idle) if self._pid == os.getpid() else ()
+
     @contextmanager
     def acquire(self) -> Iterator[Connection]:
         """Yield a connection, which the block uses alone.

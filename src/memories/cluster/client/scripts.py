@@ -7,6 +7,7 @@ member list is outdated.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from memories.cluster.client.resp import Arg, Command, encode_strings
@@ -28,6 +29,10 @@ class Script(NamedTuple):
     def call(self, keys: list[bytes], *args: Arg) -> Command:
         """Return the command that runs it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+    def evaluated(self, keys: Sequence[bytes], *args: Arg) -> Command:
+        """Return the command that runs it on a node that may not have it."""
+        return ("EVAL", self.source, len(keys), *keys, *args)
 
 
 def _script(source: str) -> Script:
@@ -112,12 +117,15 @@ return there
 
 # For a Cluster, where the primary of the slot decides alone.
 # KEYS: a register. ARGV: the value, the expected counter ('' for any, 0 for absent).
-# Replies the result and the first bytes of the value before.
+# Replies the result and the first bytes of the value before. It stores a version that is there once
+# more, because WAIT is about the writes of its own connection, and the first one may have come by
+# another.
 SLOT_STORE = _script("""
 local known = redis.call('GETRANGE', KEYS[1], 0, 127)
 local version = string.sub(ARGV[1], 1, 32)
 local there = string.sub(known, 1, 32)
 if there == version then
+  redis.call('SET', KEYS[1], ARGV[1])
   return {'done', known}
 end
 if ARGV[2] ~= '' then

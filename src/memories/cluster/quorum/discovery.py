@@ -13,15 +13,14 @@ import msgspec
 
 from memories.cluster.client import scripts
 from memories.cluster.client.address import host_and_port
-from memories.cluster.client.fanout import NodeRequest, RequestRound
+from memories.cluster.client.fanout import NodeRequest, ask_nodes
 from memories.cluster.client.node import EvictingNodeError, Node
-from memories.cluster.client.resp import ReplyError
+from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation, read_incarnation
 from memories.cluster.quorum.members import MEMBERS_KEY, NAME_KEY, MemberList, Members
 from memories.cluster.quorum.vouchers import VOUCHERS_KEY, read_vouchers
 from memories.cluster.reasons import join_reasons
-from memories.cluster.run_script import run_script
-from memories.errors import InvalidOptionError, UnavailableError
+from memories.errors import InvalidOptionError, MemoriesError, UnavailableError
 from memories.foundation.logging import logger
 
 _DISCOVERY_SECONDS = 1.5
@@ -53,19 +52,26 @@ def bootstrap(members: Members) -> None:
         InvalidOptionError: the values on these nodes have another number of copies, or a node may
             evict values.
     """
-    discovered, reasons = discover(members, list(members.nodes.values()))
+    given = list(members.nodes.values())
+    discovered, reasons = discover(members, [node for node in given if node.usable])
+    reasons.update({node.name: node.last_error for node in given if not node.usable})
     member_list = newest_member_list(discovered)
     if member_list is None:
         _require_enough(members.current, reasons)
         _require_all_copies(members.current, reasons)
         member_list = msgspec.structs.replace(members.current, epoch=1)
-        for reply in discovered:
-            publish_to(reply, member_list, UP)
+        states = [(reply, UP) for reply in discovered]
+        for error in publish_each(members, states, member_list).values():
+            raise error
+        discovered, reasons = discover(members, [reply.node for reply in discovered])
     identify(members, member_list, discovered)
     _check(member_list, members)
     _learn(members, member_list, discovered)
     members.apply(member_list)
-    discovered, reasons = discover(members, list(members.all_members()))
+    strangers = [node for node in members.all_members() if node not in given]
+    if strangers:
+        more, silent = discover(members, strangers)
+        discovered, reasons = discovered + more, reasons | silent
     _require_enough(member_list, reasons)
     for reply in discovered:
         reply.node.up_to_date = reply.is_up_to_date(member_list.epoch)
@@ -113,12 +119,9 @@ def discover(
     """
     discovered: list[DiscoveryReply] = []
     reasons = {node.name: "it did not answer in time" for node in nodes}
-    with RequestRound(members.monotonic) as round_:
-        for node in nodes:
-            round_.ask(node, lambda run_id: _QUESTIONS)
-        while answers := round_.wait(max(_DISCOVERY_SECONDS, round_.patience_seconds)):
-            for answer in answers:
-                _record(answer, discovered, reasons)
+    questions = [(node, _QUESTIONS) for node in nodes]
+    for answer in ask_nodes(questions, members.monotonic, _DISCOVERY_SECONDS):
+        _record(answer, discovered, reasons)
     return discovered, reasons
 
 
@@ -165,31 +168,43 @@ def publish(
     """
     names = dict.fromkeys((*before, *member_list.all_names))
     discovered, reasons = discover(members, [members.nodes[name] for name in names])
+    states = []
     for reply in discovered:
         fresh = reply.member_list is None and reply.node.name not in before
-        state = new_node_state if fresh or reply.is_up_to_date(member_list.epoch - 1) else JOINING
-        try:
-            publish_to(reply, member_list, state)
-        except (UnavailableError, ReplyError) as error:
-            reasons[reply.node.name] = str(error)
+        kept = fresh or reply.is_up_to_date(member_list.epoch - 1)
+        states.append((reply, new_node_state if kept else JOINING))
+    errors = publish_each(members, states, member_list)
+    reasons.update({node.name: str(error) for node, error in errors.items()})
     share_vouchers(members, member_list, discovered)
     return reasons
 
 
-def publish_to(reply: DiscoveryReply, member_list: MemberList, state: str) -> None:
-    """Store the member list and the incarnation on one node, unless they have changed meanwhile.
+def publish_each(
+    members: Members, states: Sequence[tuple[DiscoveryReply, str]], member_list: MemberList
+) -> dict[Node, MemoriesError]:
+    """Store the member list and the incarnations on nodes, unless they have changed meanwhile.
 
-    Raises:
-        UnavailableError: the node does not answer.
-        ReplyError: it refuses the command.
+    Returns the errors of those that do not answer, or refuse a command.
     """
-    old_member_list = b"" if reply.member_list is None else pack_member_list(reply.member_list)
-    old_incarnation = b"" if reply.incarnation is None else reply.incarnation.text
-    incarnation = Incarnation(state, reply.run_id, member_list.epoch)
-    new_member_list = pack_member_list(member_list)
-    reply.node.call("SET", NAME_KEY, reply.node.name)
-    run_script(reply.node, scripts.SWAP, [MEMBERS_KEY], old_member_list, new_member_list)
-    run_script(reply.node, scripts.SWAP, [INCARNATION_KEY], old_incarnation, incarnation.text)
+    requests: list[tuple[Node, Sequence[Command]]] = []
+    errors: dict[Node, MemoriesError] = {}
+    for reply, state in states:
+        node = reply.node
+        old_list = b"" if reply.member_list is None else pack_member_list(reply.member_list)
+        old_incarnation = b"" if reply.incarnation is None else reply.incarnation.text
+        incarnation = Incarnation(state, reply.run_id, member_list.epoch).text
+        errors[node] = UnavailableError(f"the node {node.name} did not answer in time")
+        commands = (
+            ("SET", NAME_KEY, node.name),
+            scripts.SWAP.evaluated([MEMBERS_KEY], old_list, pack_member_list(member_list)),
+            scripts.SWAP.evaluated([INCARNATION_KEY], old_incarnation, incarnation),
+        )
+        requests.append((node, commands))
+    for answer in ask_nodes(requests, members.monotonic, _DISCOVERY_SECONDS):
+        del errors[answer.node]
+        if (error := answer.first_error) is not None:
+            errors[answer.node] = error
+    return errors
 
 
 def _learn(members: Members, member_list: MemberList, discovered: Sequence[DiscoveryReply]) -> None:
@@ -208,30 +223,30 @@ def share_vouchers(
     Vouchers of our key for other members are renewed. A node that does not take one has it from
     another manager, or gets it the next time.
     """
+    requests = []
     for reply in discovered:
         present = read_vouchers(reply.vouchers)
         added = members.vouchers.missing(present, member_list.all_names, members.named)
         if added:
             data = members.vouchers.pack(present, added, member_list.all_names)
-            try:
-                run_script(reply.node, scripts.SWAP, [VOUCHERS_KEY], reply.vouchers, data)
-            except (UnavailableError, ReplyError) as error:
-                logger.debug("%s took no vouchers: %s", reply.node.name, error)
+            swap = scripts.SWAP.evaluated([VOUCHERS_KEY], reply.vouchers, data)
+            requests.append((reply.node, [swap]))
+    for answer in ask_nodes(requests, members.monotonic, _DISCOVERY_SECONDS):
+        if (error := answer.first_error) is not None:
+            logger.debug("%s took no vouchers: %s", answer.node.name, error)
 
 
 def _record(answer: NodeRequest, discovered: list[DiscoveryReply], reasons: dict[str, str]) -> None:
     name = answer.node.name
     if isinstance(answer.error, EvictingNodeError):
         raise answer.error
-    if answer.error is not None:
-        reasons[name] = str(answer.error)
+    if (error := answer.first_error) is not None:
+        reasons[name] = str(error)
         return
     member_list, incarnation, stored_name, vouchers = answer.replies
-    for reply in answer.replies:
-        if not isinstance(reply, bytes | None):
-            wrong = "it sent something else than a text"
-            reasons[name] = str(reply) if isinstance(reply, ReplyError) else wrong
-            return
+    if not all(isinstance(reply, bytes | None) for reply in answer.replies):
+        reasons[name] = "it sent something else than a text"
+        return
     del reasons[name]
     discovered.append(
         DiscoveryReply(

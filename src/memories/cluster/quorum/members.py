@@ -6,7 +6,7 @@ writes only from clients with the same epoch, so two clients never write by diff
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -15,8 +15,7 @@ from memories.cluster.client.address import NodeAddress, host_and_port
 from memories.cluster.client.node import Node
 from memories.cluster.incarnation import UP, Incarnation
 from memories.cluster.quorum.vouchers import NO_KEYS, VoucherKeys, Vouchers
-from memories.cluster.rendezvous import Preference, prefer, rank
-from memories.errors import InvalidOptionError
+from memories.cluster.rendezvous import Preference, group_by_preference, prefer, rank
 from memories.foundation.clock import Clock
 
 MEMBERS_KEY = b"m:members"
@@ -71,25 +70,19 @@ class Members:
 
     def __init__(
         self,
-        addresses: Sequence[NodeAddress],
+        nodes: Sequence[Node],
         copies: int,
         *,
         clock: Clock,
         allow_eviction: bool = False,
-        latency: float = 0.0,
         keys: VoucherKeys = NO_KEYS,
     ) -> None:
         self.monotonic = monotonic = clock.monotonic
-        self._latency = latency
         self._allow_eviction = allow_eviction
-        self._template = addresses[0]
+        self._template = nodes[0].address
         self.vouchers = Vouchers(self._template, keys, clock.wall)
-        self.named = {address.name for address in addresses}  # By the caller.
-        self.nodes: dict[str, Node] = {}
-        for address in addresses:
-            self.nodes[address.name] = self._node(address)
-        if len(self.nodes) < len(addresses):
-            raise InvalidOptionError("nodes= lists a node twice")
+        self.nodes = {node.name: node for node in nodes}
+        self.named = set(self.nodes)  # By the caller.
         self.current = MemberList(0, copies, tuple(sorted(self.nodes)))
         self._applied_at = monotonic()
 
@@ -156,6 +149,13 @@ class Members:
             return found
         return [one.without(member_list.lost_names) for one in found]
 
+    def group(self, names: Iterable[bytes]) -> dict[Preference, list[bytes]]:
+        """Return the names by their only preference list; empty during a change of members."""
+        member_list = self.current
+        if member_list.target or member_list.lost is not msgspec.UNSET:
+            return {}
+        return group_by_preference(names, member_list.nodes, member_list.copies)
+
     def rank(self, name: bytes) -> list[str]:
         """Return all members in the order in which a chunk prefers them."""
         member_list = self.current
@@ -178,7 +178,7 @@ class Members:
             address,
             monotonic=self.monotonic,
             allow_eviction=self._allow_eviction,
-            expected_seconds=self._latency,
+            expected_seconds=max(node.latency.seconds for node in list(self.nodes.values())),
         )
 
     def _address_of(self, name: str) -> NodeAddress:

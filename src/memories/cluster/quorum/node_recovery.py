@@ -69,7 +69,10 @@ class NodeRecovery:
         member_list = self._members.current
         if reply.is_up_to_date(member_list.epoch):
             return None
-        discovery.publish_to(reply, member_list, JOINING)
+        for error in discovery.publish_each(
+            self._members, [(reply, JOINING)], member_list
+        ).values():
+            raise error
         return reply.run_id
 
     def _names(self) -> Iterator[list[bytes]]:

@@ -25,22 +25,27 @@ from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import ALL_NODES, OutdatedMembersError, QuorumRead
 from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.quorum.settle import settle
-from memories.cluster.quorum.unanimous_read import NewestVersion, UnanimousRead
-from memories.cluster.quorum.unanimous_write import SmallWrite, UnanimousWrite
+from memories.cluster.quorum.unanimous_read import UnanimousRead
+from memories.cluster.quorum.unanimous_write import GivenVersion, UnanimousWrite
 from memories.cluster.quorum.write import QuorumWrite, WriteJob
 from memories.cluster.reasons import join_reasons
-from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
+from memories.cluster.register_api import FoundRegister, Registers, WrittenRegister
 from memories.cluster.register_copy import read_copy
-from memories.cluster.register_format import HEADER_BYTES, PREFIX, key_text, pack_register
+from memories.cluster.register_format import (
+    HEADER_BYTES,
+    PREFIX,
+    RegisterBody,
+    key_text,
+    pack_register,
+)
 from memories.cluster.run_script import run_script
-from memories.cluster.versions import ABSENT, RegisterVersion, successor
+from memories.cluster.versions import ABSENT, RegisterVersion, VersionMaker
 from memories.errors import (
     CorruptDataError,
     InvalidOptionError,
     ReplicationError,
     UnavailableError,
 )
-from memories.foundation.clock import Clock
 
 _REFRESH_ATTEMPTS = 9  # The pauses between them add up to more than a list takes to spread.
 _REFRESH_PAUSE_SECONDS = 0.005
@@ -58,8 +63,7 @@ class QuorumRegisters(Registers):
 
     Args:
         members: The nodes.
-        client: The id of this manager, which breaks ties between writers.
-        clock: Its wall time makes new versions greater than those of removed tombstones.
+        versions: Makes the versions of new values.
         refresh: Reads the member list again when a node knows a newer one.
         on_stale_node: Called with a node that has restarted and must be brought up to date.
     """
@@ -67,26 +71,28 @@ class QuorumRegisters(Registers):
     def __init__(
         self,
         members: Members,
-        client: int,
-        clock: Clock,
+        versions: VersionMaker,
         *,
         refresh: Callable[[], object],
         on_stale_node: Callable[[Node], None],
     ) -> None:
         self._members = members
-        self._client = client
-        self._clock = clock
+        self._versions = versions
         self._refresh = refresh
         self._reader = QuorumRead(members, on_stale_node)
         self._writer = QuorumWrite(members)
         self._unanimous = UnanimousRead(members)
-        self._unanimous_write = UnanimousWrite(members)
+        self._unanimous_write = UnanimousWrite(members, versions)
 
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True
     ) -> dict[bytes, FoundRegister | Exception | None]:
         """Return the content of each register; see `Registers`."""
-        return self._in_batches(names, lambda batch: self._read(batch, fetch))
+        known = self._unanimous.read(names) if fetch and names else {}
+        if len(known) == len(names):
+            return known  # type: ignore[return-value]
+        left = [name for name in names if name not in known]
+        return known | self._in_batches(left, lambda batch: self._read(batch, fetch))
 
     def write(
         self, bodies: Mapping[bytes, RegisterBody], *, if_version: int | None = None
@@ -98,9 +104,13 @@ class QuorumRegisters(Registers):
                 "other, so none of them can decide between two writers; store without it, or use "
                 "a Cluster"
             )
-        given: dict[bytes, NewestVersion] = {}
-        return self._in_batches(
-            list(bodies), lambda batch: self._write({name: bodies[name] for name in batch}, given)
+        given: dict[bytes, GivenVersion] = {}
+        written = self._unanimous_write.write(bodies, given) if bodies else {}
+        if len(written) == len(bodies):
+            return written  # type: ignore[return-value]
+        left = [name for name in bodies if name not in written]
+        return written | self._in_batches(
+            left, lambda batch: self._write({name: bodies[name] for name in batch}, given)
         )
 
     def settle(self, ended: Mapping[bytes, RegisterVersion]) -> set[bytes]:
@@ -267,19 +277,7 @@ class QuorumRegisters(Registers):
     def _read(
         self, names: Sequence[bytes], fetch: bool
     ) -> dict[bytes, FoundRegister | Exception | None]:
-        epoch = self._members.epoch
-        lists = {name: self._members.preference_lists(name) for name in names}
-        results: dict[bytes, FoundRegister | Exception | None] = {}
-        if fetch:
-            results.update(self._unanimous.read(lists, epoch))
-        queries = [RegisterQuery(name, lists[name]) for name in lists if name not in results]
-        if queries:
-            results.update(self._read_by_quorum(queries, fetch))
-        return results
-
-    def _read_by_quorum(
-        self, queries: Sequence[RegisterQuery], fetch: bool
-    ) -> dict[bytes, FoundRegister | Exception | None]:
+        queries = [RegisterQuery(name, self._members.preference_lists(name)) for name in names]
         self._reader.collect(queries, whole=int(fetch))
         answered = [query for query in queries if query.missing_answers <= 0]
         # Too few nodes have named the newest version: other nodes may have it too, else it is
@@ -331,53 +329,35 @@ class QuorumRegisters(Registers):
         return failed
 
     def _write(
-        self, bodies: Mapping[bytes, RegisterBody], given: dict[bytes, NewestVersion]
+        self, bodies: Mapping[bytes, RegisterBody], given: dict[bytes, GivenVersion]
     ) -> dict[bytes, WrittenRegister | Exception]:
-        """Do both phases; `given` has the versions of an earlier attempt, and what they replaced.
+        """Do both phases; `given` has the versions of an earlier attempt, and what they replace.
 
-        A write that is repeated because the members changed keeps its version. Thread 1 stores
-        version 5 on one node; thread 2 reads it, and stores version 6. If thread 1 repeated its
-        write as version 7, its value would come back after the one that replaced it.
+        A write that is repeated keeps its version. Thread 1 stores version 5 on one node; thread 2
+        reads it, and stores version 6. If thread 1 repeated its write as version 7, its value would
+        come back after the one that replaced it.
         """
-        epoch = self._members.epoch
-        lists = {name: self._members.preference_lists(name) for name in bodies}
-        known = self._unanimous.read_versions(lists, epoch)
-        queries = {name: RegisterQuery(name, lists[name]) for name in lists if name not in known}
         results: dict[bytes, WrittenRegister | Exception] = {}
-        if queries:
-            self._reader.collect(list(queries.values()), whole=0)
-            for query in queries.values():
-                if query.missing_answers > 0:
-                    results[query.name] = query.error("written")
-                else:
-                    known[query.name] = _newest_version(query)
-        wall = self._clock.wall()
-        writes: list[SmallWrite] = []
-        for name, newest in known.items():
-            if name not in given:
-                version = successor(newest.version, self._client, wall)
-                given[name] = NewestVersion(version, newest.upload)
-            register = pack_register(name, given[name].version, *bodies[name])
-            nbytes = register[0].nbytes
-            for segment in register[1:]:
-                nbytes += segment.nbytes
-            writes.append(SmallWrite(name, lists[name], register, nbytes))
-        stored = self._unanimous_write.store(writes, epoch)
-        jobs: list[WriteJob] = []
-        for write in writes:
-            name, holders = write.name, stored.get(write.name, ())
-            version, replaced = given[name]
-            if len(write.lists) == 1 and len(holders) >= write.lists[0].copies:
-                results[name] = WrittenRegister(version, replaced)
+        queries = {n: RegisterQuery(n, self._members.preference_lists(n)) for n in bodies}
+        unknown = [query for name, query in queries.items() if name not in given]
+        if unknown:
+            self._reader.collect(unknown, whole=0)
+        for query in unknown:
+            if query.missing_answers > 0:
+                results[query.name] = query.error("written")
                 continue
-            query = queries.get(name) or RegisterQuery(name, write.lists)
-            job = WriteJob(query, version, write.register)
-            job.stored_on.update(holders)
-            jobs.append(job)
-        if jobs:
-            self._writer.store(jobs)
+            replaced = None if query.version == ABSENT else query.newest.upload
+            version = self._versions.successor(query.version)
+            given[query.name] = GivenVersion(version, replaced)
+        jobs: list[WriteJob] = []
+        for name in bodies.keys() & given.keys():
+            version = given[name].version
+            jobs.append(
+                WriteJob(queries[name], version, pack_register(name, version, *bodies[name]))
+            )
+        self._writer.store(jobs)
         for job in jobs:
-            results[job.name] = _write_result(job, given[job.name].upload)
+            results[job.name] = _write_result(job, given[job.name].replaced)
         return results
 
     def _replace_damaged(self, name: str, query: RegisterQuery) -> bool:
@@ -448,12 +428,6 @@ def _read_result(query: RegisterQuery, fetch: bool) -> FoundRegister | Exception
         )
     body = None if newest.data is None else memoryview(newest.data)[HEADER_BYTES:]
     return FoundRegister(newest.header.version, newest.header.kind, body, newest.expires_ms)
-
-
-def _newest_version(query: RegisterQuery) -> NewestVersion:
-    if query.version == ABSENT:
-        return NewestVersion(ABSENT, None)
-    return NewestVersion(query.version, query.newest.upload)
 
 
 def _write_result(job: WriteJob, replaced: ChunkUpload | None) -> WrittenRegister | Exception:

@@ -28,7 +28,7 @@ from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.repair_report import RepairReport
 from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import node_status
-from memories.cluster.versions import new_client
+from memories.cluster.versions import VersionMaker
 from memories.errors import ClosedError, InvalidOptionError, MemoriesError, UnavailableError
 from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
@@ -51,21 +51,18 @@ class QuorumService(NodeService):
 
     def __init__(
         self,
-        addresses: Sequence[NodeAddress],
+        nodes: Sequence[Node],
         copies: int,
-        *,
         clock: Clock,
         allow_eviction: bool,
         keys: VoucherKeys,
-        latency: float = 0.0,
     ) -> None:
         super().__init__(clock)
         self.members = Members(
-            addresses,
+            nodes,
             copies,
             clock=clock,
             allow_eviction=allow_eviction,
-            latency=latency,
             keys=keys,
         )
         self._stale_nodes: set[str] = set()
@@ -73,8 +70,7 @@ class QuorumService(NodeService):
         self._checked_at = 0.0
         self.registers = QuorumRegisters(
             self.members,
-            new_client(),
-            clock,
+            VersionMaker(clock.wall),
             refresh=lambda: discovery.refresh(self.members),
             on_stale_node=self._mark_stale,
         )

@@ -10,220 +10,192 @@ the results, and decided by `QuorumRead`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import (
-    NodeRequest,
-    RequestRound,
-    SmallReply,
-    ask_at_once,
-)
+from memories.cluster.client.fanout import RequestRound, SmallReply, ask_at_once
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import NIL, Command, bulk_between, encode, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
-from memories.cluster.limits import allowance
-from memories.cluster.manifest import ChunkUpload, upload_of_register
+from memories.cluster.quorum.batches import BatchRequest, batches, usable_groups
 from memories.cluster.quorum.members import Members
 from memories.cluster.register_api import FoundRegister
-from memories.cluster.register_format import (
-    HEADER_BYTES,
-    PEEK_BYTES,
-    read_body,
-    read_header,
-)
+from memories.cluster.register_format import HEADER_BYTES, read_body, read_header
 from memories.cluster.rendezvous import Preference
-from memories.cluster.versions import ABSENT, RegisterVersion
 from memories.errors import CorruptDataError
 
 _NO_HEAD = b" " * HEADER_BYTES
 _GET_INCARNATION = b"".join(map(bytes, encode([("GET", INCARNATION_KEY)])))
+_BYTES = {bytes, type(None)}
 _HEAD_RANGE = encode_strings([b"0", b"%d" % (HEADER_BYTES - 1)])
-_PEEK_RANGE = encode_strings([b"0", b"%d" % (PEEK_BYTES - 1)])
-
-_Lists = Mapping[bytes, Sequence[Preference]]
-_Nodes = tuple[str, ...]
 
 
-class NewestVersion(NamedTuple):
-    """The newest version of a register, and the chunks that it refers to."""
-
-    version: RegisterVersion
-    upload: ChunkUpload | None
-
-
-_NOTHING = NewestVersion(ABSENT, None)
-
-
-class _UnusualReplyError(Exception):
-    """A reply that the general way must look at."""
+class UnusualReplyError(Exception):
+    """A register, or a reply, that the general way must look at."""
 
 
 class UnanimousRead:
-    """Asks for registers whose nodes are all usable, and returns those with equal replies.
-
-    The epoch is the one of the member list by which the lists of nodes were made.
-    """
+    """Asks for registers whose nodes are all usable, and returns those with equal replies."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
 
-    def read(self, lists: _Lists, epoch: int) -> dict[bytes, FoundRegister | None]:
+    def read(self, names: Sequence[bytes]) -> dict[bytes, FoundRegister | None]:
         """Return the content of registers; those without equal replies are left out."""
-        if len(lists) == 1:
-            ((name, preferences),) = lists.items()
-            try:
-                return {name: self._read_one(name, self._nodes_for(preferences), epoch)}
-            except (_UnusualReplyError, CorruptDataError):
-                return {}
-        groups = self._groups(lists)
-        replies = self._ask(groups, epoch, whole=True)
-        results: dict[bytes, FoundRegister | None] = {}
-        for nodes, names in groups.items():
-            if not all((node, nodes) in replies for node in nodes):
-                continue
-            values, *heads = (replies[node, nodes] for node in nodes)
-            for index, name in enumerate(names):
-                value = values[index]
-                head = value[:HEADER_BYTES] if value else _NO_HEAD
-                start = HEADER_BYTES * index
-                for other in heads:
-                    if other[start : start + HEADER_BYTES] != head:
-                        break
-                else:
-                    try:
-                        results[name] = _found(name, value) if value else None
-                    except CorruptDataError:
-                        continue
-        return results
+        if len(names) > 1:
+            return self._read_many(names)
+        (name,) = names
+        try:
+            return {name: self._read_one(name)}
+        except (UnusualReplyError, CorruptDataError):
+            return {}
 
-    def read_versions(self, lists: _Lists, epoch: int) -> dict[bytes, NewestVersion]:
-        """Return the newest version of registers.
-
-        Those with a missing reply, and manifests among many registers, are left out.
-        """
-        if len(lists) == 1:
-            ((name, preferences),) = lists.items()
-            try:
-                return {name: self._read_one_version(name, self._nodes_for(preferences), epoch)}
-            except (_UnusualReplyError, CorruptDataError):
-                return {}
-        groups = self._groups(lists)
-        replies = self._ask(groups, epoch, whole=False)
-        results: dict[bytes, NewestVersion] = {}
-        for nodes, names in groups.items():
-            if not all((node, nodes) in replies for node in nodes):
-                continue
-            heads = {replies[node, nodes] for node in nodes}
-            if heads == {_NO_HEAD * len(names)}:
-                results.update(dict.fromkeys(names, _NOTHING))
-                continue
-            for index, name in enumerate(names):
-                start = HEADER_BYTES * index
-                known = {one[start : start + HEADER_BYTES] for one in heads}
-                newest = _newest_head(name, known)
-                if newest is not None:
-                    results[name] = newest
-        return results
-
-    def _groups(self, lists: _Lists) -> dict[_Nodes, list[bytes]]:
-        """Return the registers by the nodes that must reply, without those that are unusual."""
-        groups: dict[_Nodes, list[bytes]] = defaultdict(list)
-        usable = {name for name, node in self._members.nodes.items() if node.usable}
-        for name, preferences in lists.items():
-            first = preferences[0]
-            if len(preferences) == 1:
-                groups[first.nodes[: max(first.answers, first.copies)]].append(name)
-        return {nodes: names for nodes, names in groups.items() if usable.issuperset(nodes)}
-
-    def _read_one(self, name: bytes, nodes: list[Node], epoch: int) -> FoundRegister | None:
+    def _read_one(self, name: bytes) -> FoundRegister | None:
+        epoch = self._members.epoch
+        nodes = nodes_to_ask(self._members, self._members.preference_lists(name))
         word = encode_strings([name])
         get = b"*2\r\n$3\r\nGET\r\n" + word + _GET_INCARNATION
-        peek = b"*4\r\n$8\r\nGETRANGE\r\n" + word + _HEAD_RANGE + _GET_INCARNATION
-        value, *heads = self._ask_one(nodes, [get, *[peek] * (len(nodes) - 1)], epoch)
-        if any(head != value[:HEADER_BYTES] for head in heads):
-            raise _UnusualReplyError
+        peek = head_request(word)
+        value, *heads = ask_one(self._members, nodes, [get, *[peek] * (len(nodes) - 1)], epoch)
+        for head in heads:
+            if head != value[:HEADER_BYTES]:
+                raise UnusualReplyError
         return _found(name, value) if value else None
 
-    def _read_one_version(self, name: bytes, nodes: list[Node], epoch: int) -> NewestVersion:
-        peek = b"*4\r\n$8\r\nGETRANGE\r\n" + encode_strings([name]) + _PEEK_RANGE
-        first, *others = self._ask_one(nodes, [peek + _GET_INCARNATION] * len(nodes), epoch)
-        newest = _newest(name, first)
-        for other in others:
-            if other != first:
-                newest = max(newest, _newest(name, other), key=_by_version)
-        return newest
+    def _read_many(self, names: Sequence[bytes]) -> dict[bytes, FoundRegister | None]:
+        """Read in batches: while the nodes work on one, the one before is decoded."""
+        results: dict[bytes, FoundRegister | None] = {}
+        with RequestRound(self._members.monotonic) as round_:
+            before: tuple[BatchRequest, dict[Preference, list[bytes]]] | None = None
+            for batch in batches(names):
+                request, groups = self._ask_values(round_, batch)
+                if before is not None:
+                    _decode(*before, results)
+                before = request, groups
+                if not request.collect():
+                    break
+            if before is not None:
+                _decode(*before, results)
+        return results
 
-    def _ask_one(self, nodes: list[Node], requests: Sequence[bytes], epoch: int) -> list[bytes]:
-        """Return what each node replies about one register; nothing where it has none."""
-
-        def build(index: int, run_id: str) -> bytes:
-            del run_id
-            return requests[index]
-
-        def end(run_id: str) -> bytes:
-            return _vote(run_id, epoch)
-
-        replies = ask_at_once(nodes, build, 2, b"$", end, self._members.monotonic)
-        if not replies:
-            raise _UnusualReplyError
-        return [_value(reply, epoch) for reply in replies]
-
-    def _nodes_for(self, preferences: Sequence[Preference]) -> list[Node]:
-        """Return the nodes that must reply about one register, if all of them are usable."""
-        first = preferences[0]
-        if len(preferences) > 1:
-            raise _UnusualReplyError
-        known = self._members.nodes
-        nodes = [known[name] for name in first.nodes[: max(first.answers, first.copies)]]
-        if not all(node.usable for node in nodes):
-            raise _UnusualReplyError
-        return nodes
-
-    def _ask(
-        self, groups: Mapping[_Nodes, Sequence[bytes]], epoch: int, *, whole: bool
-    ) -> dict[tuple[str, _Nodes], Any]:
-        """Return the values, or else the first bytes, of the registers of groups by node.
-
-        With `whole` the first node of each group is asked for the values.
-        """
+    def _ask_values(
+        self, round_: RequestRound, names: Sequence[bytes]
+    ) -> tuple[BatchRequest, dict[Preference, list[bytes]]]:
+        """Ask the first node of each group for the values, and the others for their headers."""
+        request = BatchRequest(round_, self._members.epoch)
+        groups = usable_groups(self._members, names)
         commands: dict[str, list[Command]] = defaultdict(list)
-        tags: dict[str, list[tuple[_Nodes, int, bool]]] = defaultdict(list)
-        for nodes, names in groups.items():
-            words = encode_strings([INCARNATION_KEY, *names])
-            count = len(names) + 1
-            for index, node in enumerate(nodes):
-                valued = whole and index == 0
-                if valued:
+        tags: dict[str, list[Preference]] = defaultdict(list)
+        for place, some in groups.items():
+            words = encode_strings([INCARNATION_KEY, *some])
+            count = len(some) + 1
+            for node in place.asked:
+                if node == place.nodes[0]:
                     commands[node].append(b"*%d\r\n$4\r\nMGET\r\n" % (count + 1) + words)
                 else:
                     commands[node].append(scripts.HEADS.encoded(count, count) + words)
-                tags[node].append((nodes, len(names), valued))
-        replies: dict[tuple[str, _Nodes], Any] = {}
-        with RequestRound(self._members.monotonic) as round_:
-            for node, sent in commands.items():
-                round_.ask(self._members.nodes[node], lambda run_id, sent=sent: sent, tags[node])  # type: ignore[misc]
-            longest = max(map(len, groups.values()), default=0)
-            while answers := round_.wait(round_.hedge_seconds + allowance(longest)):
-                for answer in answers:
-                    replies.update(_replies(answer, epoch))
-        return replies
+                tags[node].append(place)
+        request.allow(max(map(len, groups.values()), default=0))
+        for node, sent in commands.items():
+            request.send(self._members, node, lambda run_id, sent=sent: sent, tags[node])  # type: ignore[misc]
+        return request, groups
 
 
-def _replies(answer: NodeRequest, epoch: int) -> Iterator[tuple[tuple[str, _Nodes], Any]]:
-    """Yield the replies of a node that votes."""
-    if answer.error is not None:
-        return
-    up = Incarnation(UP, answer.run_id, epoch).text
-    for (nodes, count, valued), reply in zip(answer.tag, answer.replies, strict=True):
-        if isinstance(reply, list) and reply[0] == up:
-            if valued:
-                del reply[0]
-                yield (answer.node.name, nodes), reply
-            else:
-                yield (answer.node.name, nodes), reply[1] or _NO_HEAD * count
+def nodes_to_ask(members: Members, preferences: Sequence[Preference]) -> list[Node]:
+    """Return the nodes that must reply about a register, if all of them are usable.
+
+    Raises:
+        UnusualReplyError: one is not, or the members are being changed.
+    """
+    if len(preferences) > 1:
+        raise UnusualReplyError
+    known = members.nodes
+    nodes = [known[name] for name in preferences[0].asked]
+    for node in nodes:
+        if not node.usable:
+            raise UnusualReplyError
+    return nodes
+
+
+def head_request(word: bytes) -> bytes:
+    """Return the request for the header of a register, whose encoded name is given."""
+    return b"*4\r\n$8\r\nGETRANGE\r\n" + word + _HEAD_RANGE + _GET_INCARNATION
+
+
+def ask_one(
+    members: Members, nodes: Sequence[Node], requests: Sequence[bytes], epoch: int
+) -> list[bytes]:
+    """Return what each node replies about one register; nothing where it has none.
+
+    Each request asks for the incarnation last.
+
+    Raises:
+        UnusualReplyError: a node does not vote, does not answer or has no idle connection.
+    """
+
+    def build(index: int, run_id: str) -> bytes:
+        del run_id
+        return requests[index]
+
+    def end(run_id: str) -> bytes:
+        return _vote(run_id, epoch)
+
+    replies = ask_at_once(nodes, build, 2, b"$", end, members.monotonic)
+    if not replies:
+        raise UnusualReplyError
+    return [_value(reply, epoch) for reply in replies]
+
+
+def voted(
+    request: BatchRequest, node: str, place: Preference, count: int
+) -> list[bytes | None] | None:
+    """Return the `count` parts of a node's reply about a group, if the node votes."""
+    found, run_id = request.replies.get((node, place), (None, ""))
+    if (
+        not isinstance(found, list)
+        or len(found) != count
+        or not _BYTES.issuperset(map(type, found))
+    ):
+        return None
+    return found if found[0] == _incarnation(run_id, request.epoch) else None
+
+
+def _decode(
+    request: BatchRequest,
+    groups: dict[Preference, list[bytes]],
+    results: dict[bytes, FoundRegister | None],
+) -> None:
+    """Add the registers of a batch whose nodes reply the same."""
+    for place, names in groups.items():
+        found = voted(request, place.nodes[0], place, len(names) + 1)
+        others = [voted(request, node, place, 2) for node in place.asked[1:]]
+        if found is None:
+            continue
+        values = found[1:]
+        heads = b"".join([value[:HEADER_BYTES] if value else _NO_HEAD for value in values])
+        unequal: set[int] = set()
+        for other in others:
+            if other is None:
+                unequal.update(range(len(names)))
+            elif (other[1] or _NO_HEAD * len(names)) != heads:
+                for index in range(len(names)):
+                    part = slice(HEADER_BYTES * index, HEADER_BYTES * (index + 1))
+                    if ((other[1] or b"")[part] or _NO_HEAD) != heads[part]:
+                        unequal.add(index)
+        for index, (name, value) in enumerate(zip(names, values, strict=True)):
+            if index in unequal:
+                continue
+            try:
+                results[name] = _found(name, value) if value else None
+            except CorruptDataError:
+                continue
+
+
+@lru_cache(256)
+def _incarnation(run_id: str, epoch: int) -> bytes:
+    """Return the incarnation of a node that votes."""
+    return Incarnation(UP, run_id, epoch).text
 
 
 @lru_cache(256)
@@ -239,44 +211,18 @@ def _value(reply: SmallReply, epoch: int) -> bytes:
     if isinstance(data, list):
         value, incarnation = data
         if isinstance(value, Exception) or isinstance(incarnation, Exception):
-            raise _UnusualReplyError
+            raise UnusualReplyError
         if encode_strings([incarnation or b""]) != vote:
-            raise _UnusualReplyError
+            raise UnusualReplyError
         return value or b""
     found = bulk_between(data, b"", vote)
     if found is not None:
         return found
     if data != NIL + vote:
-        raise _UnusualReplyError
+        raise UnusualReplyError
     return b""
 
 
 def _found(name: bytes, value: bytes) -> FoundRegister:
     header = read_header(name, value)
     return FoundRegister(header.version, header.kind, read_body(name, header, value))
-
-
-def _by_version(newest: NewestVersion) -> RegisterVersion:
-    return newest.version
-
-
-def _newest(name: bytes, peek: bytes) -> NewestVersion:
-    if not peek:
-        return _NOTHING
-    header = read_header(name, peek)
-    return NewestVersion(header.version, upload_of_register(header.kind, peek[HEADER_BYTES:]))
-
-
-def _newest_head(name: bytes, heads: set[bytes]) -> NewestVersion | None:
-    """Return the newest version among the headers; None if more than headers are needed."""
-    version = ABSENT
-    try:
-        for head in heads:
-            if head != _NO_HEAD:
-                header = read_header(name, head)
-                if header.kind.is_manifest:
-                    return None
-                version = max(version, header.version)
-    except CorruptDataError:
-        return None
-    return NewestVersion(version, None)

@@ -1,117 +1,245 @@
-"""The fast path of a quorum write: small registers, sent to nodes that are all usable.
+"""The fast path of a quorum write: small registers, on nodes that are all usable and agree.
 
-One script call for each node stores all registers that belong on it. If every node replies that it
-has stored them all, nothing else has to be decided. `QuorumWrite` sends what is left, with the same
-versions, so that a node which has one already counts.
+Every node that must answer says what it has, and a version from the clock is above all of that: so
+nothing has to be decoded. Then one script call for each node stores what belongs on it. If every
+node replies that it has stored all, nothing else has to be decided. What is unusual (a node that
+fails or has other replies, chunks that are replaced, a clock that is behind) is left to
+`QuorumWrite`, with the version under which it was sent.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import NodeRequest, RequestRound, ask_at_once
+from memories.cluster.client.fanout import Commands, RequestRound, ask_at_once
 from memories.cluster.client.resp import Command, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation
-from memories.cluster.limits import CONFIRMED_SECONDS, allowance
+from memories.cluster.limits import CONFIRMED_SECONDS
+from memories.cluster.manifest import ChunkUpload
+from memories.cluster.quorum.batches import BatchRequest, batches, usable_groups
 from memories.cluster.quorum.members import Members
+from memories.cluster.quorum.unanimous_read import (
+    UnusualReplyError,
+    ask_one,
+    head_request,
+    nodes_to_ask,
+    voted,
+)
+from memories.cluster.register_api import WrittenRegister
+from memories.cluster.register_format import (
+    HEADER_BYTES,
+    KIND_AT,
+    MANIFEST_KINDS,
+    RegisterBody,
+    pack_small,
+)
 from memories.cluster.rendezvous import Preference
+from memories.cluster.versions import RegisterVersion, VersionMaker
 
 _SMALL_BYTES = 16 << 10  # A larger register is sent from where it lies.
-_CALL_BYTES = 1 << 20
 _CALL_REGISTERS = 250
 _STORED_ONE = b":1\r\n"
+_INCARNATION = encode_strings([INCARNATION_KEY])
+_STORE_ONE = scripts.STORE.encoded(2, 5) + _INCARNATION
 
 
-class SmallWrite(NamedTuple):
-    """A register to store, and the nodes that it prefers."""
+class GivenVersion(NamedTuple):
+    """The version of a write, and the chunks of the value that it replaces."""
 
-    name: bytes
-    lists: Sequence[Preference]
-    register: Sequence[memoryview]
-    nbytes: int
+    version: RegisterVersion
+    replaced: ChunkUpload | None
+
+
+class _Call(NamedTuple):
+    """Registers that are stored by one call of the script on each of some nodes."""
+
+    nodes: tuple[str, ...]
+    names: tuple[bytes, ...]
 
 
 class UnanimousWrite:
-    """Stores registers on the nodes that they prefer, and returns which nodes have stored them.
+    """Stores small registers on the nodes that they prefer, and returns those that are stored."""
 
-    The epoch is the one of the member list by which the lists of nodes were made.
-    """
-
-    def __init__(self, members: Members) -> None:
+    def __init__(self, members: Members, versions: VersionMaker) -> None:
         self._members = members
+        self._versions = versions
 
-    def store(self, writes: Sequence[SmallWrite], epoch: int) -> Mapping[bytes, set[str]]:
-        """Return for each register the nodes that have stored it; unusual ones may have none."""
-        began = self._members.monotonic()
-        if len(writes) == 1:
-            stored = {writes[0].name: self._store_one(writes[0], epoch)}
-        else:
-            stored = self._store_many(writes, epoch)
-        if self._members.monotonic() - began > CONFIRMED_SECONDS:
-            return {}  # A node may have lost its memory, and have been refilled, in between.
-        return stored
+    def write(
+        self, bodies: Mapping[bytes, RegisterBody], given: dict[bytes, GivenVersion]
+    ) -> dict[bytes, WrittenRegister]:
+        """Return the acknowledged writes; add to `given` the versions of all that were sent."""
+        if len(bodies) > 1:
+            return self._write_many(bodies, given)
+        ((name, body),) = bodies.items()
+        try:
+            return {name: self._write_one(name, body, given)}
+        except UnusualReplyError:
+            return {}
 
-    def _store_one(self, write: SmallWrite, epoch: int) -> set[str]:
-        first, *more = write.lists
-        names = first.nodes[: first.copies]
-        nodes = [self._members.nodes[name] for name in names]
-        if more or write.nbytes > _SMALL_BYTES or not all(node.usable for node in nodes):
-            return set()
-        value = b"".join(write.register)
-        data = _STORE_ONE + encode_strings([write.name])
+    def _write_one(
+        self, name: bytes, body: RegisterBody, given: dict[bytes, GivenVersion]
+    ) -> WrittenRegister:
+        epoch = self._members.epoch
+        preferences = self._members.preference_lists(name)
+        nodes = nodes_to_ask(self._members, preferences)
+        if body.nbytes > _SMALL_BYTES:
+            raise UnusualReplyError
+        word = encode_strings([name])
+        heads = ask_one(self._members, nodes, [head_request(word)] * len(nodes), epoch)
+        version = self._versions.successor()
+        text = version.text
+        for head in heads:
+            if head >= text or head[KIND_AT : KIND_AT + 1] in MANIFEST_KINDS:
+                raise UnusualReplyError
+        value = encode_strings([pack_small(text, name, body)])
+        request = _STORE_ONE + word
 
         def build(index: int, run_id: str) -> bytes:
             del index
-            return b"%b%b$%d\r\n%b\r\n" % (data, _accepted(run_id, epoch), len(value), value)
+            return request + _accepted(run_id, epoch) + value
 
-        replies = ask_at_once(nodes, build, 1, b":", _stored_one, self._members.monotonic)
-        # Other replies, of a node that has a newer version too, are left to `QuorumWrite`.
-        return {
-            name
-            for name, (_, reply) in zip(names, replies or (), strict=bool(replies))
-            if reply == _STORED_ONE
-        }
+        given[name] = GivenVersion(version, None)
+        began = self._members.monotonic()
+        holders = nodes[: preferences[0].copies]
+        replies = ask_at_once(holders, build, 1, b":", _stored_one, self._members.monotonic)
+        if not replies:
+            raise UnusualReplyError
+        for _, reply in replies:
+            if reply != _STORED_ONE:
+                raise UnusualReplyError
+        if self._members.monotonic() - began > CONFIRMED_SECONDS:
+            raise UnusualReplyError
+        return WrittenRegister(version, None)
 
-    def _store_many(self, writes: Sequence[SmallWrite], epoch: int) -> dict[bytes, set[str]]:
-        usable = {name for name, node in self._members.nodes.items() if node.usable}
-        groups: dict[tuple[str, ...], list[SmallWrite]] = defaultdict(list)
-        for write in writes:
-            first = write.lists[0]
-            if len(write.lists) == 1 and write.nbytes <= _SMALL_BYTES:
-                groups[first.nodes[: first.copies]].append(write)
-        groups = {nodes: group for nodes, group in groups.items() if usable.issuperset(nodes)}
-        calls: dict[str, list[tuple[Sequence[bytes], bytes, bytes]]] = defaultdict(list)
-        for nodes, group in groups.items():
-            for start in range(0, len(group), _CALL_REGISTERS):
-                some = group[start : start + _CALL_REGISTERS]
-                names = [write.name for write in some]
-                values = encode_strings([b"".join(write.register) for write in some])
-                for node in nodes:
-                    calls[node].append((names, encode_strings(names), values))
-        stored: dict[bytes, set[str]] = defaultdict(set)
-        total = sum(len(values) for sent in calls.values() for _, _, values in sent)
-        slack = allowance(sum(map(len, groups.values())), total)
+    def _write_many(
+        self, bodies: Mapping[bytes, RegisterBody], given: dict[bytes, GivenVersion]
+    ) -> dict[bytes, WrittenRegister]:
+        """Write in batches: while the nodes work on one, the next one is prepared."""
+        written: dict[bytes, WrittenRegister] = {}
         with RequestRound(self._members.monotonic) as round_:
-            for node, sent in calls.items():
-                build = partial(_store_commands, sent=sent, epoch=epoch)
-                round_.ask(self._members.nodes[node], build, sent)
-            while answers := round_.wait(round_.hedge_seconds + slack):
-                for answer in answers:
-                    _record(answer, stored)
-        return stored
+            writes = self._batch_writes(round_, bodies)
+            asked, sent = next(writes), None
+            while asked is not None and asked.heads.collect():
+                following = next(writes)
+                asked.store(self._versions.successor(), bodies, given)
+                if sent is not None and not sent.finish(written):
+                    break
+                asked, sent = following, asked
+            if sent is not None:
+                sent.finish(written)
+        return written
+
+    def _batch_writes(
+        self, round_: RequestRound, bodies: Mapping[bytes, RegisterBody]
+    ) -> Iterator[_BatchWrite | None]:
+        """Yield each batch, after its nodes were asked what they have; then None for ever."""
+        small = (name for name, body in bodies.items() if body.nbytes <= _SMALL_BYTES)
+        for names in batches(small):
+            yield _BatchWrite(self._members, round_, names)
+        while True:
+            yield None
 
 
-def _record(answer: NodeRequest, stored: dict[bytes, set[str]]) -> None:
-    if answer.error is not None:
-        return
-    for (names, _, _), reply in zip(answer.tag, answer.replies, strict=True):
-        if reply == len(names):
-            for name in names:
-                stored[name].add(answer.node.name)
+class _BatchWrite:
+    """The writes of one batch; the constructor asks the nodes what they have."""
+
+    def __init__(self, members: Members, round_: RequestRound, names: Sequence[bytes]) -> None:
+        self._members = members
+        self._round = round_
+        self.heads = BatchRequest(round_, members.epoch)
+        self._groups = usable_groups(members, names)
+        commands: dict[str, list[Command]] = defaultdict(list)
+        tags: dict[str, list[Preference]] = defaultdict(list)
+        for place, some in self._groups.items():
+            count = len(some) + 1
+            command = scripts.HEADS.encoded(count, count) + _INCARNATION + encode_strings(some)
+            for node in place.asked:
+                commands[node].append(command)
+                tags[node].append(place)
+        self.heads.allow(max(map(len, self._groups.values()), default=0))
+        for node, sent in commands.items():
+            self.heads.send(members, node, lambda run_id, sent=sent: sent, tags[node])  # type: ignore[misc]
+
+    def store(
+        self,
+        version: RegisterVersion,
+        bodies: Mapping[bytes, RegisterBody],
+        given: dict[bytes, GivenVersion],
+    ) -> None:
+        """Send the registers of which all nodes have older versions, or none."""
+        self._written = WrittenRegister(version, None)
+        self._stores = BatchRequest(self._round, self.heads.epoch)
+        self._calls: list[_Call] = []
+        encoded: dict[str, list[tuple[int, bytes, bytes]]] = defaultdict(list)
+        text, nbytes = version.text, 0
+        for place in self._groups:
+            older = self._older(place, text)
+            for start in range(0, len(older), _CALL_REGISTERS):
+                names = older[start : start + _CALL_REGISTERS]
+                words = encode_strings(names)
+                values = encode_strings([pack_small(text, name, bodies[name]) for name in names])
+                for node in place.nodes[: place.copies]:
+                    encoded[node].append((len(self._calls), words, values))
+                    nbytes += len(values)
+                self._calls.append(_Call(place.nodes[: place.copies], tuple(names)))
+                given.update(dict.fromkeys(names, GivenVersion(version, None)))
+        self._stores.allow(sum(len(call.names) for call in self._calls), nbytes)
+        self._began = self._members.monotonic()
+        for node, parts in encoded.items():
+            tags = [number for number, _, _ in parts]
+            self._stores.send(self._members, node, self._commands(parts), tags)
+
+    def finish(self, written: dict[bytes, WrittenRegister]) -> bool:
+        """Wait for the nodes, add what all have stored, and return whether all answered in time."""
+        answered = self._stores.collect()
+        if self._members.monotonic() - self._began > CONFIRMED_SECONDS:
+            return False  # A node may have lost its memory, and have been refilled, in between.
+        for number, call in enumerate(self._calls):
+            for node in call.nodes:
+                reply, _ = self._stores.replies.get((node, number), (None, ""))
+                if reply != len(call.names):
+                    break
+            else:
+                written.update(dict.fromkeys(call.names, self._written))
+        return answered
+
+    def _older(self, place: Preference, text: bytes) -> list[bytes]:
+        """Return the registers of a group of which each node votes for an older version."""
+        names = self._groups[place]
+        heads: set[bytes] = set()
+        for node in place.asked:
+            reply = voted(self.heads, node, place, 2)
+            if reply is None:
+                return []
+            heads.add(reply[1] or b"")
+        newer: set[int] = set()
+        for head in heads:
+            if len(head) not in (0, HEADER_BYTES * len(names)):
+                return []  # One is damaged, and shorter than a header.
+            for index in range(len(head) // HEADER_BYTES):
+                at = HEADER_BYTES * index
+                kind = head[at + KIND_AT : at + KIND_AT + 1]
+                if head[at : at + KIND_AT] >= text or kind in MANIFEST_KINDS:
+                    newer.add(index)
+        return [name for index, name in enumerate(names) if index not in newer] if newer else names
+
+    def _commands(self, parts: Sequence[tuple[int, bytes, bytes]]) -> Commands:
+        epoch = self.heads.epoch
+
+        def build(run_id: str) -> list[Command]:
+            accepted = _accepted(run_id, epoch)
+            return [
+                scripts.STORE.encoded(count + 1, 2 * count + 3)
+                + _INCARNATION + words + accepted + values
+                for number, words, values in parts
+                if (count := len(self._calls[number].names))
+            ]  # fmt: skip
+
+        return build
 
 
 @lru_cache(256)
@@ -120,21 +248,6 @@ def _accepted(run_id: str, epoch: int) -> bytes:
     return encode_strings(Incarnation(JOINING, run_id, epoch).accepted)
 
 
-_INCARNATION = encode_strings([INCARNATION_KEY])
-_STORE_ONE = scripts.STORE.encoded(2, 5) + _INCARNATION
-
-
 def _stored_one(run_id: str) -> bytes:
     del run_id
     return _STORED_ONE
-
-
-def _store_commands(
-    run_id: str, *, sent: Sequence[tuple[Sequence[bytes], bytes, bytes]], epoch: int
-) -> list[Command]:
-    accepted = _accepted(run_id, epoch)
-    return [
-        scripts.STORE.encoded(len(names) + 1, 2 * len(names) + 3)
-        + _INCARNATION + words + accepted + values
-        for names, words, values in sent
-    ]  # fmt: skip

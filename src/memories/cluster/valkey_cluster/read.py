@@ -207,7 +207,7 @@ class ClusterRead:
 
     def _follow_ask(self, group: _ShardRead, name: bytes, error: ReplyError, whole: bool) -> None:
         """Ask the node to which a register is being moved; its reply counts as the primary's."""
-        reply = ask_redirected(self._shards.node_asked_for(error), _read_command(name, whole))
+        (reply,) = ask_redirected(self._shards.node_asked_for(error), _read_command(name, whole))
         if isinstance(reply, Exception):
             group.reasons[group.shard.primary] = str(reply)
         else:
@@ -217,12 +217,15 @@ class ClusterRead:
         return self._shards.node(name)
 
 
-def ask_redirected(node: Node, command: Command) -> Any:
-    """Run a command on the node to which its slot is being moved; return errors as results."""
+def ask_redirected(node: Node, command: Command, *others: Command) -> list[Any]:
+    """Run commands on the node to which the slot of the first is being moved; return the replies.
+
+    Errors are among them.
+    """
     try:
-        return node.pipeline([("ASKING",), command])[1]
+        return node.pipeline([("ASKING",), command, *others])[1:]
     except (UnavailableError, ReplyError) as error:
-        return error
+        return [error] * (1 + len(others))
 
 
 def _same(commands: Sequence[Command], run_id: str) -> Sequence[Command]:

@@ -8,13 +8,13 @@ must see the primary alive: one that was cut off from them loses what it accepts
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from memories.cluster.client.node import Node, info_number, parse_info
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.valkey_cluster.shards import Shards
-from memories.cluster.valkey_cluster.slots import FAILING, ClusterMember, read_members
+from memories.cluster.valkey_cluster.slots import FAILING, ClusterMember, Shard, read_members
 from memories.errors import UnavailableError
 from memories.foundation.logging import logger
 
@@ -158,3 +158,14 @@ class Redundancy:
             node.last_error = str(error)
             return None
         return parse_info(info)
+
+
+def count_missing(
+    states: Mapping[str, dict[str, Any]], shards: Iterable[Shard], wanted: int
+) -> None:
+    """Set in the state of each primary of a Cluster how many of its `wanted` replicas are gone."""
+    for shard in shards:
+        if shard.primary in states:
+            replicas = [states[name] for name in shard.replicas if name in states]
+            ready = sum(one["online"] and one["up_to_date"] for one in replicas)
+            states[shard.primary]["missing_copies"] = max(0, wanted - ready)

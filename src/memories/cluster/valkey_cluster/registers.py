@@ -9,18 +9,17 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.limits import BATCH
 from memories.cluster.reasons import join_reasons
-from memories.cluster.register_api import FoundRegister, RegisterBody, Registers, WrittenRegister
+from memories.cluster.register_api import FoundRegister, Registers, WrittenRegister
 from memories.cluster.register_copy import RegisterCopy
-from memories.cluster.register_format import HEADER_BYTES, PREFIX
+from memories.cluster.register_format import HEADER_BYTES, PREFIX, RegisterBody
 from memories.cluster.settling import bury, vanish
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, NOT_COPIED, ClusterRead, has_copy
 from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
 from memories.cluster.valkey_cluster.write import ClusterWrite
-from memories.cluster.versions import RegisterVersion
+from memories.cluster.versions import RegisterVersion, VersionMaker
 from memories.errors import UnavailableError
-from memories.foundation.clock import Clock
 
 
 class ClusterRegisters(Registers):
@@ -29,8 +28,7 @@ class ClusterRegisters(Registers):
     Args:
         shards: The nodes, and which of them serves which slot.
         redundancy: Knows how many replicas must have a write.
-        client: The id of this manager, which breaks ties between writers.
-        clock: Its wall time makes new versions greater than those of removed tombstones.
+        versions: Makes the versions of new values.
         pause: Waits for some seconds, and returns True once the service is being closed.
     """
 
@@ -38,13 +36,12 @@ class ClusterRegisters(Registers):
         self,
         shards: Shards,
         redundancy: Redundancy,
-        client: int,
-        clock: Clock,
+        versions: VersionMaker,
         pause: Callable[[float], bool],
     ) -> None:
         self._shards = shards
         self._reader = ClusterRead(shards, pause)
-        self._writer = ClusterWrite(shards, redundancy, client, clock, pause)
+        self._writer = ClusterWrite(shards, redundancy, versions, pause)
 
     def read(
         self, names: Sequence[bytes], *, fetch: bool = True

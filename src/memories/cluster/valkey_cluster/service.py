@@ -17,11 +17,11 @@ from memories.cluster.repair_report import RepairReport
 from memories.cluster.repair_walk import RepairWalk
 from memories.cluster.status import cluster_node_status
 from memories.cluster.valkey_cluster.chunks import ClusterChunks
-from memories.cluster.valkey_cluster.redundancy import Redundancy
+from memories.cluster.valkey_cluster.redundancy import Redundancy, count_missing
 from memories.cluster.valkey_cluster.registers import ClusterRegisters
 from memories.cluster.valkey_cluster.repair import ClusterRepair
 from memories.cluster.valkey_cluster.shards import Shards
-from memories.cluster.versions import new_client
+from memories.cluster.versions import VersionMaker
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock
 from memories.progress import Progress
@@ -43,33 +43,24 @@ class ClusterService(NodeService):
 
     def __init__(
         self,
-        seeds: Sequence[NodeAddress],
+        seeds: Sequence[Node],
         copies: int,
-        *,
         clock: Clock,
         allow_eviction: bool,
         strict: bool,
-        latency: float = 0.0,
     ) -> None:
         super().__init__(clock)
         self.shards = Shards(
-            seeds,
-            copies,
-            monotonic=clock.monotonic,
-            allow_eviction=allow_eviction,
-            latency=latency,
+            seeds, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
         self._refreshed_at = 0.0
         self.redundancy = Redundancy(self.shards, strict=strict)
         self.registers = ClusterRegisters(
-            self.shards, self.redundancy, new_client(), clock, self.pause
+            self.shards, self.redundancy, VersionMaker(clock.wall), self.pause
         )
         self.chunks = ClusterChunks(self.shards, self.redundancy, self.workers.submit, self.pause)
         try:
             self.shards.bootstrap()
-            for node in self.shards.all_nodes():
-                if node.usable:
-                    self._probe(node, refuse_evicting=True)
         except BaseException:
             self.close()
             raise
@@ -99,14 +90,12 @@ class ClusterService(NodeService):
         states = self._ask_status(
             self.shards.all_nodes(), lambda node: cluster_node_status(node, self.clock.monotonic)
         )
-        for shard in self.shards.slot_map.all_shards():
+        shards = self.shards.slot_map.all_shards()
+        count_missing(states, shards, self.redundancy.wanted)
+        for shard in shards:
             if shard.primary in states:
-                sound = [states[name] for name in shard.replicas if name in states]
-                ready = sum(one["online"] and one["up_to_date"] for one in sound)
-                states[shard.primary] |= {
-                    "missing_copies": max(0, self.redundancy.wanted - ready),
-                    "short_writes": self.redundancy.short_writes(shard.primary),
-                }
+                short = self.redundancy.short_writes(shard.primary)
+                states[shard.primary]["short_writes"] = short
         return states
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from memories.cluster.client.address import NodeAddress, host_and_port
+from memories.cluster.client.fanout import ask_nodes
 from memories.cluster.client.node import EvictingNodeError, Node, info_number, parse_info
+from memories.cluster.client.opening import open_connections
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.valkey_cluster.slots import (
     ClusterMember,
@@ -27,6 +29,7 @@ from memories.foundation.printable import printable
 
 _REFRESH_SECONDS = 0.1  # No two refreshes follow each other faster.
 _FOUND_SECONDS = 2.0
+_VIEW_SECONDS = 0.9  # For a node nearby to say what it knows of the others.
 _HIDDEN_SECONDS = 15.0  # A new replica is hidden until the nodes know how much it has copied.
 # It allows reads from a replica, and has no effect on a primary.
 SETUP_COMMANDS = (("READONLY",),)
@@ -47,26 +50,27 @@ class Shards:
         copies: How many nodes must have an acknowledged write.
         monotonic: Returns seconds that never run backwards.
         allow_eviction: Accept nodes that drop values when they are full.
-        latency: How many seconds the slowest of the seeds takes to answer.
     """
 
     def __init__(
         self,
-        seeds: Sequence[NodeAddress],
+        seeds: Sequence[Node],
         copies: int,
         *,
         monotonic: Callable[[], float],
         allow_eviction: bool = False,
-        latency: float = 0.0,
     ) -> None:
-        self._latency = latency
         self.copies = copies
         self.monotonic = monotonic
         self.slot_map = SlotMap()
         self._allow_eviction = allow_eviction
-        self._template = seeds[0]
-        self._nodes: dict[str, Node] = {}
-        self._seeds = [self._make(seed) for seed in seeds]
+        self._template = seeds[0].address
+        self._seeds = list(seeds)
+        # Of a seed the name by which the others announce it may be that of another address.
+        remapped = self._template.address_remap is not None
+        self._nodes = {} if remapped else {seed.name: seed for seed in seeds}
+        for seed in seeds:
+            seed.use_setup(SETUP_COMMANDS)
         # Nodes that may get the credentials: those that the caller named, and those that more than
         # half of the nodes with credentials name. One node alone cannot send them anywhere.
         self._announced = {seed.name for seed in seeds}
@@ -91,6 +95,9 @@ class Shards:
                 f"the cluster does not serve all of its slots, by the reports of its nodes "
                 f"({reasons})"
             )
+        for error in open_connections(node for node in self.all_nodes() if node.usable).values():
+            if isinstance(error, EvictingNodeError):
+                raise error
         while (short := self._short_shards()) and self.monotonic() < began + _HIDDEN_SECONDS:
             members = self._members()
             if not any(hidden_replicas(members, shard) for shard in short):
@@ -98,6 +105,11 @@ class Shards:
             self.refresh()
         if short:
             self._require_replicas(short[0], self._members())
+
+    def most_replicas(self) -> int:
+        """Return how many replicas the primary with most of them has, failed ones included."""
+        counts = Counter(one.primary_id for one in self._members() if not one.is_primary)
+        return max(counts.values(), default=0)
 
     def _short_shards(self) -> list[Shard]:
         """Return the shards whose replicas are too few for all copies."""
@@ -190,7 +202,7 @@ class Shards:
             if self._refreshed_at > asked_at:
                 return  # Another thread refreshed it while this one waited for the lock.
             time.sleep(max(0.0, self._refreshed_at + _REFRESH_SECONDS - self.monotonic()))
-            found = [view for node in self._nodes_to_ask() if (view := self._view_of(node))]
+            found = self._views()
             views = [view.slot_map for view in found]
             self._announced |= _agreed([view.names for view in found])
             if views:
@@ -214,19 +226,28 @@ class Shards:
         nodes = {node.name: node for node in (*self.all_nodes(), *self._seeds)}
         return [node for node in nodes.values() if node.usable or node.due]
 
-    def _view_of(self, node: Node) -> _View | None:
+    def _views(self) -> list[_View]:
+        """Ask all nodes at once what they say of the others."""
+        views: list[_View] = []
         questions = [("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES")]
-        try:
-            info, slots, nodes = node.pipeline(questions, strict=True)
+        requests = [(node, questions) for node in self._nodes_to_ask()]
+        for answer in ask_nodes(requests, self.monotonic, _VIEW_SECONDS):
+            if (refusal := answer.first_error) is not None:
+                answer.node.last_error = str(refusal)
+                if isinstance(refusal, EvictingNodeError) and not self.slot_map.whole:
+                    raise refusal  # Refused at the start; later it counts as a failing node.
+                continue
+            info, slots, nodes = answer.replies
             epoch = info_number(parse_info(info), "cluster_current_epoch")
-            slot_map = SlotMap.read(slots, epoch, asked=node.address.host)
+            try:
+                slot_map = SlotMap.read(slots, epoch, asked=answer.node.address.host)
+            except UnavailableError as error:
+                answer.node.last_error = str(error)
+                continue
             # A node that is about to get its first slot is not in the map.
-            return _View(slot_map, slot_map.names | {one.name for one in read_members(nodes)})
-        except (UnavailableError, ReplyError) as error:
-            node.last_error = str(error)
-            if isinstance(error, EvictingNodeError) and not self.slot_map.whole:
-                raise  # Refused at the start; later it counts as a failing node.
-            return None
+            names = slot_map.names | {one.name for one in read_members(nodes)}
+            views.append(_View(slot_map, names))
+        return views
 
     def _make(self, address: NodeAddress) -> Node:
         return Node(
@@ -234,7 +255,7 @@ class Shards:
             monotonic=self.monotonic,
             allow_eviction=self._allow_eviction,
             setup_commands=SETUP_COMMANDS,
-            expected_seconds=self._latency,
+            expected_seconds=max(seed.latency.seconds for seed in self._seeds),
         )
 
 

@@ -16,17 +16,21 @@ from memories.cluster.client.fanout import NodeRequest, RequestRound, ask_at_onc
 from memories.cluster.client.resp import Command, ReplyError, bulk_between, encode, encode_strings
 from memories.cluster.limits import allowance
 from memories.cluster.manifest import ChunkUpload
-from memories.cluster.register_api import RegisterBody, WrittenRegister
+from memories.cluster.register_api import WrittenRegister
 from memories.cluster.register_copy import RegisterCopy, read_copy
-from memories.cluster.register_format import RegisterKind, key_text, pack_register
+from memories.cluster.register_format import (
+    RegisterBody,
+    RegisterKind,
+    key_text,
+    pack_register,
+)
 from memories.cluster.run_script import run_script
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, ask_redirected
 from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard, group_by_shard
-from memories.cluster.versions import ABSENT, RegisterVersion, successor
+from memories.cluster.versions import RegisterVersion, VersionMaker
 from memories.errors import ConflictError, CorruptDataError, ReplicationError, UnavailableError
-from memories.foundation.clock import Clock
 
 WRITE_SECONDS = 8.0  # A failover takes about 3 s with usual settings.
 WAIT_SECONDS = 0.7  # How long replicas may take to confirm a write.
@@ -54,7 +58,7 @@ class _PendingWrite:
         self.retry_until = 0.0
         self.replaced: ChunkUpload | None = None
         self.reason = NOT_ANSWERED
-        self.nbytes = sum(segment.nbytes for segment in body.segments)
+        self.nbytes = body.nbytes
 
     def set_version(self, version: RegisterVersion) -> None:
         """Pack the register again, with this version."""
@@ -89,14 +93,12 @@ class ClusterWrite:
         self,
         shards: Shards,
         redundancy: Redundancy,
-        client: int,
-        clock: Clock,
+        versions: VersionMaker,
         pause: Callable[[float], bool],
     ) -> None:
         self._shards = shards
         self._redundancy = redundancy
-        self._client = client
-        self._clock = clock
+        self._versions = versions
         self._pause = pause
 
     def write(
@@ -106,7 +108,7 @@ class ClusterWrite:
         results: dict[bytes, WrittenRegister | Exception] = {}
         pending = {name: _PendingWrite(name, body, if_version) for name, body in bodies.items()}
         for one in pending.values():
-            one.set_version(successor(ABSENT, self._client, self._clock.wall()))
+            one.set_version(self._versions.successor())
         end = self._shards.monotonic() + WRITE_SECONDS
         if len(pending) == 1 and self._send_one(next(iter(pending.values())), results):
             return results
@@ -234,11 +236,11 @@ class ClusterWrite:
             node = request.node
             if isinstance(reply, ReplyError) and reply.code == "ASK":
                 node = self._shards.node_asked_for(reply)
-                reply = ask_redirected(node, one.command)
+                wait = wait_command(self._redundancy, node.name)
+                reply, copies = ask_redirected(node, one.command, wait)
                 if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
                     ask_redirected(node, ("SCRIPT", "LOAD", scripts.SLOT_STORE.source))
-                    reply = ask_redirected(node, one.command)
-                copies = ask_redirected(node, wait_command(self._redundancy, node.name))
+                    reply, copies = ask_redirected(node, one.command, wait)
             if isinstance(reply, ReplyError) and _is_retryable(reply):
                 self._record_retryable(request, one, reply)
                 sound = False
@@ -286,7 +288,7 @@ class ClusterWrite:
                 f"{key_text(one.name)} is at version {at}, not at {one.if_version}; nothing was "
                 "stored"
             )
-        one.set_version(successor(before.version, self._client, self._clock.wall()))
+        one.set_version(self._versions.successor(before.version))
         return None
 
     def _confirmed(
