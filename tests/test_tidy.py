@@ -53,6 +53,7 @@ HEAVY = {
     "multiprocessing", "numcodecs", "obstore", "pandas", "platformdirs", "polars", "pyarrow",
     "opentelemetry", "prometheus_client",
     "redis", "rich", "scipy", "starlette", "torch", "uvicorn", "xarray", "zarr",
+    "arro3", "duckdb", "geopandas", "nanoarrow", "PIL", "pyproj", "rasterio", "shapely", "sparse",
 }  # fmt: skip
 
 # Base classes with one subclass in the package, and why each is one.

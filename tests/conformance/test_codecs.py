@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memories import codecs
 from memories.codecs.content_hash import content_hash
@@ -188,6 +189,27 @@ class TestVariableStrings(CodecTests):
         got = through_frame(np.asfortranarray(np.stack([self.values[0]] * 2)))
         assert got.flags.f_contiguous
         assert not got.flags.c_contiguous
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=12),
+    st.sampled_from(["absent", None, float("nan"), "missing"]),
+    st.booleans(),
+)
+def test_every_array_of_texts_comes_back(texts: list[str], missing: Any, coerce: bool) -> None:
+    """With whatever stands for a missing text, in two dimensions, too."""
+    if not hasattr(np.dtypes, "StringDType"):
+        pytest.skip("this NumPy has no variable-width strings")
+    options = {} if missing == "absent" else {"na_object": missing}
+    array = np.array([texts, texts[::-1]], np.dtypes.StringDType(coerce=coerce, **options))
+    if options and texts:
+        array[0, 0] = missing
+    got = through_frame(array)
+    assert not codecs.carries_code(codecs.encode(array).codec)
+    assert (array.dtype.coerce, array.shape) == (got.dtype.coerce, got.shape)
+    assert repr(array.dtype) == repr(got.dtype)
+    assert all(map(identical, array.reshape(-1).tolist(), got.reshape(-1).tolist()))
 
 
 class TaggedError(Exception):

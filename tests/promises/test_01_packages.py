@@ -30,17 +30,30 @@ SUITES = {
     ),
     "test_torch_codecs": ("TestTensors", "TestStates"),
     "test_jax_codecs": ("TestJaxArrays",),
+    "test_tree_codecs": ("TestTrees",),
+    "test_geo_codecs": ("TestGeometries", "TestGeoTables", "TestReferenceSystems", "TestProfiles"),
+    "test_image_codecs": ("TestImages",),
+    "test_capsule_codecs": ("TestArro3", "TestNanoarrow"),
+    "test_sparse_codecs": ("TestSparse",),
 }
 # Asked for first: a module whose import was skipped once is imported empty the next time.
-PACKAGES = {"test_torch_codecs": "torch", "test_jax_codecs": "jax"}
+PACKAGES = {
+    "test_torch_codecs": ("torch",),
+    "test_jax_codecs": ("jax",),
+    "test_tree_codecs": ("xarray",),
+    "test_geo_codecs": ("geopandas", "rasterio"),
+    "test_image_codecs": ("PIL",),
+    "test_capsule_codecs": ("arro3.core", "nanoarrow"),
+    "test_sparse_codecs": ("sparse",),
+}
 NAMES = [f"{module}:{suite}" for module, suites in SUITES.items() for suite in suites]
 
 
 def suite_of(name: str) -> Any:
     """Return a suite; skip the test where its package is missing."""
     module, _, suite = name.partition(":")
-    if module in PACKAGES:
-        pytest.importorskip(PACKAGES[module])
+    for package in PACKAGES.get(module, ()):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     return getattr(importlib.import_module(f"tests.conformance.{module}"), suite)()
 
 

@@ -128,6 +128,37 @@ def scipy_values() -> Iterator[Any]:
     yield sparse.bsr_array(matrix.toarray(), blocksize=(2, 2))
 
 
+def geo_values() -> Iterator[Any]:
+    """Yield geometries, a table of them, and what rasterio says of a raster."""
+    from tests.conformance import test_geo_codecs as geo
+
+    yield from geo.GEOMETRIES
+    yield from geo.TestGeoTables.values
+    yield from geo.TestReferenceSystems.values
+    yield from geo.TestProfiles.values
+
+
+def image_values() -> Iterator[Any]:
+    """Yield images of every mode."""
+    from tests.conformance.test_image_codecs import TestImages
+
+    yield from TestImages.values
+
+
+def capsule_values() -> Iterator[Any]:
+    """Yield tables and arrays of arro3 and nanoarrow."""
+    from tests.conformance import test_capsule_codecs as capsule
+
+    yield from (*capsule.TestArro3.values, *capsule.TestNanoarrow.values)
+
+
+def sparse_values() -> Iterator[Any]:
+    """Yield arrays of the package sparse."""
+    from tests.conformance.test_sparse_codecs import TestSparse
+
+    yield from TestSparse.values
+
+
 def xarray_values() -> Iterator[Any]:
     """Yield a dataset, an array and a variable."""
     import xarray as xr
@@ -150,6 +181,10 @@ FAMILIES: dict[str, Callable[[], Iterator[Any]]] = {
     "scipy": scipy_values,
     "xarray": xarray_values,
     "numpy": numpy_values,
+    "geo": geo_values,
+    "image": image_values,
+    "capsule": capsule_values,
+    "sparse": sparse_values,
 }
 
 
@@ -195,6 +230,8 @@ def uses(value: Any) -> list[Callable[[], Any]]:
             value.tocsr, value.tocsc, value.toarray, lambda: (value + value).sum(),
             lambda: value @ value, value.copy, value.diagonal,
         ]  # fmt: skip
+    if family in ("shapely", "geopandas", "arro3", "nanoarrow", "sparse", "PIL"):
+        return _uses_of_natives(value)
     if family in ("pandas", "xarray"):
         if getattr(value, "size", 0) > 100_000:
             return []
@@ -205,6 +242,29 @@ def uses(value: Any) -> list[Callable[[], Any]]:
     if isinstance(value, np.ndarray):
         return [value.sum, value.tolist, value.copy, lambda: value == value, lambda: value[::-1]]
     return []
+
+
+def _uses_of_natives(value: Any) -> list[Callable[[], Any]]:
+    """Return calls that lead into the library in C++ or Rust below a value."""
+    names = (
+        "buffer", "area", "bounds", "is_valid", "wkt", "to_pylist", "combine_chunks", "to_batches",
+        "to_numpy", "nbytes", "sum", "todense", "tocoo", "maybe_densify", "tobytes", "getcolors",
+        "histogram", "transpose", "rotate",
+    )  # fmt: skip
+    size = getattr(value, "size", 0)
+    if isinstance(size, int) and size > 100_000:
+        return []
+    found: list[Callable[[], Any]] = [lambda: repr(value)]
+    for name in names:
+        found.append(lambda name=name: _called(getattr(value, name)))
+    return found
+
+
+def _called(found: Any) -> Any:
+    try:
+        return found() if callable(found) else found
+    except TypeError:
+        return found(1)  # A distance, an angle or a direction.
 
 
 def use(value: Any) -> None:

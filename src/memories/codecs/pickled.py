@@ -160,8 +160,14 @@ def _names_of_script(stream: bytes) -> list[str]:
 
 def _refusal(value: Any, error: Exception) -> str:
     kind = type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if hasattr(kind, "__arrow_c_stream__"):
+        return (
+            f"a {name} cannot be stored: it exports a stream of Arrow, which may be there only "
+            "once: read it first and store pyarrow.table(value)"
+        )
     return (
-        f"a {kind.__module__}.{kind.__qualname__} cannot be stored: it has no codec and pickle "
+        f"a {name} cannot be stored: it has no codec and pickle "
         f"refuses it ({error}): store the data inside it instead, move its class to the top level "
         "of a module, or call memories.register_codec"
     )

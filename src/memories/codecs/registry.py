@@ -29,10 +29,22 @@ FAMILIES = {
     "jax": "types.jax",
     "jaxlib": "types.jax",
     "cupy": "types.cupy",
+    "sparse": "types.pydata_sparse",
+    "shapely": "types.shapely",
+    "pyproj": "types.pyproj",
+    "geopandas": "types.geopandas",
+    "affine": "types.affine",
+    "rasterio": "types.rasterio",
+    "PIL": "types.pillow",
+    "arro3": "types.arro3",
+    "nanoarrow": "types.nanoarrow",
+    "duckdb": "types.duckdb",
+    "_duckdb": "types.duckdb",
 }
 ENTRY_POINTS = "memories.codecs"
 
 _by_type: dict[type, Codec] = {}
+_by_base: dict[type, Codec] = {}
 _by_name: dict[str, Codec] = {}
 loaded = _by_name.get  # The codec of a name if it is loaded, for the fastest read, else None.
 _loaded: set[str] = set()
@@ -45,6 +57,12 @@ def add(codec: Codec, *kinds: type) -> None:
         _by_name[codec.name] = codec
         for kind in kinds:
             _by_type[kind] = codec
+
+
+def add_base(codec: Codec, base: type) -> None:
+    """Register `codec` for `base` and all subclasses that its own package will ever define."""
+    add(codec, base)
+    _by_base[base] = codec
 
 
 def codec_for(value: Any) -> Codec:
@@ -136,13 +154,22 @@ def as_corrupt(name: str, build: Callable[[], Any]) -> Any:
 def _search(kind: type) -> Codec:
     load_builtin()
     for base in kind.__mro__[:-1]:
-        _load_family(base.__module__.partition(".")[0])
+        _load_family(_package_of(base))
     if kind not in _by_type and not kind.__module__.startswith("memories."):
         _load_entry_points()
     codec = _by_type.get(kind)
     if codec is not None:
         return codec
+    for base in kind.__mro__[1:-1]:
+        codec = _by_base.get(base)
+        if codec is not None and _package_of(kind) == _package_of(base):
+            add(codec, kind)
+            return codec
     return _by_name["tree" if _is_structure(kind) else PICKLE]
+
+
+def _package_of(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 def _is_structure(kind: type) -> bool:

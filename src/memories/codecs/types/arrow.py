@@ -30,7 +30,7 @@ class ArrowCodec(Codec):
     def encode(self, value: Any) -> Parts:
         """Write an IPC stream, which is one copy of the visible items."""
         table = _table(self.name, value)
-        extensions = _extensions(field.type for field in table.schema)
+        extensions = extensions_in(field.type for field in table.schema)
         meta = {"extensions": extensions} if extensions else None
         return Parts(self.name, meta, (write_stream(table),), frozenset({0}))
 
@@ -46,7 +46,7 @@ class ArrowCodec(Codec):
         with Allowance(parts):
             read = _read_batch(buffer) if batch else read_stream(buffer)
         wanted = _wanted(parts.meta)
-        missing = sorted(set(wanted) - set(_extensions(field.type for field in read.schema)))
+        missing = sorted(set(wanted) - set(extensions_in(field.type for field in read.schema)))
         if missing:
             raise UnsupportedTypeError(
                 f"the stored value needs the Arrow types {', '.join(map(repr, missing))}: import "
@@ -63,7 +63,7 @@ def _wanted(meta: Any) -> list[str]:
     return names
 
 
-def _extensions(types: Iterable[Any]) -> list[str]:
+def extensions_in(types: Iterable[Any]) -> list[str]:
     """Return the names of the extension types among `types` and within them.
 
     Raises:

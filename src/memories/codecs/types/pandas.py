@@ -78,7 +78,8 @@ def _is_shareable(nodes: list[Any]) -> bool:
     return True
 
 
-def _frame_apart(value: Any) -> Any:
+def frame_apart(value: Any) -> Any:
+    """Return a frame as its index, its columns and what else belongs to it."""
     return {
         "index": value.index,
         "columns": value.columns,
@@ -98,7 +99,8 @@ def _data_apart(value: Any) -> Any:
     return [column_of(value.iloc[:, i]) for i in range(value.shape[1])]
 
 
-def _frame_together(structure: Any) -> Any:
+def frame_together(structure: Any, kind: Any = None) -> Any:
+    """Return the frame that `frame_apart` took apart, as `kind`, a subclass of DataFrame."""
     pandas = package("pandas")
     _expect_table(structure, "columns")
     index, data = structure["index"], structure["data"]
@@ -111,11 +113,14 @@ def _frame_together(structure: Any) -> Any:
         value = pandas.DataFrame(columns, index=index, copy=False)
     if not isinstance(structure["columns"], pandas.Index):
         raise CorruptDataError("the columns of a stored frame are damaged")
+    if kind is not None:
+        value = kind(value, copy=False)
     value.columns = structure["columns"]
     return _finish(value, structure)
 
 
-def _series_apart(value: Any) -> Any:
+def series_apart(value: Any) -> Any:
+    """Return a series as its index, its data and what else belongs to it."""
     return {
         "index": value.index,
         "name": value.name,
@@ -125,10 +130,13 @@ def _series_apart(value: Any) -> Any:
     }
 
 
-def _series_together(structure: Any) -> Any:
+def series_together(structure: Any, kind: Any = None) -> Any:
+    """Return the series that `series_apart` took apart, as `kind`, a subclass of Series."""
     _expect_table(structure, "name")
     value = _series(package("pandas"), structure["data"], structure["index"])
-    value.name = _expect_name(structure["name"])
+    if kind is not None:
+        value = kind(value, copy=False)
+    value.name = expect_name(structure["name"])
     return _finish(value, structure)
 
 
@@ -145,7 +153,8 @@ def _expect_table(structure: Any, name: str) -> None:
     expect(structure["duplicates"], bool, "a flag")
 
 
-def _expect_name(name: Any) -> Any:
+def expect_name(name: Any) -> Any:
+    """Return the name of a column, which is hashed safely."""
     if not hashes_safely(name):
         raise CorruptDataError("the name of a stored column cannot be hashed safely")
     return name
@@ -177,7 +186,7 @@ def _index_together(structure: Any) -> Any:
     pandas = package("pandas")
     data, name, freq = expect_fields(structure, 3, "an index")
     value = pandas.Index(expect_column(data), dtype=data.dtype, copy=False)
-    value.name = _expect_name(name)
+    value.name = expect_name(name)
     if freq is not None:
         value.freq = expect_frequency(freq, pandas.tseries.offsets.BaseOffset)
     return value
@@ -186,7 +195,7 @@ def _index_together(structure: Any) -> Any:
 def _range_together(structure: Any) -> Any:
     numbers, name = expect_fields(structure, 2, "an index")
     expect(numbers, range, "the range of an index")
-    return package("pandas").RangeIndex(numbers, name=_expect_name(name))
+    return package("pandas").RangeIndex(numbers, name=expect_name(name))
 
 
 def _multi_apart(value: Any) -> Any:
@@ -200,7 +209,7 @@ def _multi_together(structure: Any) -> Any:
     for level in expect(levels, list, "the levels of an index"):
         expect_hashable(expect_index(level))
     for name in expect(names, list, "the names of an index"):
-        _expect_name(name)
+        expect_name(name)
     if sortorder is not None:
         expect(sortorder, int, "an order")
     return package("pandas").MultiIndex(levels, codes, sortorder=sortorder, names=names)
@@ -210,8 +219,8 @@ def register() -> None:
     """Register the codecs of pandas."""
     pandas_arrays.register()
     pandas = package("pandas")
-    add(PandasTableCodec("pandas.frame", _frame_apart, _frame_together), pandas.DataFrame)
-    add(PandasTableCodec("pandas.series", _series_apart, _series_together), pandas.Series)
+    add(PandasTableCodec("pandas.frame", frame_apart, frame_together), pandas.DataFrame)
+    add(PandasTableCodec("pandas.series", series_apart, series_together), pandas.Series)
     add(
         StructureCodec("pandas.index", _index_apart, _index_together),
         pandas.Index,

@@ -1,4 +1,4 @@
-"""Codecs of xarray DataArray, Dataset and Variable.
+"""Codecs of xarray DataArray, Dataset, DataTree and Variable.
 
 A Dataset is encoded as its variables and their pandas indexes. Lazy arrays contain a dask graph,
 which is code; they are pickled and signed. xarray converts any object by its own methods; so the
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from memories.codecs import registry
+from memories.codecs.allowance import spend_steps
 from memories.codecs.base import Parts
 from memories.codecs.containers import hashes_safely
 from memories.codecs.expect import expect, expect_dict, expect_fields, expect_instance
@@ -19,10 +20,12 @@ from memories.codecs.nested import ATOMS, StructureCodec
 from memories.codecs.pickled import PickleCodec
 from memories.codecs.registry import add
 from memories.codecs.types.pandas_arrays import expect_index
-from memories.errors import CorruptDataError
+from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.foundation.optional_imports import package
 
 _ARRAY = "\0array"  # The variable that a DataArray becomes; names of users have no NUL.
+_MAX_LEVELS = 100  # Of a tree; xarray recurses for each.
+_NODE_STEPS = 1000  # Of one node at one level.
 
 
 class XarrayCodec(StructureCodec):
@@ -198,9 +201,38 @@ def _array_together(structure: Any) -> Any:
     return _dataset_together(dataset)[_ARRAY].rename(_expect_name(name))
 
 
+def _tree_apart(value: Any) -> Any:
+    """Return the nodes of a tree by their paths below its root, as datasets.
+
+    The root of a branch gets the coordinates that it inherits, as `copy()` gives them to it.
+    """
+    start, found = len(value.path.rstrip("/")), []
+    for node in value.subtree:
+        path = node.path[start:].strip("/")
+        if path.count("/") >= _MAX_LEVELS:
+            raise UnsupportedTypeError(f"a tree of more than {_MAX_LEVELS} levels cannot be stored")
+        found.append([path, node.to_dataset(inherit=node is value)])
+    return [value.name, found]
+
+
+def _tree_together(structure: Any) -> Any:
+    name, rows = expect_fields(structure, 2, "a tree")
+    nodes: dict[str, Any] = {}
+    for row in expect(rows, list, "the nodes of a tree"):
+        path, dataset = expect_fields(row, 2, "a node of a tree")
+        levels = expect(path, str, "a path").split("/")
+        if path in nodes or len(levels) > _MAX_LEVELS or (path and not all(levels)):
+            raise CorruptDataError("the paths of a stored tree are damaged")
+        # xarray looks at all nodes above and, for coordinates that differ, below.
+        spend_steps(_NODE_STEPS * len(levels), "a tree")
+        nodes[path] = expect_instance(dataset, package("xarray").Dataset, "a node of a tree")
+    return package("xarray").DataTree.from_dict(nodes, name=_expect_name(name))
+
+
 def register() -> None:
     """Register the codecs of xarray."""
     xarray = package("xarray")
+    add(StructureCodec("xarray.tree", _tree_apart, _tree_together), xarray.DataTree)
     add(XarrayCodec("xarray.dataset", _dataset_apart, _dataset_together), xarray.Dataset)
     add(XarrayCodec("xarray.array", _array_apart, _array_together), xarray.DataArray)
     add(
