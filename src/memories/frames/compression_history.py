@@ -18,7 +18,9 @@ LARGER_PAUSE = 64  # The same two for values that are not small: a trial costs t
 LARGER_SAME_WAY = 32
 LARGE_NBYTES = 1 << 22  # The trials for a value of more bytes take little of its time.
 MEASURED_NBYTES = 1 << 16  # Shorter writes say little of the bandwidth.
-_WEIGHT = 0.1  # Of the latest write in the running mean of the bandwidth.
+# Of the latest write in the running mean of the bandwidth. A write that took long may have waited
+# for other programs, as compressing would have; one that was fast shows what the medium can do.
+_WEIGHT_OF_FASTER, _WEIGHT_OF_SLOWER = 0.3, 0.03
 
 
 class SmallFrames(NamedTuple):
@@ -95,7 +97,8 @@ class CompressionHistory:
         """Record how long the medium took to write so many bytes."""
         if nbytes >= MEASURED_NBYTES and seconds > 0:
             each, mean = seconds / nbytes, self._seconds_per_byte
-            self._seconds_per_byte = mean + _WEIGHT * (each - mean) if mean else each
+            weight = _WEIGHT_OF_FASTER if each < mean else _WEIGHT_OF_SLOWER
+            self._seconds_per_byte = mean + weight * (each - mean) if mean else each
 
     def is_worth(self, saved: int, seconds: float) -> bool:
         """Return whether the medium would take longer to write what is saved in `seconds`."""

@@ -129,6 +129,17 @@ def test_time_is_weighed_against_what_is_saved() -> None:
         assert len(packed(flat, history, compression)) < flat.nbytes / 10
 
 
+def test_a_write_that_waited_for_others_says_little() -> None:
+    """A busy machine delays some writes; compressing would have been delayed as well."""
+    history = CompressionHistory(1e9)
+    for number in range(40):
+        history.record_write(1 << 20, 0.02 if number % 4 == 0 else 0.0005)
+    assert not history.is_worth(1 << 20, 0.003)
+    for _ in range(100):
+        history.record_write(1 << 20, 0.02)
+    assert history.is_worth(1 << 20, 0.003), "the medium has become slow"
+
+
 def test_stats_say_what_was_tried(tmp_path: Path) -> None:
     """Of each durable tier."""
     with MemoryManager("10 MB", "10 MB", "100 MB", storage_path=tmp_path / "s") as manager:
