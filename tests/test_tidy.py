@@ -30,7 +30,7 @@ MAX_PARAMETERS = 15
 LAYERS = (
     ("errors", "_version", "compiled"),
     ("foundation",),
-    ("progress",),
+    ("progress", "sealing"),
     ("model",),
     ("codecs", "devices", "backends", "policies"),
     ("frames", "options", "simulate"),
@@ -49,7 +49,8 @@ RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 
 # Loaded at their first use, for each of them costs tens of milliseconds or may be missing.
 HEAVY = {
-    "asyncio", "boto3", "click", "cupy", "dask", "distributed", "h5py", "isal", "jax", "matplotlib",
+    "asyncio", "boto3", "click", "cryptography", "cupy", "dask", "distributed", "h5py", "isal", "jax",
+    "matplotlib",
     "multiprocessing", "numcodecs", "obstore", "pandas", "platformdirs", "polars", "pyarrow",
     "opentelemetry", "prometheus_client",
     "redis", "rich", "scipy", "starlette", "torch", "uvicorn", "xarray", "zarr",
@@ -66,6 +67,7 @@ LONE_BASES: dict[str, str] = {
 WIDE = {
     "MemoryManager": "its options are what a user chooses from",
     "DistributedMemoryManager": "its options are those and the ones of the nodes",
+    "ManagerOptions": "the type of those options",
 }
 # Rooms whose modules are loaded by name, when they are first needed.
 LOADED_BY_NAME = ("codecs.types", "cli")

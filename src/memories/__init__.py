@@ -16,6 +16,7 @@ from memories.errors import (
     ClosedError,
     ConflictError,
     CorruptDataError,
+    EncryptionKeyError,
     ForkedError,
     InvalidKeyError,
     InvalidKeyTypeError,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from memories.observe.metrics import instrument, prometheus_collector, prometheus_text
     from memories.options.migration import MigrationSettings
     from memories.policies import Policy, register_policy
+    from memories.sealing.master_key import EncryptionKey
     from memories.sharing import SharedMemoryManager
 
 __all__ = [
@@ -73,6 +75,8 @@ __all__ = [
     "DeviceFullError",
     "DeviceLostError",
     "DistributedMemoryManager",
+    "EncryptionKey",
+    "EncryptionKeyError",
     "EvictingNodeError",
     "Explanation",
     "ForkedError",
@@ -126,6 +130,7 @@ _LAZY = {
     "DeviceFullError": "memories.devices",
     "DeviceLostError": "memories.devices",
     "DistributedMemoryManager": "memories.core.distributed",
+    "EncryptionKey": "memories.sealing.master_key",
     "EvictingNodeError": "memories.cluster.client.node",
     "Explanation": "memories.core.explain",
     "KeyInfo": "memories.core.key_info",

@@ -54,6 +54,10 @@ class UntrustedDataError(MemoriesError, ValueError):
     """Stored bytes would run code when read, and no trusted key has signed them."""
 
 
+class EncryptionKeyError(MemoriesError, PermissionError):
+    """An encrypted store was opened without its key, or with another one; nothing was changed."""
+
+
 class StorageError(MemoriesError, OSError):
     """A disk or a directory refused an operation."""
 

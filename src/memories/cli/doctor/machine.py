@@ -30,7 +30,7 @@ EXTRAS = {
     "prometheus": ("prometheus_client",),
     "zarr": ("zarr",), "fsspec": ("fsspec",),
     "xarray": ("xarray", "zarr"), "dask": ("distributed",), "aio": ("anyio",),
-    "tables": ("pandas", "pyarrow"),
+    "tables": ("pandas", "pyarrow"), "encryption": ("cryptography",),
 }  # fmt: skip
 ENOUGH_FILES = 4096
 ENOUGH_MAPS = 65_530
