@@ -10,6 +10,8 @@ import pytest
 from memories.backends.base import Backend
 from memories.backends.disk import DiskBackend
 from memories.backends.memory import MemoryBackend
+from memories.sealing.blob import sealed_length
+from memories.sealing.master_key import EncryptionKey, MasterSecret
 from memories.testing.backends import BackendTests
 
 
@@ -50,3 +52,13 @@ class TestDiskFull(DiskTests):
 
 class TestDiskWithoutMmap(DiskTests):
     options = {"mmap": False}
+
+
+class TestDiskEncrypted(DiskTests):
+    @pytest.fixture(autouse=True)
+    def key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("A_KEY", MasterSecret.new("a").text)
+        self.options = {"encryption": EncryptionKey.from_env("A_KEY")}
+
+    def stored(self, size: int) -> int:
+        return sealed_length(size)

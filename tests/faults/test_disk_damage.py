@@ -229,6 +229,6 @@ def test_another_format_is_refused_by_name(tmp_path: Path) -> None:
     """A store from the future is not read as one of today."""
     DiskBackend(tmp_path / "s").close()
     marker = tmp_path / "s" / "FORMAT"
-    marker.write_text(marker.read_text().replace('"version":1', '"version":2'))
-    with pytest.raises(StorageError, match="version 2"):
+    marker.write_text(marker.read_text().replace('"version":1', '"version":3'))
+    with pytest.raises(StorageError, match="version 3"):
         DiskBackend(tmp_path / "s")

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.children import batch_writer, disk_writer
 from tests.support.children.disk_writer import content
 
-from memories.backends.disk import DiskBackend
+from memories.backends.disk import DiskBackend, data_keys
+from memories.sealing.master_key import EncryptionKey, create_file
 
 CHILD = Path(disk_writer.__file__)
 
@@ -22,6 +24,32 @@ CHILD = Path(disk_writer.__file__)
 def test_thirty_kills(tmp_path: Path) -> None:
     """Store, overwrite, delete, checkpoint and compact, killed after a random while."""
     campaign(tmp_path / "s", runs=30, seed=1)
+
+
+def test_kills_of_an_encrypted_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, while its data key is wrapped anew again and again and killed as well."""
+    create_file(tmp_path / "key", "prod")
+    create_file(tmp_path / "other", "other")
+    monkeypatch.setenv("STORE_KEY", f"file:{tmp_path / 'key'}")
+    campaign(tmp_path / "s", runs=6, seed=2, turns=rotating(tmp_path))
+
+
+def rotating(directory: Path) -> Iterator[None]:
+    """Between two turns, wrap the data key anew in a process that is killed soon."""
+    key, other = (EncryptionKey.from_file(directory / name) for name in ("key", "other"))
+    chance = random.Random(5)
+    while True:
+        child = os.fork()
+        if not child:
+            while True:
+                data_keys.rotate(directory / "s", key, other)
+                data_keys.rotate(directory / "s", other, key)
+        time.sleep(chance.uniform(0.001, 0.02))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        by = data_keys.wrapped_keys(directory / "s")[0].name
+        assert data_keys.rotate(directory / "s", other if by == "other" else key, key).keys == 1
+        yield
 
 
 @pytest.mark.parametrize("written", [0, 1, 100, 1000, 1279, 1281, 20_000, 57_000, -1])
@@ -45,7 +73,7 @@ def test_a_batch_that_was_cut_short_keeps_its_first_values(tmp_path: Path, writt
         assert keys == {record.key for record in backend.scan()}
 
 
-def campaign(path: Path, *, runs: int, seed: int) -> None:
+def campaign(path: Path, *, runs: int, seed: int, turns: Iterator[None] | None = None) -> None:
     chance = random.Random(seed)
     held: dict[str, tuple[int, int]] = {}
     steps = 0
@@ -53,7 +81,10 @@ def campaign(path: Path, *, runs: int, seed: int) -> None:
         lines = killed(path, seed * 1000 + run, chance.uniform(0.0, 0.2))
         steps += len(lines)
         pending = follow(held, lines)
-        with DiskBackend(path) as backend:
+        if turns is not None:
+            next(turns)
+        key = EncryptionKey.parse(os.environ.get("STORE_KEY"))
+        with DiskBackend(path, encryption=key) as backend:
             assert backend.check() == []
             verify(backend, held, pending)
     assert steps > runs * 20

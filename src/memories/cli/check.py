@@ -12,7 +12,7 @@ from memories.backends.disk import DiskBackend
 from memories.backends.disk.check import EMPTIED
 from memories.cli.exit_codes import DAMAGED, UNAVAILABLE
 from memories.cli.output import escape, print_json
-from memories.cli.store import json_option, opened, store_argument
+from memories.cli.store import configured_key, json_option, opened, store_argument
 from memories.errors import CorruptDataError
 from memories.progress import bar
 
@@ -49,7 +49,8 @@ def check(
             problems.append(Problem(None, str(error), not dry_run, remedy=EMPTIED))
             keys = 0
             if not dry_run:
-                with DiskBackend(store / "cold", repair=True) as backend:
+                master = configured_key()
+                with DiskBackend(store / "cold", repair=True, encryption=master) as backend:
                     problems += backend.check(repair=True)
                 manager = stack.enter_context(opened(store, glacier, read_only=False))
         if not dry_run or not problems:

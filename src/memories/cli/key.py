@@ -1,26 +1,88 @@
-"""`memories key`: manages the keys that sign pickled objects, which run code when read."""
+"""`memories key`: manages the keys that sign pickled objects, and those that encrypt stores.
+
+Signed objects run code when they are read.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import IO
 
 import click
 
-from memories.cli.output import print_json
-from memories.cli.store import json_option
+from memories.cli.output import escape, print_json
+from memories.cli.store import configured_key, json_option, require_store
+from memories.errors import InvalidOptionError
 
 
 @click.group()
 def key() -> None:
-    """Show, export and import the keys that sign and verify pickled objects."""
+    """Manage the keys that sign pickled objects, and those that encrypt stores."""
+
+
+@key.command("generate")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", default="memories", show_default=True, help="What the key is called.")
+@click.option("--add", is_flag=True, help="Add a new version to an existing FILE.")
+@json_option
+def generate_key(file: Path, name: str, add: bool, as_json: bool) -> None:
+    """Write a new master key for encryption='file:FILE' to FILE, which only you can read.
+
+    Keep a copy where the encrypted stores are not: without it, nothing in them can be read.
+    """
+    from memories.sealing.master_key import append_version, create_file
+
+    made = append_version(file) if add else create_file(file, name)
+    if as_json:
+        print_json({"file": str(file), "name": made.name, "version": made.version})
+    else:
+        click.echo(f"{made.name}\t{made.version}")
+    click.echo(f"{file} holds a secret; without a copy of it the data are lost with it", err=True)
+
+
+@key.command("rotate")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--to", metavar="KEY", help="Another key that takes its place, as file:PATH.")
+@json_option
+def rotate_key(store: Path, to: str | None, as_json: bool) -> None:
+    """Wrap the data keys of the encrypted STORE with the newest version of its key.
+
+    The key is the one that MEMORIES_ENCRYPTION names. The store may be open, no value is written
+    again, and the command may be interrupted and run again.
+    """
+    from memories.backends.disk import data_keys
+    from memories.sealing.master_key import EncryptionKey
+
+    require_store(store)
+    configured = configured_key()
+    if configured is None:
+        raise InvalidOptionError(
+            "set MEMORIES_ENCRYPTION to file:PATH or env:NAME, the present key"
+        )
+    done = data_keys.rotate(store / "cold", configured, EncryptionKey.parse(to))
+    if as_json:
+        print_json(done._asdict())
+    else:
+        click.echo(
+            f"{done.rewrapped} of {done.keys} data keys wrapped anew, all with version "
+            f"{done.version} of {done.name}"
+        )
 
 
 @key.command("list")
+@click.argument("store", type=click.Path(path_type=Path), required=False)
 @json_option
-def list_keys(as_json: bool) -> None:
-    """Print the public ids of the trusted keys; the first key of the file signs."""
+def list_keys(store: Path | None, as_json: bool) -> None:
+    """Print the ids of the trusted signing keys; the first key of the file signs.
+
+    With an encrypted STORE: the ids of its data keys, each with the name and the version of the
+    master key that wraps it. No key is needed for that.
+    """
     from memories.frames.signing import Keyring
 
+    if store is not None:
+        _list_data_keys(store, as_json)
+        return
     ring = Keyring()
     trusted = ring.keys()
     if as_json:
@@ -58,3 +120,18 @@ def import_key(source: IO[str], as_json: bool) -> None:
     else:
         click.echo(known.id)
         click.echo("trusted from now on", err=True)
+
+
+def _list_data_keys(store: Path, as_json: bool) -> None:
+    from memories.backends.disk import data_keys
+
+    require_store(store)
+    found = data_keys.wrapped_keys(store / "cold")
+    if as_json:
+        rows = [
+            {"id": one.id.hex(), "master_key": one.name, "version": one.version} for one in found
+        ]
+        print_json({"store": str(store), "data_keys": rows})
+        return
+    for one in found:
+        click.echo(f"{one.id.hex()}\t{escape(one.name)}\t{one.version}")

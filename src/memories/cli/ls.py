@@ -11,7 +11,13 @@ import click
 
 from memories.cli.live_writer import writer_of
 from memories.cli.output import escape, jsonable, print_json
-from memories.cli.store import json_option, opened, require_store, store_argument
+from memories.cli.store import (
+    configured_key,
+    json_option,
+    opened,
+    require_store,
+    store_argument,
+)
 from memories.foundation.clock import SystemClock
 from memories.foundation.units import format_size
 
@@ -69,7 +75,8 @@ def _keys(store: Path, prefix: str) -> Iterator[str]:
 
     require_store(store)
     now = SystemClock().wall()
-    with closing(DiskBackend(store / "cold", read_only=True)) as journal:
+    key = configured_key()
+    with closing(DiskBackend(store / "cold", read_only=True, encryption=key)) as journal:
         for record in journal.scan(prefix):
             ends = record.terms.expires_at
             if ends is None or ends > now:

@@ -13,6 +13,7 @@ from memories.errors import StorageError
 
 if TYPE_CHECKING:
     from memories import MemoryManager
+    from memories.sealing.master_key import EncryptionKey
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,6 +63,18 @@ def opened(
         storage_path=store, read_only=read_only, **_glacier_of(store, glacier), **options
     ) as manager:
         yield manager
+
+
+def configured_key() -> EncryptionKey | None:
+    """Return the key of encrypted stores that the environment or a file names.
+
+    Raises:
+        InvalidOptionError: it is not valid.
+    """
+    from memories.options.config_sources import read_text_option
+    from memories.sealing.master_key import EncryptionKey
+
+    return EncryptionKey.parse(read_text_option("encryption"))
 
 
 def _glacier_of(store: Path, url: str | None) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class DistributedMemoryManager(MemoryManager):
     """
 
     _can_share = False  # It has connections of its own.
+    _can_encrypt = False  # Values on nodes are not encrypted.
 
     @configured
     def __init__(

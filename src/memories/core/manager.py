@@ -54,6 +54,7 @@ from memories.options.settings import (
     make_settings,
 )
 from memories.progress import ProgressChoice, chosen
+from memories.sealing.master_key import EncryptionKey
 
 if TYPE_CHECKING:
     from memories.backends.base import Problem
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from memories.observe.counters import Stats
     from memories.observe.dashboard import Dashboard
     from memories.policies import PolicyChoice
+    from memories.sealing.key_files import KeyRotation
 
 
 P = ParamSpec("P")
@@ -121,9 +123,12 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
         takeover: Become the writer of the archive although another store seems to be its writer, or
             although the archive was emptied. The previous writer can write no more.
         trusted_keys: Keys of others (`memories key export`) whose pickled objects may be read here.
+        encryption: Where the key is that encrypts the cold tier: `"file:PATH"`, `"env:NAME"`, or an
+            `EncryptionKey`. A store is encrypted from its first byte on, or never.
 
     Raises:
         InvalidOptionError: An option is invalid.
+        EncryptionKeyError: The store is encrypted and this is not its key, or it is not encrypted.
         StorageError: The directory cannot be used.
         StoreLockedError: Another process is the writer of this store, or this process has opened it
             with other options. With the same options both managers are one: they share all values,
@@ -132,6 +137,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
 
     _temporary_in: Path | None = None  # Where it makes its directory if it has no path.
     _can_share = True  # A second manager of an open store shares what the first one has.
+    _can_encrypt = True  # Everything that it writes is covered by `encryption`.
 
     @configured
     def __init__(
@@ -157,6 +163,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
         read_only: bool = False,
         takeover: bool = False,
         trusted_keys: Iterable[str] = (),
+        encryption: str | EncryptionKey | None = None,
     ) -> None:
         settings = make_settings(
             hot_memory_size,
@@ -179,7 +186,13 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
             takeover=takeover,
             trusted_keys=trusted_keys,
             temporary_in=self._temporary_in,
+            encryption=encryption,
         )
+        if settings.encryption is not None and not self._can_encrypt:
+            raise InvalidOptionError(
+                "encryption= covers the cold tier, and nodes would hold values and keys as they "
+                "are: leave it out, or use a MemoryManager"
+            )
         # Imported at use, like all that only a manager needs: many programs import the class, and
         # make none.
         from memories.core.open_stores import find_open_store
@@ -668,6 +681,22 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
         from memories.core.explain import describe
 
         return describe(self._services, type(self).__name__)
+
+    def rotate_key(self, to: str | EncryptionKey | None = None) -> KeyRotation:
+        """Wrap the data keys of an encrypted store with the newest version of its master key.
+
+        No value is written again, readers and other calls go on, and it may be interrupted and
+        called again. Returns how many keys were wrapped anew, and by what.
+
+        Args:
+            to: Another master key that takes the place of the one in `encryption`; later openings
+                need this one.
+
+        Raises:
+            InvalidOptionError: the store is not encrypted, or ends with this manager.
+            EncryptionKeyError: the master key lacks the version in use.
+        """
+        return self._services.rotate_key(EncryptionKey.parse(to))
 
     def __reduce__(self) -> tuple[Callable[..., MemoryManager], tuple[Any, ...]]:
         """Return how another process opens the store of this manager, for reading only.

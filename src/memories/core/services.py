@@ -12,7 +12,7 @@ from memories.codecs import main_classes
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
-from memories.errors import UnsupportedTypeError
+from memories.errors import InvalidOptionError, UnsupportedTypeError
 from memories.foundation.clock import Clock
 from memories.foundation.warn_caller import warn_caller
 from memories.model.tiers import TierName
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from memories.migration.prefetching import Prefetching
     from memories.observe.move_log import MoveLog
     from memories.observe.telemetry_service import TelemetryService
+    from memories.sealing.key_files import KeyRotation
+    from memories.sealing.master_key import EncryptionKey
 
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
@@ -118,6 +120,15 @@ class Services:
         sizes = tuple(sorted(settings.capacities.items()))
         return sizes, str(settings.storage_path), settings.glacier_url
 
+    def rotate_key(self, to: EncryptionKey | None) -> KeyRotation:
+        """Wrap the data keys of the store anew; see `MemoryManager.rotate_key`."""
+        from memories.backends.disk import data_keys
+
+        key, path = self.settings.encryption, self.settings.storage_path
+        if key is None or path is None:
+            raise InvalidOptionError("only a store with encryption= and storage_path= has a key")
+        return data_keys.rotate(path / "cold", key, to)
+
     def reader_arguments(self) -> tuple[Any, ...]:
         """Return the sizes, and the options, of a read-only manager of the same store.
 
@@ -142,5 +153,6 @@ class Services:
             "storage_path": self.settings.storage_path,
             "glacier_url": self.settings.glacier_url,
             "storage_options": self.storage_options,
+            "encryption": self.settings.encryption,
         }
         return (*sizes, self.settings.glacier_enabled, options)

@@ -121,6 +121,11 @@ def _check(settings: Settings) -> None:
             "read_only=True needs the storage_path of an existing store, or the glacier_url of an "
             "archive"
         )
+    if settings.encryption is not None and settings.glacier_enabled:
+        raise InvalidOptionError(
+            "encryption= covers the cold tier, and the glacier tier would hold its values as they "
+            "are: leave out glacier_memory_enabled and glacier_url, or encryption"
+        )
     if settings.read_only and settings.takeover:
         raise InvalidOptionError("takeover=True is for a writer: give it without read_only=True")
 
@@ -174,6 +179,7 @@ class _Wiring:
             capacity_bytes=settings.capacities[TierName.COLD],
             shared=settings.glacier_enabled,  # The map of the archive is beside it.
             files=UnsyncedFiles() if ends else None,
+            encryption=settings.encryption,
         )
         self.backends.append(journal)
         self.binding = self.trust.binding = StoreBinding(self.trust, journal)
@@ -248,6 +254,8 @@ class _Wiring:
         self, hierarchy: Hierarchy, counters: EventCounters, move_log: MoveLog
     ) -> TelemetryService:
         named = self.settings.storage_path if self.remove_private is None else None
+        if self.settings.encryption is not None:
+            named = None  # The files for other processes name keys, and are not encrypted.
         # It refers to what it reads, not to the manager: its thread must not keep that alive.
         return TelemetryService(
             partial(counters.read, hierarchy, self.media),

@@ -32,7 +32,7 @@ from memories.model.tiers import TierName
 
 if TYPE_CHECKING:
     from memories.backends.disk import DiskBackend
-    from memories.backends.disk.backend import StoreView
+    from memories.backends.disk.overlay_index import StoreView
 
 STEPS = 16  # So many keys below a prefix are passed over one by one; then the others at once.
 LAST = "\U0010ffff" * (MAX_KEY_BYTES // 4)  # No key with a prefix comes after it and this.

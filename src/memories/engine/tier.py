@@ -485,10 +485,11 @@ class DurableTier(Tier):
 
         If it is large and far away, only the bytes of those regions travel.
         """
-        if not self.remote or record.stored <= WHOLE_BYTES:
+        length = self.backend.ranged_length(record)
+        if length is None or length <= WHOLE_BYTES:
             return self.read(record)
         fetch = partial(self.backend.read_ranges, record)
-        return Payload.of_ranges(fetch, record.stored, key=record.key)
+        return Payload.of_ranges(fetch, length, key=record.key)
 
     def read_many(self, records: Sequence[Record]) -> list[FramePayload]:
         """Return the frames, requested together, in the order of `records`."""

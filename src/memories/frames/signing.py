@@ -1,7 +1,7 @@
 """Sign values that carry code, and verify their signatures against trusted keys.
 
 The keys are stored apart from the data, so that write access to a disk or a bucket is not enough to
-make a reader run code. Typed values need no signature; nothing is encrypted.
+make a reader run code. Typed values need no signature; nothing is encrypted here.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from memories.options.migration import MigrationSettings
 if TYPE_CHECKING:
     from memories.devices import Device
     from memories.policies import PolicyChoice
+    from memories.sealing.master_key import EncryptionKey
 
 Durability = Literal["relaxed", "full"]
 OnFull = Literal["raise", "evict"]
@@ -58,3 +59,4 @@ class ManagerOptions(TypedDict, total=False):
     read_only: bool
     takeover: bool
     trusted_keys: Iterable[str]
+    encryption: str | EncryptionKey | None

@@ -30,7 +30,9 @@ OTHER_VARIABLES = frozenset(
 # They hold secrets, decide what is trusted, or are for one opening only: no file may set them.
 ARGUMENT_ONLY = frozenset({"node_options", "storage_options", "takeover", "trusted_keys"})
 TABLES = frozenset({"compression", "eviction_policy", "migration"})
-TEXTS = frozenset({"storage_path", "glacier_url", "hot_device", "durability", "on_full"})
+TEXTS = frozenset(
+    {"storage_path", "glacier_url", "hot_device", "durability", "on_full", "encryption"}
+)
 
 
 class FoundOption(NamedTuple):
@@ -71,6 +73,15 @@ def read_config(
     return found
 
 
+def read_text_option(name: str) -> str | None:
+    """Return what the nearest source sets for an option that is a text, without a manager."""
+    value = os.environ.get(PREFIX + name.upper())
+    for path, table in filter(None, (_project_file(None), _user_file(None))):
+        if value is None and name in table:
+            value = _anchored(name, table[name], path.parent)
+    return value
+
+
 def project_file(directory: Path | None = None) -> Path | None:
     """Return the project's configuration file, looking from `directory` upwards."""
     found = _project_file(directory)
@@ -94,6 +105,9 @@ def _merge(found: dict[str, FoundOption], name: str, value: Any, origin: str) ->
 
 def _anchored(name: str, value: Any, folder: Path) -> Any:
     """Return a path relative to the file that sets it, not to the current directory."""
+    if name == "encryption" and isinstance(value, str) and value.startswith("file:"):
+        path = value.removeprefix("file:")
+        return value if path.startswith("~") else f"file:{folder / path}"
     is_path = name == "storage_path" or (name == "glacier_url" and "://" not in str(value))
     if not is_path or not isinstance(value, str) or value.startswith("~"):
         return value

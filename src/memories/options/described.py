@@ -26,6 +26,8 @@ def described(settings: Settings) -> dict[str, str]:
     }
     if settings.rules:
         options["rules"] = "; ".join(_rule(rule) for rule in settings.rules)
+    if settings.encryption is not None:
+        options["encryption"] = "yes"
     if settings.read_only:
         options["read-only"] = "yes"
     return options

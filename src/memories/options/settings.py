@@ -15,6 +15,7 @@ from memories.foundation.units import parse_size, share_of
 from memories.model.rules import Rule, check_rules
 from memories.model.tiers import TierName
 from memories.options.choices import Durability, DurableText, MemoryText, OnFull, Prefetch
+from memories.sealing.master_key import EncryptionKey
 
 DEFAULT_POLICY = "auto"
 # What "auto" takes of the RAM, or of the disk.
@@ -45,6 +46,7 @@ class Settings:
     takeover: bool
     trusted_keys: tuple[str, ...] = field(repr=False)  # Secrets.
     temporary_in: Path | None = None  # Where a store without a path makes its directory.
+    encryption: EncryptionKey | None = None
 
 
 def check_size(tier: TierName, size: float | str, path: Path | None) -> int:
@@ -242,6 +244,7 @@ def make_settings(
     takeover: bool,
     trusted_keys: Iterable[str],
     temporary_in: Path | None = None,
+    encryption: object = None,
 ) -> Settings:
     """Check every option and return them as `Settings`.
 
@@ -278,4 +281,5 @@ def make_settings(
         takeover=check_flag("takeover", takeover),
         trusted_keys=tuple(check_several("trusted_keys", trusted_keys)),
         temporary_in=temporary_in,
+        encryption=EncryptionKey.parse(encryption),
     )

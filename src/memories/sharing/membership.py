@@ -155,7 +155,10 @@ class Membership:
         return service
 
     def _ask(self) -> Client:
-        names = ("trusted_keys", "glacier_url", "storage_options", "glacier_memory_enabled")
+        names = (
+            "trusted_keys", "glacier_url", "storage_options", "glacier_memory_enabled",
+            "encryption",
+        )  # fmt: skip
         options = {name: self.options[name] for name in names if name in self.options}
         reader = MemoryManager(storage_path=self.directory, read_only=True, **options)
         try:

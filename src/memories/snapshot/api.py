@@ -53,6 +53,7 @@ def create_snapshot(
 
     The options and errors are those of `MemoryManager.create_snapshot`. Returns what was written.
     """
+    _require_plain(hierarchy)
     selection = _selection(tiers, prefix, include_glacier, portable)
     if base is not None:
         _refuse_same_file(path, base)
@@ -105,6 +106,7 @@ def restore_snapshot(
     they had in the background, the first few hundred before this returns if the file was verified.
     Returns what moves the rest; the caller stops it before another restore, and at the end.
     """
+    _require_plain(hierarchy)
     check_choice("mode", mode, tuple(Mode))
     check_choice("verify", verify, ("full", "lazy"))
     with ExitStack() as stack:
@@ -127,6 +129,15 @@ def restore_snapshot(
     if not come and not (wait and tier_restore.run()):
         tier_restore.start()
     return tier_restore
+
+
+def _require_plain(hierarchy: Hierarchy) -> None:
+    """Raise InvalidOptionError for an encrypted store: snapshots are not encrypted."""
+    if hierarchy.catalog.journal.is_encrypted:
+        raise InvalidOptionError(
+            "a snapshot is not encrypted, and the store is: copy the values to another store "
+            "(`other.update(manager)`), or the whole directory while no manager has it open"
+        )
 
 
 def _selection(

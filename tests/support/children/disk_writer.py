@@ -13,6 +13,7 @@ import sys
 from memories.backends.disk import DiskBackend, compaction, maintenance, size_limits
 from memories.model.record import Record
 from memories.model.tiers import TierName
+from memories.sealing.master_key import EncryptionKey
 
 LARGE = 40_000
 
@@ -59,7 +60,9 @@ def main(path: str, seed: int) -> None:
         0.05,
     )
     chance = random.Random(seed)
-    backend = DiskBackend(path, durability=chance.choice(["relaxed", "full"]))
+    encryption = EncryptionKey.parse(os.environ.get("STORE_KEY"))
+    durability = chance.choice(["relaxed", "full"])
+    backend = DiskBackend(path, durability=durability, encryption=encryption)
     version = backend.last_version()
     while True:
         version += 1

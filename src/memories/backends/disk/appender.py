@@ -31,6 +31,7 @@ from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.replay import NOWHERE, apply, oldest_of, row_of
+from memories.backends.disk.seal import StoreSeal
 from memories.backends.disk.space import Space
 from memories.backends.disk.space_accounting import AccountImage, SpaceAccounting
 from memories.backends.disk.unsynced import Unsynced
@@ -70,8 +71,9 @@ class Appender:
         unsynced: Unsynced,
         obsolete: ObsoleteFiles,
         full: bool,
+        seal: StoreSeal | None = None,
     ) -> None:
-        self._paths, self._log, self._index = paths, log, index
+        self._paths, self._log, self._index, self._seal = paths, log, index, seal
         self._accounting, self._space = accounting, space
         self._unsynced, self._obsolete, self._full = unsynced, obsolete, full
         self.overlay: OverlayIndex | None = None  # What is seen besides the log, if anything is.
@@ -265,6 +267,8 @@ class Appender:
         log = self._log
         lowest = oldest_of(old) if old is not None else NOWHERE
         body = log_format.encode_record(record)
+        if self._seal is not None:
+            body = self._seal.record(INLINE, body)
         if length < GATHERED_BYTES:
             data = frame[0] if len(frame) == 1 else b"".join(frame)
             whole, before = log_format.pack_inline(body, data, length, lowest, log.synced)
@@ -297,7 +301,7 @@ class Appender:
         return row
 
     def _append_head(self, kind: int, record: Record, oldest: int) -> IndexRow:
-        body = log_format.encode_record(record)
+        body = log_format.pack_body(kind, record, self._seal)
         head = log_format.pack_head(kind, body, oldest=oldest, synced=self._log.synced)
         segment, offset = self._log.append((head,), len(head))
         self._accounting.extend_segment(segment, offset + len(head))
@@ -307,16 +311,18 @@ class Appender:
         self, came: Found, kind: int, frame: Frame, length: int, left: Found
     ) -> list[Entered]:
         (record, old), (tomb, gone) = came, left
-        synced, encode = self._log.synced, log_format.encode_record
-        mark = log_format.pack_renaming(record, tomb, synced)
+        synced, seal, body_of = self._log.synced, self._seal, log_format.pack_body
+        mark = log_format.pack_renaming(record, tomb, synced, seal)
         lowest, before = oldest_of(old), 0
         if kind == INLINE:
             value, before = log_format.pack_inline(
-                encode(record), b"".join(frame), length, lowest, synced
+                body_of(kind, record, seal), b"".join(frame), length, lowest, synced
             )
         else:
-            value = log_format.pack_head(kind, encode(record), oldest=lowest, synced=synced)
-        end = log_format.pack_head(TOMBSTONE, encode(tomb), oldest=oldest_of(gone), synced=synced)
+            body = body_of(kind, record, seal)
+            value = log_format.pack_head(kind, body, oldest=lowest, synced=synced)
+        removal_body = body_of(TOMBSTONE, tomb, seal)
+        end = log_format.pack_head(TOMBSTONE, removal_body, oldest=oldest_of(gone), synced=synced)
         segment, offset = self._append_whole(mark + value + end)
         offset += len(mark)
         if kind == INLINE:
@@ -332,14 +338,15 @@ class Appender:
     def _append_inlines(
         self, found: Sequence[tuple[Record, IndexRow | None, Frame]]
     ) -> list[Entered]:
-        synced, encode, pack = self._log.synced, log_format.encode_record, log_format.pack_inline
+        synced, seal, pack = self._log.synced, self._seal, log_format.pack_inline
+        body_of = log_format.pack_body
         parts: list[bytes] = []
         sizes: list[tuple[int, int, int, int]] = []  # Of head, frame and record; and the oldest.
         for record, old, frame in found:
             data = frame[0] if len(frame) == 1 else b"".join(frame)
             length = len(data)
             lowest = oldest_of(old) if old is not None else NOWHERE
-            whole, before = pack(encode(record), data, length, lowest, synced)
+            whole, before = pack(body_of(INLINE, record, seal), data, length, lowest, synced)
             parts.append(whole)
             sizes.append((before, length, len(whole), lowest))
         segment, offset = self._append_whole(b"".join(parts))
@@ -356,10 +363,11 @@ class Appender:
     def _append_heads(
         self, kind: int, found: Sequence[tuple[Record, IndexRow | None]]
     ) -> list[Entered]:
-        synced, encode, pack_head = self._log.synced, log_format.encode_record, log_format.pack_head
+        synced, seal, body_of = self._log.synced, self._seal, log_format.pack_body
+        pack_head = log_format.pack_head
         oldest = [oldest_of(old) for _, old in found]
         heads = [
-            pack_head(kind, encode(record), oldest=lowest, synced=synced)
+            pack_head(kind, body_of(kind, record, seal), oldest=lowest, synced=synced)
             for (record, _), lowest in zip(found, oldest, strict=True)
         ]
         data = b"".join(heads)
@@ -402,7 +410,8 @@ class Appender:
     def _replace_unsynced(self, rows: Sequence[tuple[IndexRow, bytes]], *, mark: bool) -> None:
         records = [data for _, data in rows]
         if mark:
-            body, begin = log_format.encode_record(MARK_RECORD), self._log.next_segment
+            body = log_format.pack_body(MARK, MARK_RECORD, self._seal)
+            begin = self._log.next_segment
             records.append(log_format.pack_head(MARK, body, oldest=NOWHERE, synced=begin))
         positions = self._log.replace_unsynced(records)
         for (row, _), (segment, offset) in zip(rows, positions, strict=False):

@@ -19,6 +19,7 @@ from threading import RLock
 from typing import Literal, Self, TypeVar
 
 from memories.backends.base import Backend, Problem, Usage
+from memories.backends.disk import data_keys
 from memories.backends.disk import paths as store_paths
 from memories.backends.disk.background_import import BackgroundImport, ImportDone, Replaced
 from memories.backends.disk.backpressure import (
@@ -33,15 +34,15 @@ from memories.backends.disk.check import run_check
 from memories.backends.disk.compaction import is_due, make_room, run_upkeep, shrink
 from memories.backends.disk.fd_cache import HandleCache
 from memories.backends.disk.file_system import warn_if_remote
-from memories.backends.disk.files import NO_SPACE, Files, storage_error
+from memories.backends.disk.files import Files, storage_error
 from memories.backends.disk.follower import Follower
 from memories.backends.disk.import_file import Adopted, Adoption
 from memories.backends.disk.index import Index
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.log_format import TOMBSTONE
-from memories.backends.disk.maintenance import Maintenance
+from memories.backends.disk.maintenance import Maintenance, write_last_checkpoint
 from memories.backends.disk.open import StoreOpening, Verify
-from memories.backends.disk.overlay_index import OverlayIndex, Rows
+from memories.backends.disk.overlay_index import OverlayIndex, StoreView
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import (
     AbsentError,
@@ -54,7 +55,6 @@ from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.small_reads import SmallReads
 from memories.backends.disk.space import NoRoomError, Reserve
-from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.backends.disk.writer import Writer
 from memories.errors import (
@@ -68,34 +68,14 @@ from memories.errors import (
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork
-from memories.foundation.logging import logger
 from memories.model.record import Record
 from memories.progress import Step, skip
+from memories.sealing.master_key import EncryptionKey
 
 T = TypeVar("T")
 Durability = Literal["relaxed", "full"]
 
 WORTH_SHARE = 64  # One part in so many of the capacity is worth some upkeep before its time.
-
-
-class StoreView:
-    """All records as of one moment, while the store goes on changing.
-
-    What it names stays readable while it is open.
-    """
-
-    def __init__(self, rows: Rows, accounting: SpaceAccounting) -> None:
-        self._rows = rows
-        self.last_version = accounting.last_version
-        self.keys = accounting.keys
-
-    def __iter__(self) -> Iterator[Record]:
-        return self.scan()
-
-    def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
-        """Yield the records in key order."""
-        for row in self._rows(prefix, after):
-            yield row.record
 
 
 class DiskBackend(Backend):
@@ -113,11 +93,13 @@ class DiskBackend(Backend):
         capacity_bytes: What may lie on the disk, at any time; None for as much as there is.
         shared: Whether other parts of the manager write to the same disk: some of it is left free
             for them (`beside_bytes`).
+        encryption: The master key of an encrypted store; a new store is encrypted with it.
         files: The operating system; a test gives one that fails.
 
     Raises:
         StoreLockedError: another process, or another backend in this one, is writing it.
         CorruptDataError: the index is lost, and a synced part of the log is damaged.
+        EncryptionKeyError: the store is encrypted and this is not its key, or it is not encrypted.
     """
 
     def __init__(
@@ -131,6 +113,7 @@ class DiskBackend(Backend):
         repair: bool = False,
         capacity_bytes: int | None = None,
         shared: bool = False,
+        encryption: EncryptionKey | None = None,
         files: Files | None = None,
     ) -> None:
         self._paths, self._files = StorePaths(Path(path)), Files() if files is None else files
@@ -148,14 +131,16 @@ class DiskBackend(Backend):
         self._damage: list[str] = []
         self._follow_lock = new_lock()
         try:
+            data_keys.require_fit(self._paths, encryption)
             self._mmap = mmap and not warn_if_remote(self._paths.root)
             self._reader = self._new_reader()
             if read_only:
                 store_paths.verify(self._paths)
+                self._files.seal = data_keys.open_seal(self._paths, encryption)
                 self._directory = StoreDirectory(self._paths.root)
                 self._follow()
             else:
-                self._open_writer(repair=repair)
+                self._open_writer(encryption, repair=repair)
         except MemoriesError:
             raise
         except OSError as error:
@@ -216,6 +201,28 @@ class DiskBackend(Backend):
             memoryview(frame) if frame else self.read(one)
             for frame, one in zip(frames, records, strict=True)
         ]
+
+    def read_ranges(self, record: Record, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Return parts of a frame; of an encrypted one only these are decrypted."""
+        if self._files.seal is None:
+            return super().read_ranges(record, spans)
+        try:
+            return self._reader.read_ranges(record, spans)
+        except GoneError:
+            frame = self._read_again(record)
+            return [frame[start:stop] for start, stop in spans]
+        except OSError as error:
+            raise storage_error(f"read {record.key!r}", self._paths.root, error) from error
+
+    def ranged_length(self, record: Record) -> int | None:
+        """Return the length of an encrypted frame; None for others, which are mapped."""
+        seal = self._files.seal
+        return None if seal is None else seal.opened_length(record.stored)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Return whether all that lies here is encrypted."""
+        return self._files.seal is not None
 
     def lookup(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
@@ -597,13 +604,14 @@ class DiskBackend(Backend):
 
     # -- opening, closing, forking ---------------------------------------------------------------
 
-    def _open_writer(self, *, repair: bool) -> None:
+    def _open_writer(self, key: EncryptionKey | None, *, repair: bool) -> None:
         self._paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = StoreDirectory(self._paths.root)
         self._lock = WriterLock(self._directory, self._paths.lock)
         try:
-            store_paths.create(self._paths, self._files)
+            data_keys.create(self._paths, self._files, key)
             store_paths.verify(self._paths)
+            self._files.seal = data_keys.open_seal(self._paths, key)
             try:
                 writer, self._damage = self._opening(repair).run()
             except OSError as error:
@@ -656,19 +664,7 @@ class DiskBackend(Backend):
         if self._ending is not None:
             if self._maintenance is not None:
                 self._maintenance.stop()
-            self._checkpoint(self._ending)
-
-    def _checkpoint(self, writer: Writer) -> None:
-        """Write a checkpoint; without room for one, the next opening reads the log instead."""
-        try:
-            writer.on_full_disk(writer.checkpoint)
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            writer.sync()
-            logger.warning(
-                "no room for a checkpoint of %s; opening it takes longer", writer.paths.root
-            )
+            write_last_checkpoint(self._ending)
 
     def _close_files(self) -> None:
         """Close every file, and release the lock last: the next writer finds the store at rest."""

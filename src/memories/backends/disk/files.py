@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from memories.backends.disk.seal import StoreSeal
 from memories.errors import StorageError
 from memories.foundation.regular_file import open_regular
 from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
@@ -30,7 +31,9 @@ _GATHER = 512  # Buffers per system call; the kernel's limit is 1024.
 
 
 class Files:
-    """The operating system."""
+    """The operating system, and what encrypts the files of a store: None if nothing does."""
+
+    seal: StoreSeal | None = None
 
     def create(self, path: Path) -> int:
         """Create a file that must not exist yet and return its descriptor, for appending."""
@@ -143,7 +146,7 @@ def append(files: Files, descriptor: int, buffers: Sequence[bytes | memoryview])
     return total
 
 
-def append_early(files: Files, descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
+def append_early(files: Files, descriptor: int, buffers: Iterable[bytes | memoryview]) -> int:
     """Append as `append` does, to an empty file that is synced next, and begin that meanwhile."""
     total = 0
     for piece in _pieces(buffers):
@@ -154,7 +157,7 @@ def append_early(files: Files, descriptor: int, buffers: Sequence[bytes | memory
     return total
 
 
-def _pieces(buffers: Sequence[bytes | memoryview]) -> Iterator[list[memoryview]]:
+def _pieces(buffers: Iterable[bytes | memoryview]) -> Iterator[list[memoryview]]:
     piece: list[memoryview] = []
     held = 0
     for view in (memoryview(buffer) for buffer in buffers):

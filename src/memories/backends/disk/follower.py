@@ -168,7 +168,8 @@ def read_manifest(paths: StorePaths, files: Files) -> IndexManifest | None:
     except FileNotFoundError:
         return None
     try:
-        return manifests.load(read_exactly(files, descriptor, files.size(descriptor), 0))
+        data = read_exactly(files, descriptor, files.size(descriptor), 0)
+        return manifests.load(data, files.seal)
     finally:
         files.close(descriptor)
 

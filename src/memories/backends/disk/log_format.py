@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 from xxhash import xxh3_64, xxh3_64_intdigest
 
+from memories.backends.disk.seal import StoreSeal
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -166,11 +167,19 @@ def pack_inline(
     return whole, size + rest
 
 
-def pack_renaming(record: Record, tomb: Record, synced: Position) -> bytes:
+def pack_body(kind: int, record: Record, seal: StoreSeal | None) -> bytes:
+    """Return a record as it lies in the log, between its header and its frame."""
+    body = encode_record(record)
+    return body if seal is None else seal.record(kind, body)
+
+
+def pack_renaming(
+    record: Record, tomb: Record, synced: Position, seal: StoreSeal | None = None
+) -> bytes:
     """Return a mark before the value `record` and the tombstone of the key that it renames."""
     renaming = RenameMark(record.key, record.version, tomb.key, tomb.version)
     mark = msgspec.structs.replace(MARK_RECORD, place=msgspec.msgpack.encode(renaming))
-    return pack_head(MARK, encode_record(mark), oldest=0xFFFFFFFF, synced=synced)
+    return pack_head(MARK, pack_body(MARK, mark, seal), oldest=0xFFFFFFFF, synced=synced)
 
 
 def renaming_of(mark: Record) -> RenameMark | None:
@@ -195,7 +204,7 @@ def peek(header: bytes) -> int | None:
     return HEADER_BYTES + length if length <= MAX_RECORD_BYTES else None
 
 
-def unpack_head(data: bytes) -> RecordHead | None:
+def unpack_head(data: bytes, seal: StoreSeal | None = None) -> RecordHead | None:
     """Return the head at the start of `data`, or None if it is torn, damaged or missing."""
     length = peek(data)
     if length is None or len(data) < length:
@@ -207,6 +216,11 @@ def unpack_head(data: bytes) -> RecordHead | None:
         return None
     if version != VERSION or kind not in KINDS:
         return None
+    if seal is not None:
+        opened = seal.open_record(kind, body)
+        if opened is None:
+            return None
+        body = opened
     try:
         record = decode_record(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -102,7 +102,10 @@ class LostAndFound:
 
     def _report(self, kept: ReportLine, record: Record | None) -> None:
         assert self._directory is not None
-        if record is not None:
+        if record is not None and self._files.seal is not None:
+            # The report is not encrypted, and what is wrong may name the key.
+            kept.what, kept.version = "the value is damaged", record.version
+        elif record is not None:
             kept.key, kept.version = record.key, record.version
             kept.kind, kept.stored_at = record.kind, record.stored_at
         path = self._directory / REPORT

@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 
 from memories.backends.disk.compaction import run_upkeep
+from memories.backends.disk.files import NO_SPACE
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
+from memories.foundation.logging import logger
 from memories.foundation.periodic import Latch, Periodic
 
 SYNC_SECONDS = 0.5
@@ -101,3 +103,14 @@ class Pace:
             if not self._writer.waiting:
                 time.sleep(500e-6)
             self._since = time.perf_counter()
+
+
+def write_last_checkpoint(writer: Writer) -> None:
+    """Write a checkpoint; without room for one, the next opening reads the log instead."""
+    try:
+        writer.on_full_disk(writer.checkpoint)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        writer.sync()
+        logger.warning("no room for a checkpoint of %s; opening it takes longer", writer.paths.root)

@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files
 from memories.backends.disk.paths import StorePaths, write_whole
+from memories.backends.disk.seal import StoreSeal
 from memories.model.record import Natural
 
 _MAGIC = b"mMan\2\0\0\0"
@@ -46,17 +47,24 @@ class IndexManifest(msgspec.Struct, kw_only=True):
 def save(manifest: IndexManifest, paths: StorePaths, files: Files) -> None:
     """Replace the manifest, atomically."""
     body = msgspec.msgpack.encode(manifest)
+    if files.seal is not None:
+        body = files.seal.manifest(body)
     digest = xxh3_64_intdigest(body).to_bytes(8, "little")
     write_whole(files, paths.manifest, _MAGIC + digest + body)
 
 
-def load(data: bytes) -> IndexManifest | None:
+def load(data: bytes, seal: StoreSeal | None = None) -> IndexManifest | None:
     """Return the manifest in `data`, or None if it is damaged."""
     if not data.startswith(_MAGIC) or len(data) < 16:
         return None
     body = data[16:]
     if xxh3_64_intdigest(body).to_bytes(8, "little") != data[8:16]:
         return None
+    if seal is not None:
+        opened = seal.open_manifest(body)
+        if opened is None:
+            return None
+        body = opened
     try:
         found = msgspec.msgpack.decode(body, type=IndexManifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

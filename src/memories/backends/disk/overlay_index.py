@@ -17,12 +17,33 @@ from msgspec.structs import replace
 
 from memories.backends.disk.index import Index, Table, merged
 from memories.backends.disk.log_format import TOMBSTONE, IndexRow
+from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.model.record import Record
 
 Rows = Callable[[str, str], Iterator[IndexRow]]
 
 _key_of = attrgetter("record.key")
 _version_of = attrgetter("record.version")
+
+
+class StoreView:
+    """All records as of one moment, while the store goes on changing.
+
+    What it names stays readable while it is open.
+    """
+
+    def __init__(self, rows: Rows, accounting: SpaceAccounting) -> None:
+        self._rows = rows
+        self.last_version = accounting.last_version
+        self.keys = accounting.keys
+
+    def __iter__(self) -> Iterator[Record]:
+        return self.scan()
+
+    def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
+        """Yield the records in key order."""
+        for row in self._rows(prefix, after):
+            yield row.record
 
 
 class OverlayIndex:

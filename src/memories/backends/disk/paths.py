@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -18,6 +18,7 @@ from memories.foundation.regular_file import read_regular
 
 FORMAT_NAME = "memories cold log"
 FORMAT_VERSION = 1
+ENCRYPTED_VERSION = 2  # Of a store that is encrypted; see docs/format.md.
 IDENTITY = "identity"  # The name of the identity among the statements.
 IDENTITY_NBYTES = 16
 _MAX_STATEMENT = 4096
@@ -42,6 +43,7 @@ class StorePaths:
         self.values = root / "values"
         self.index = root / "index"
         self.stores = root / "stores"
+        self.keys = root / "keys"  # Of an encrypted store.
         self.format = root / "FORMAT"
         self.lock = root / "LOCK"
         self.reserve = root / "RESERVE"
@@ -50,6 +52,10 @@ class StorePaths:
     def statement(self, name: str) -> Path:
         """Return the path of the identity of the store, or of a statement about another one."""
         return self.stores / name
+
+    def key(self, number: int) -> Path:
+        """Return the path of a data key."""
+        return self.keys / f"{number:08d}.key"
 
     def segment(self, number: int) -> Path:
         """Return the path of a segment of the log."""
@@ -81,7 +87,7 @@ def numbers(directory: Path, suffix: str) -> list[int]:
 
 def drafts(paths: StorePaths) -> Iterator[Path]:
     """Yield what an interrupted or killed writer has left unfinished, and nothing else."""
-    for directory in (paths.root, paths.log, paths.index, paths.stores):
+    for directory in (paths.root, paths.log, paths.index, paths.stores, paths.keys):
         if not directory.is_dir():
             continue
         with os.scandir(directory) as entries:
@@ -89,14 +95,14 @@ def drafts(paths: StorePaths) -> Iterator[Path]:
         for name in found:
             stem = name.removesuffix(DRAFT)
             number, _, kind = stem.partition(".")
-            ours = stem in _WHOLE or (number.isdecimal() and kind in ("run", "seg"))
+            ours = stem in _WHOLE or (number.isdecimal() and kind in ("run", "seg", "key"))
             if stem != name and (ours or directory == paths.stores):
                 yield directory / name
 
 
 def require_own(paths: StorePaths) -> None:
     """Raise StorageError if a directory of the store is a link: what lies elsewhere is not ours."""
-    for directory in (paths.log, paths.values, paths.index, paths.stores):
+    for directory in (paths.log, paths.values, paths.index, paths.stores, paths.keys):
         if directory.is_symlink():
             raise StorageError(
                 f"{directory} is a link, and files are removed in it: put the directory itself "
@@ -114,8 +120,10 @@ def require(paths: StorePaths) -> None:
             )
 
 
-def create(paths: StorePaths, files: Files) -> None:
+def create(paths: StorePaths, files: Files, make_key: Callable[[], None] | None = None) -> None:
     """Create an empty store, unless there is one already.
+
+    `make_key` makes the data key of an encrypted one; it is called once the identity is there.
 
     Raises:
         StorageError: a part of the store is missing.
@@ -128,13 +136,35 @@ def create(paths: StorePaths, files: Files) -> None:
         files.mkdir(directory)
     if not paths.format.exists():
         files.mkdir(paths.stores)
-        write_whole(files, paths.statement(IDENTITY), secrets.token_bytes(IDENTITY_NBYTES))
-        write_whole(files, paths.format, _format_bytes())
+        if make_key is None:
+            write_whole(files, paths.statement(IDENTITY), secrets.token_bytes(IDENTITY_NBYTES))
+            write_whole(files, paths.format, _format_bytes(FORMAT_VERSION))
+        else:
+            # What is there stays: a store that has lost only its FORMAT is whole with a new one.
+            if read_statement(paths, IDENTITY) is None:
+                write_whole(files, paths.statement(IDENTITY), secrets.token_bytes(IDENTITY_NBYTES))
+            make_key()
+            write_whole(files, paths.format, _format_bytes(ENCRYPTED_VERSION))
     files.sync_directory(paths.root)
 
 
-def verify(paths: StorePaths) -> None:
-    """Raise StorageError unless the directory holds a store of this format version."""
+def is_encrypted(paths: StorePaths) -> bool | None:
+    """Return whether the store is encrypted; None if there is none. Raises like `verify`.
+
+    One with data keys is, whatever has happened to its FORMAT.
+    """
+    version = verify(paths) if paths.format.exists() else None
+    if version == ENCRYPTED_VERSION or numbers(paths.keys, ".key"):
+        return True
+    return None if version is None else False
+
+
+def verify(paths: StorePaths) -> int:
+    """Return the version of the store's format.
+
+    Raises:
+        StorageError: the directory holds no store of a version that this package reads.
+    """
     require_own(paths)
     try:
         data = read_regular(paths.format, limit=_MOST_FORMAT_BYTES).data
@@ -149,11 +179,13 @@ def verify(paths: StorePaths) -> None:
         raise CorruptDataError(
             f"{paths.format} is damaged: {error}; restore it from another store of this version"
         ) from error
-    if found.format != FORMAT_NAME or found.version != FORMAT_VERSION:
+    if found.format != FORMAT_NAME or found.version not in (FORMAT_VERSION, ENCRYPTED_VERSION):
         raise StorageError(
             f"{paths.root} has format {found.format!r} version {found.version}, and this "
-            f"package reads {FORMAT_NAME!r} version {FORMAT_VERSION}; use a version that reads it"
+            f"package reads {FORMAT_NAME!r} version {FORMAT_VERSION} and, where it is encrypted, "
+            f"{ENCRYPTED_VERSION}; use a version that reads it"
         )
+    return found.version
 
 
 def read_statement(paths: StorePaths, name: str) -> bytes | None:
@@ -195,5 +227,5 @@ def write_whole(files: Files, path: Path, data: bytes) -> None:
     files.sync_directory(path.parent)
 
 
-def _format_bytes() -> bytes:
-    return msgspec.json.encode(Format(format=FORMAT_NAME, version=FORMAT_VERSION)) + b"\n"
+def _format_bytes(version: int) -> bytes:
+    return msgspec.json.encode(Format(format=FORMAT_NAME, version=version)) + b"\n"

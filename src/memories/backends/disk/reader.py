@@ -10,6 +10,7 @@ import os
 import struct
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from mmap import ALLOCATIONGRANULARITY, mmap
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +20,11 @@ from memories.backends.disk.fd_cache import Handle, HandleCache
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, FrameLocation
 from memories.backends.disk.paths import StorePaths
-from memories.backends.disk.small_reads import SmallReads, use_together
+from memories.backends.disk.seal import StoreSeal
+from memories.backends.disk.small_reads import SMALL_BYTES, SmallReads, use_together
+from memories.errors import CorruptDataError
 from memories.model.record import Record
+from memories.sealing.blob import BlobReader, Fetch
 
 T = TypeVar("T")
 unpack = PLACE.unpack
@@ -71,18 +75,66 @@ class FrameReader:
             handles.known,
             os.pread if type(files).read is Files.read else files.read,
         )
-        self.small = SmallReads(self._known, self.pread)
+        self._seal = files.seal
+        self.small = SmallReads(
+            self._known, self.pread, None if self._seal is None else self._seal.open_frame
+        )
         self._map_large = map_large
         self._maps = weakref.WeakValueDictionary[tuple[Path, int], mmap]()
         self.sources = SourceFiles() if sources is None else sources
         self._anchors = weakref.WeakValueDictionary[Path, _Anchor]()
 
     def read(self, record: Record) -> memoryview:
-        """Return the frame of `record`, read-only; it stays valid whatever happens to the key."""
+        """Return the frame of `record`, read-only; it stays valid whatever happens to the key.
+
+        Raises:
+            CorruptDataError: it is encrypted, and was altered.
+        """
+        if self._seal is None:
+            return self.stored(record)
+        if record.stored < SMALL_BYTES:
+            return memoryview(self._seal.open_frame(record, self.stored(record)))
+        blob, fetch = self._blob(record, self._seal)
+        return blob.read(fetch, 0, blob.nbytes)
+
+    def read_ranges(self, record: Record, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Return parts of an encrypted frame, decrypting only where they lie.
+
+        Raises:
+            CorruptDataError: they were altered, or the frame has not so many bytes.
+        """
+        assert self._seal is not None, "other frames are read as a whole"
+        blob, fetch = self._blob(record, self._seal)
+        return [blob.read(fetch, start, stop) for start, stop in spans]
+
+    def _blob(self, record: Record, seal: StoreSeal) -> tuple[BlobReader, Fetch]:
+        """Return what decrypts the frame of `record`, and what reads bytes of its file."""
+        try:
+            place = FrameLocation._make(unpack(record.place))
+        except struct.error:
+            raise _nowhere(record) from None
+        if place.offset >> 62:
+            raise GoneError(f"{self.path(place)} is cut short")
+        try:
+            handle = (
+                self.segment(place.file) if place.kind == INLINE else self.open(self.path(place))
+            )
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise AbsentError(f"the file {error.filename} is not there") from error
+        if self._files.size(handle.descriptor) < place.offset + place.length:
+            raise GoneError(f"{self.path(place)} is cut short")
+
+        def fetch(offset: int, length: int) -> bytes:
+            return read_exactly(self._files, handle.descriptor, length, place.offset + offset)
+
+        return seal.frame_reader(record, fetch, place.length), fetch
+
+    def stored(self, record: Record) -> memoryview:
+        """Return the frame of `record` as it lies in its file."""
         try:
             kind, number, offset, length = unpack(record.place)
         except struct.error:
-            raise GoneError(f"{record.key!r} has no place in this store") from None
+            raise _nowhere(record) from None
         try:
             if kind == INLINE:
                 handle = self._known(number) or self.handles.get(number)
@@ -161,6 +213,10 @@ class FrameReader:
         return mapping
 
 
+def _nowhere(record: Record) -> GoneError:
+    return GoneError(f"{record.key!r} has no place in this store")
+
+
 class _Anchor:
     """Held by every mapping of one file, and by nothing else."""
 
@@ -180,11 +236,24 @@ def read_batch(
     alone: T,
 ) -> list[T]:
     """Return `use(frame, record)` of each record, `alone` for those that must be read alone."""
+    if files.seal is not None:
+        use = partial(_use_opened, use, alone, files.seal)
 
     def read(kind: int, file: int, offset: int, length: int) -> bytes:
         return _read(reader, files, FrameLocation(kind, file, offset, length))
 
     return use_together(records, read, use, alone)
+
+
+def _use_opened(
+    use: Callable[[bytes, Record], T], alone: T, seal: StoreSeal, data: bytes, record: Record
+) -> T:
+    """Return `use` of a frame that is encrypted; `alone` if it was altered: its read reports it."""
+    try:
+        frame = seal.open_frame(record, data)
+    except CorruptDataError:
+        return alone
+    return use(frame, record)
 
 
 def _read(reader: FrameReader, files: Files, place: FrameLocation) -> bytes:

@@ -91,7 +91,7 @@ class SegmentWalk:
         length = log_format.peek(self.bytes(offset, HEADER_BYTES))
         if length is None:
             return None
-        head = log_format.unpack_head(self.bytes(offset, length))
+        head = log_format.unpack_head(self.bytes(offset, length), self._files.seal)
         if head is None or offset + head.extent > self.end:
             return None
         if self._verify and head.kind == INLINE:

@@ -17,7 +17,9 @@ from xxhash import xxh3_64_intdigest
 from memories.backends.disk.files import Files, read_exactly
 from memories.backends.disk.log_format import IndexRow, decode_record
 from memories.backends.disk.run_table import BLOCK_BITS, DAMAGED, ROW, RunDamagedError, RunTable
+from memories.errors import CorruptDataError
 from memories.model.record import Record
+from memories.sealing.blob import HEADER_BYTES, BlobReader, private_memory
 
 BLOCK = 1 << BLOCK_BITS
 _MIN_ROW = ROW.size + 3  # Its record begins with the key.
@@ -29,12 +31,63 @@ FOOTER = struct.Struct("<8sQQQQQQQQ")
 FIRST_ROW = 64  # No row starts at 0, so that no word of the table is 0.
 
 
+class _Content:
+    """The bytes of a run: mapped or read; decrypted block by block where the store is encrypted.
+
+    Decrypted blocks stay in RAM. `load` comes before the first look at a block.
+    """
+
+    def __init__(self, path: Path, files: Files, descriptor: int, *, mmap: bool) -> None:
+        size = files.size(descriptor)
+        stored: Any = (
+            files.map(descriptor, size)
+            if mmap and size
+            else read_exactly(files, descriptor, size, 0)
+        )
+        self._path, self._stored = path, stored
+        self._reader: BlobReader | None = None
+        self.size, self.data = size, stored
+        if files.seal is not None:
+            try:
+                number, head = int(path.name.partition(".")[0]), bytes(stored[:HEADER_BYTES])
+                self._reader = files.seal.run_reader(number, head, size)
+            except CorruptDataError as error:
+                raise RunDamagedError(f"{path} cannot be decrypted: {error}") from error
+            self.size = self._reader.nbytes
+            # No page of it takes RAM before a block in it is decrypted.
+            self.data = private_memory(self.size)
+
+    def load(self, block: int) -> None:
+        """Decrypt one block, if it is encrypted.
+
+        Raises:
+            RunDamagedError: it was altered.
+        """
+        reader = self._reader
+        if reader is None:
+            return
+        start, end = reader.span(block)
+        target = memoryview(self.data)[block * BLOCK : (block + 1) * BLOCK]
+        try:
+            reader.decrypt_into(block, memoryview(self._stored)[start:end], target)
+        except CorruptDataError as error:
+            raise RunDamagedError(f"{self._path} is damaged in its block {block}") from error
+
+    def load_all(self, start: int, end: int) -> None:
+        """Decrypt the blocks in which some bytes lie."""
+        if self._reader is not None:
+            for block in range(start // BLOCK, -(-end // BLOCK)):
+                self.load(block)
+
+
 class Blocks:
     """The rows and tables of a run, without the sums and the footer."""
 
-    def __init__(self, path: Path, data: Any, *, rows_end: int, end: int, sums: memoryview) -> None:
-        self._path = path
-        self._data = data
+    def __init__(
+        self, path: Path, content: _Content, *, rows_end: int, end: int, sums: memoryview
+    ) -> None:
+        self._path, self._content = path, content
+        self._data = content.data
         self._rows_end = rows_end
         self._end = end
         self._sums = sums
@@ -59,6 +112,7 @@ class Blocks:
             end = offset + length
             if length > BLOCK or not verified[(end - 1) >> BLOCK_BITS]:
                 end = offset + self.length(offset)
+                _, segment, at, extent, oldest, kind = ROW.unpack_from(data, offset)
             record = decode_record(data[offset + ROW.size : end])
         except DAMAGED as error:
             raise RunDamagedError(f"a row of {self._path} cannot be read: {error}") from error
@@ -75,6 +129,7 @@ class Blocks:
     def verify(self, block: int) -> None:
         """Verify one block."""
         start = block * BLOCK
+        self._content.load(block)
         data = self._data[start : min(start + BLOCK, self._end)]
         if xxh3_64_intdigest(data, block) != self._sums[block]:
             raise RunDamagedError(f"{self._path} is damaged in its block {block}")
@@ -123,19 +178,19 @@ class Run:
         self.path = path
         descriptor = files.open(path)
         try:
-            size = files.size(descriptor)
-            footer_at = size - FOOTER.size
-            tail = read_exactly(files, descriptor, FOOTER.size, max(0, footer_at))
-            footer = RunFooter.parse(tail, footer_at, path)
-            self._data: Any = (
-                files.map(descriptor, size) if mmap else read_exactly(files, descriptor, size, 0)
-            )
+            self.bytes = files.size(descriptor)
+            content = _Content(path, files, descriptor, mmap=mmap)
         finally:
             files.close(descriptor)
-        self.number, self.count, self.bytes = footer.number, footer.rows, size
+        size, self._data = content.size, content.data
+        footer_at = size - FOOTER.size
+        content.load_all(max(0, footer_at), size)
+        footer = RunFooter.parse(bytes(self._data[max(0, footer_at) : size]), footer_at, path)
+        self.number, self.count = footer.number, footer.rows
         self._footer = footer
         view = memoryview(self._data)
         offsets_at, table_at, expiry_at, sums_at = footer[3:7]
+        content.load_all(sums_at, size)
         self._offsets = view[offsets_at : offsets_at + 8 * footer.rows].cast("Q")
         self._table = view[table_at : table_at + 8 * footer.slots].cast("Q")
         expiries = (sums_at - expiry_at) // 16
@@ -145,7 +200,7 @@ class Run:
         front = view[footer_at : size - 8]
         if xxh3_64_intdigest(bytes(self._sums) + front) != footer.digest:
             raise RunDamagedError(f"the sums of {path} are damaged")
-        self._blocks = Blocks(path, self._data, rows_end=offsets_at, end=sums_at, sums=self._sums)
+        self._blocks = Blocks(path, content, rows_end=offsets_at, end=sums_at, sums=self._sums)
         blocks = self._blocks
         table = RunTable(
             path, self._data, self._table, blocks.verified, blocks.verify, blocks.row_at, table_at
@@ -170,6 +225,8 @@ class Run:
     def raw(self) -> Iterator[tuple[bytes, bytes, float | None]]:
         """Yield keys, rows as they lie, and expiries, in key order; for merging."""
         data = self._data
+        if len(self._expiry):
+            self._blocks.touch(self._footer.expiry_at, 16 * len(self._expiry))
         expiries = dict(zip(self._expiring, self._expiry, strict=True))
         for at in range(self.count):
             offset = self._offset(at)

@@ -42,7 +42,7 @@ def write_run(
     draft = path.with_name(path.name + DRAFT)
     files.unlink(draft)
     try:
-        out = _Out(files, files.create(draft))
+        out = _Out(files, files.create(draft), number)
         try:
             count = _write(out, number, rows, pace)
             files.sync(out.descriptor)
@@ -126,8 +126,9 @@ def hash_table(hashes: array[int], offsets: array[int]) -> npt.NDArray[np.uint64
 class _Out:
     """A file written in order, whose blocks are summed on their way."""
 
-    def __init__(self, files: Files, descriptor: int) -> None:
+    def __init__(self, files: Files, descriptor: int, number: int) -> None:
         self._files = files
+        self._blob = None if files.seal is None else files.seal.run_writer(number)
         self.descriptor = descriptor
         self._buffer = bytearray()
         self._length = 0
@@ -147,11 +148,17 @@ class _Out:
         self._flush(len(self._buffer))
         sums = self._sums.tobytes()
         digest = xxh3_64_intdigest(sums + front).to_bytes(8, "little")
-        append(self._files, self.descriptor, [sums, front, digest])
+        self._append(sums + front + digest)
+        if self._blob is not None:
+            append(self._files, self.descriptor, [self._blob.end()])
 
     def _flush(self, length: int) -> None:
         data = bytes(self._buffer[:length])
         del self._buffer[:length]
         for start in range(0, length, BLOCK):
             self._sums.append(xxh3_64_intdigest(data[start : start + BLOCK], len(self._sums)))
+        self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        data = data if self._blob is None else self._blob.add(data)
         append(self._files, self.descriptor, [data])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from memories.backends.disk.log_format import INLINE, PACKED, PLACE, IndexRow
 from memories.backends.disk.run_table import RunDamagedError
+from memories.errors import CorruptDataError
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -39,15 +40,19 @@ _UNUSUAL: Final[tuple[type[Exception], ...]] = (RunDamagedError, struct.error)
 class SmallReads:
     """Reads by key; any thread, no lock."""
 
-    __slots__ = ("_known", "_pread", "index")
+    __slots__ = ("_known", "_open_frame", "_pread", "index")
 
     def __init__(
-        self, known: Callable[[int], Any], pread: Callable[[int, int, int], bytes]
+        self,
+        known: Callable[[int], Any],
+        pread: Callable[[int, int, int], bytes],
+        open_frame: Callable[[Record, bytes], bytes] | None = None,
     ) -> None:
         # What is seen, while it is the log's alone; None once another way must be taken.
         self.index: Index | None = None
         self._known = known  # Of a segment: its handle if it is open.
         self._pread = pread
+        self._open_frame = open_frame  # Of an encrypted store.
 
     def find(self, key: str) -> tuple[Record, bytes] | None:
         """Return the record and the frame of `key`, None where another way must be taken.
@@ -73,6 +78,11 @@ class SmallReads:
         frame = self._pread(handle.descriptor, length, offset)
         if len(frame) != length:
             return None
+        if self._open_frame is not None:
+            try:
+                frame = self._open_frame(record, frame)
+            except CorruptDataError:
+                return None
         return record, frame
 
     def records(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import NamedTuple, TypeVar
 
 from memories.backends.disk import log_format
@@ -101,7 +101,7 @@ class Writer:
         self.unsynced = Unsynced(paths, files, full=full)
         self.appender = Appender(
             paths, log, index, accounting, space=self.space, unsynced=self.unsynced,
-            obsolete=self.obsolete, full=full,
+            obsolete=self.obsolete, full=full, seal=files.seal,
         )  # fmt: skip
         self.index_files = IndexFiles(paths, files, writer_lock, mmap=mmap)
         self.lock = new_lock()
@@ -131,11 +131,15 @@ class Writer:
 
     def write(self, record: Record, frame: Frame, granted: int = 0) -> Record:
         """Store a frame; see `Backend.write`. `granted` bytes are claimed for it already."""
-        length = 0
+        length, seal = 0, self.files.seal
         for buffer in frame:
             length += buffer.nbytes
+        if seal is not None:
+            length = seal.frame_length(length)
         if length >= self.space.limits.large:
             return self._write_large(record, frame, length, granted)
+        if seal is not None:
+            frame = [seal.frame(record, frame)]
         with self.lock:
             self._mend_if_needed()
             self.space.require(length, granted)
@@ -170,6 +174,9 @@ class Writer:
         self, record: Record, frame: Frame, length: int, coming: int
     ) -> Record | None:
         """Store a small frame of `length` bytes if there is room for `coming` bytes, else None."""
+        if self.files.seal is not None:
+            frame = [self.files.seal.frame(record, frame)]
+            length = frame[0].nbytes
         with self.lock:
             self._mend_if_needed()
             if not self.space.takes(length, coming):
@@ -184,6 +191,8 @@ class Writer:
 
     def write_batch(self, items: Sequence[tuple[Record, Frame]], granted: int = 0) -> list[Record]:
         """Store small frames of different keys with one append; see `DiskBackend.write_many`."""
+        if self.files.seal is not None:
+            items = [(record, [self.files.seal.frame(record, frame)]) for record, frame in items]
         length = sum([buffer.nbytes for _, frame in items for buffer in frame])
         with self.lock:
             self._mend_if_needed()
@@ -255,7 +264,7 @@ class Writer:
             if old is None or old.record.version != record.version:
                 raise ValueError(f"{record.key!r} is not at version {record.version}")
             if old.kind == INLINE:
-                frame = [self.reader.read(old.record)]
+                frame = [self.reader.stored(old.record)]
                 self.space.require(frame[0].nbytes, granted)
                 row = self.appender.inline(old, record, frame, frame[0].nbytes)
             else:
@@ -289,7 +298,10 @@ class Writer:
                 if length > granted:
                     self.space.claims[owner] = length
             number = self.new_file(owner, record.key)
-            self._write_value(number, frame)
+            blocks: Iterable[Sequence[bytes | memoryview]] = [frame]
+            if self.files.seal is not None:
+                blocks = self.files.seal.blocks(record, frame)
+            self._write_value(number, blocks)
             place = log_format.pack_place(FILE, number, 0, length)
             return self.write_head(FILE, log_format.placed(record, length, place))
         finally:
@@ -377,15 +389,19 @@ class Writer:
         directory.discard(self.files, self.paths.value(number))
         directory.discard(self.files, self.paths.pack(number))
 
-    def _write_value(self, number: int, frame: Frame) -> None:
-        """Write a frame into the value file of that number, which no record names yet."""
+    def _write_value(self, number: int, blocks: Iterable[Sequence[bytes | memoryview]]) -> None:
+        """Write a frame into the value file of that number, which no record names yet.
+
+        An encrypted one comes in blocks, and is nowhere in RAM as a whole.
+        """
         handle = Handle(self.files, self.files.create(self.paths.value(number)))
         if self._full:
-            append_early(self.files, handle.descriptor, frame)
+            append_early(self.files, handle.descriptor, chain.from_iterable(blocks))
             self.files.sync(handle.descriptor)
             self.files.sync_directory(self.paths.values)
         else:
-            append(self.files, handle.descriptor, frame)
+            for block in blocks:
+                append(self.files, handle.descriptor, block)
 
     # -- durability ------------------------------------------------------------------------------
 
@@ -471,10 +487,10 @@ class Writer:
         row = self.row(self.unsynced.values.get(number, ""))
         if row is None or row.kind != FILE or _file_of(row) != number:
             return
-        frame, owner = self.reader.read(row.record), CallOwner()
+        frame, owner = self.reader.stored(row.record), CallOwner()
         try:
             copy_number = self.new_file(owner, row.record.key)
-            self._write_value(copy_number, [frame])
+            self._write_value(copy_number, [[frame]])
             place = log_format.pack_place(FILE, copy_number, 0, frame.nbytes)
             self.appender.head(row, FILE, log_format.placed(row.record, frame.nbytes, place))
         finally:
@@ -606,7 +622,7 @@ class Writer:
         owner = CallOwner()
         try:
             number = self.new_file(owner, key)
-            self._write_value(number, [frame])
+            self._write_value(number, [[frame]])
             place = log_format.pack_place(FILE, number, 0, frame.nbytes)
             with self.lock:
                 if self.row(key) == row:
@@ -618,7 +634,7 @@ class Writer:
 
     def _frame_of(self, row: IndexRow) -> memoryview:
         try:
-            return self.reader.read(row.record)
+            return self.reader.stored(row.record)
         except OSError as error:
             raise AbsentError(f"it cannot be read: {error.strerror or error}") from error
 

@@ -1,0 +1,102 @@
+"""What encryption at rest costs: each row beside the same store without it, in turns.
+
+    python benchmarks/encryption.py [--quick] [--directory DIR]
+
+A plain value that is read is mapped, and an encrypted one is decrypted into memory of its own, so
+that the row of reads sums the values: all of their bytes are used either way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from memories import EncryptionKey, MemoryManager
+from memories.sealing.master_key import MasterSecret
+
+ROUNDS = 7
+
+
+def managers(directory: Path) -> dict[str, MemoryManager]:
+    """Return a plain and an encrypted manager of two new stores."""
+    file = directory / "master.key"
+    file.touch(mode=0o600)
+    file.write_text(MasterSecret.new("bench").text)
+    keys = {"plain": None, "encrypted": EncryptionKey.from_file(file)}
+    return {
+        name: MemoryManager(1, 1, 20, storage_path=directory / name, encryption=key, prefetch="off",
+                            migration=False, compression={"cold": "none"})
+        for name, key in keys.items()
+    }  # fmt: skip
+
+
+def compare(
+    stores: dict[str, MemoryManager], work: Callable[[MemoryManager, int], object], rounds: int
+) -> dict[str, float]:
+    """Return the median seconds of `work` on each store; the stores take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in stores}
+    for number in range(rounds):
+        for name, store in stores.items():
+            started = time.perf_counter()
+            work(store, number)
+            taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def main() -> None:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small values, few rounds")
+    parser.add_argument("--directory", help="where the stores lie; by default a temporary one")
+    options = parser.parse_args()
+    rounds, side = (3, 1000) if options.quick else (ROUNDS, 4000)
+    random = np.random.default_rng(1)
+    large = random.integers(0, 255, (side, side, 8), np.uint8)
+    small = {
+        f"key-{number}": random.bytes(1000) for number in range(200 if options.quick else 2000)
+    }
+    with tempfile.TemporaryDirectory(dir=options.directory) as directory:
+        stores = managers(Path(directory))
+        rows: dict[str, Callable[[MemoryManager, int], object]] = {
+            f"store {large.nbytes >> 20} MiB": lambda m, n: m.store(
+                f"large-{n}", large, tier="cold"
+            ),
+            f"read {large.nbytes >> 20} MiB": lambda m, n: int(
+                m.retrieve(f"large-{n}").view(np.uint64).sum()
+            ),
+            "read a region of 1 MiB": lambda m, n: m.retrieve(
+                f"large-{n}", region=np.s_[side // 2 : side // 2 + (1 << 17) // side]
+            ).sum(),
+            f"store {len(small)} values of 1 KB": lambda m, n: [
+                m.store(f"{n}-{key}", value, tier="cold") for key, value in small.items()
+            ],
+            f"store_many {len(small)} values of 1 KB": lambda m, n: m.store_many(
+                {f"many-{n}-{key}": value for key, value in small.items()}, tier="cold"
+            ),
+            f"read {len(small)} values of 1 KB": lambda m, n: [
+                m.retrieve(f"{n}-{key}") for key in small
+            ],
+            f"retrieve_many {len(small)} values of 1 KB": lambda m, n: m.retrieve_many(
+                f"many-{n}-{key}" for key in small
+            ),
+        }
+        print(f"{'':<36}{'plain ms':>10}{'encrypted':>11}{'ratio':>7}")
+        for row, work in rows.items():
+            taken = compare(stores, work, rounds)
+            ratio = taken["encrypted"] / taken["plain"]
+            print(
+                f"{row:<36}{taken['plain'] * 1e3:>10.1f}{taken['encrypted'] * 1e3:>11.1f}"
+                f"{ratio:>7.2f}"
+            )
+        for store in stores.values():
+            store.cleanup()
+
+
+if __name__ == "__main__":
+    main()

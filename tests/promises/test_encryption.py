@@ -1,0 +1,260 @@
+"""Encryption at rest: without the key a store shows sizes and counts, and nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from memories import (
+    DistributedMemoryManager,
+    EncryptionKey,
+    EncryptionKeyError,
+    InvalidOptionError,
+    MemoryManager,
+    SharedMemoryManager,
+)
+from memories.backends.disk.files import Files
+from memories.cli.app import app
+from memories.sealing.master_key import create_file
+
+MARKER = "planted-marker"
+Make = Callable[..., MemoryManager]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    create_file(tmp_path / "key", "prod")
+    return f"file:{tmp_path / 'key'}"
+
+
+@pytest.fixture
+def make(tmp_path: Path, key: str) -> Iterator[Make]:
+    """Return a maker of encrypted managers on one store, which closes what it made."""
+    made = []
+
+    def maker(**options: Any) -> MemoryManager:
+        options = {"storage_path": tmp_path / "store", "encryption": key, **options}
+        made.append(MemoryManager("50 MB", "50 MB", "500 MB", **options))
+        return made[-1]
+
+    yield maker
+    for manager in made:
+        manager.cleanup()
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    return {str(one): one.read_bytes() for one in path.rglob("*") if one.is_file()}
+
+
+def values() -> dict[str, Any]:
+    """Return values of many kinds whose bytes, names and metadata hold the marker."""
+    large = np.frombuffer(MARKER.encode() * 200_000, np.uint8)
+    return {
+        f"{MARKER}/text": MARKER * 10,
+        f"{MARKER}/bytes": MARKER.encode() * 20_000,
+        f"{MARKER}/array": large,
+        f"{MARKER}/nested": {MARKER: [MARKER, 1]},
+        f"{MARKER}/object": Planted(),
+    }
+
+
+class Planted:
+    """A value without a codec, which is pickled and signed."""
+
+    def __init__(self) -> None:
+        self.name = MARKER
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Planted) and self.name == other.name
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def same(one: Any, two: Any) -> bool:
+    return np.array_equal(one, two) if isinstance(one, np.ndarray) else bool(one == two)
+
+
+def test_nothing_in_the_directory_shows_a_key_or_a_value(make: Make, tmp_path: Path) -> None:
+    """Also not what the manager writes for other processes, its results and its upkeep."""
+    manager = make(write_through=True, compression={"cold": "none"})
+    for name, value in values().items():
+        manager.store(name, value, metadata={"note": MARKER}, ttl=1000.0)
+
+    @manager.cache
+    def planted(text: str) -> str:
+        return text * 100
+
+    planted(MARKER)
+    manager.enable_analytics()
+    manager.get_analytics()
+    manager.delete(f"{MARKER}/nested")
+    for name in values():
+        if name in manager:
+            while manager.get_tier(name) != "cold":
+                manager.demote(name)
+            assert same(values()[name], manager.retrieve(name))
+    manager.flush()
+    assert [] == manager.check()
+    for closed in (False, True):
+        found = files_of(tmp_path / "store")
+        assert len(found) > 5
+        for name, data in found.items():
+            assert MARKER.encode() not in data, name
+            assert MARKER not in name
+        if not closed:
+            manager.cleanup()
+    again = make()
+    for name in sorted(set(values()) - {f"{MARKER}/nested"}):
+        assert same(values()[name], again.retrieve(name))
+    assert {"note": MARKER} == again.info(f"{MARKER}/text").metadata
+
+
+def test_without_the_key_it_is_refused_and_stays_as_it_is(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a manager, a reader, and every command."""
+    make().store("k", MARKER, tier="cold")
+    make().cleanup()
+    before = files_of(tmp_path / "store")
+    for options in ({}, {"read_only": True}, {"encryption": "env:NOT_SET_ANYWHERE"}):
+        with pytest.raises(EncryptionKeyError):
+            MemoryManager(storage_path=tmp_path / "store", **options)
+    for command in ("ls", "check", "stat"):
+        done = CliRunner().invoke(app, [command, str(tmp_path / "store")])
+        assert (1, True) == (done.exit_code, "MEMORIES_ENCRYPTION" in done.output), command
+    assert before == files_of(tmp_path / "store")
+    monkeypatch.setenv("MEMORIES_ENCRYPTION", f"file:{tmp_path / 'key'}")
+    for command, printed in (("ls", "k\n"), ("check", "1 keys, 0 problems"), ("get", MARKER)):
+        arguments = [command, str(tmp_path / "store"), *(["k"] if command == "get" else [])]
+        done = CliRunner().invoke(app, arguments)
+        assert (0, True) == (done.exit_code, printed in done.output), done.output
+
+
+def test_a_region_decrypts_only_where_it_lies(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of 40 MB reads a few chunks."""
+    array = np.arange(5_000_000, dtype=np.int64).reshape(5000, 1000)
+    manager, read = make(compression={"cold": "none"}), []
+    manager.store("a", array, tier="cold")
+
+    def counted(self: Files, descriptor: int, length: int, offset: int) -> bytes:
+        read.append(length)
+        return os.pread(descriptor, length, offset)
+
+    monkeypatch.setattr(Files, "read", counted)
+    part = manager.retrieve("a", region=np.s_[2500:2502, 10:20])
+    assert np.array_equal(array[2500:2502, 10:20], part)
+    assert 0 < sum(read) < 4 << 20
+
+
+def test_a_pickled_manager_has_the_place_of_the_key_and_not_the_key(
+    make: Make, tmp_path: Path
+) -> None:
+    """A worker process opens the store by it."""
+    manager = make()
+    manager.store("k", MARKER, tier="cold")
+    pickled = pickle.dumps(manager)
+    secret = (tmp_path / "key").read_text().strip().rpartition(":")[2]
+    assert secret.encode() not in pickled
+    assert secret not in repr(manager)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert MARKER == pool.apply(_retrieved, (manager,))
+
+
+def _retrieved(manager: MemoryManager) -> Any:
+    return manager.retrieve("k")
+
+
+def test_processes_share_an_encrypted_store(tmp_path: Path, key: str) -> None:
+    """Each of them has the key; the writer and the reader of the disk use the same place."""
+    with SharedMemoryManager(tmp_path / "store", encryption=key) as manager:
+        manager.store("k", MARKER * 10_000)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert MARKER * 10_000 == pool.apply(_shared, (str(tmp_path / "store"), key))
+        assert MARKER == manager.retrieve("other")
+    for name, data in files_of(tmp_path / "store").items():
+        assert MARKER.encode() not in data, name
+
+
+def _shared(path: str, key: str) -> Any:
+    with SharedMemoryManager(path, encryption=key) as manager:
+        manager.store("other", MARKER)
+        return manager.retrieve("k")
+
+
+def test_what_is_not_covered_is_refused(make: Make, tmp_path: Path, key: str) -> None:
+    """Never is a part of the data written as it is because the rest is encrypted."""
+    with pytest.raises(InvalidOptionError, match="glacier tier would hold"):
+        make(glacier_memory_enabled=True)
+    with pytest.raises(InvalidOptionError, match="nodes would hold"):
+        DistributedMemoryManager(nodes=["127.0.0.1:1"], encryption=key)
+    assert not (tmp_path / "store").exists()
+    with MemoryManager(storage_path=tmp_path / "plain") as plain:
+        plain.store("k", MARKER, tier="cold")
+        plain.create_snapshot(tmp_path / "snapshot")
+    manager = make()
+    with pytest.raises(InvalidOptionError, match="a snapshot is not encrypted"):
+        manager.create_snapshot(tmp_path / "other")
+    with pytest.raises(InvalidOptionError, match="a snapshot is not encrypted"):
+        manager.restore_snapshot(tmp_path / "snapshot")
+    assert not (tmp_path / "other").exists()
+    assert 0 == len(manager)
+
+
+def test_a_private_store_is_encrypted_too(key: str) -> None:
+    """A directory in /tmp that a killed process leaves shows nothing."""
+    with MemoryManager(encryption=key) as manager:
+        manager.store("k", MARKER, tier="cold")
+        root = Path(manager._services.backends[0]._paths.root)  # type: ignore[attr-defined]
+        for name, data in files_of(root).items():
+            assert MARKER.encode() not in data, name
+        assert MARKER == manager.retrieve("k")
+        with pytest.raises(InvalidOptionError, match="has a key"):
+            manager.rotate_key()
+
+
+def test_the_key_is_rotated_by_a_call_and_by_a_command(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store stays open; `memories key list` shows what wraps its data keys."""
+    monkeypatch.setenv("MEMORIES_ENCRYPTION", f"file:{tmp_path / 'key'}")
+
+    def run(*arguments: object) -> str:
+        done = CliRunner().invoke(app, ["key", *map(str, arguments)])
+        assert 0 == done.exit_code, done.output
+        return done.output
+
+    store, manager = tmp_path / "store", make()
+    manager.store("k", MARKER, tier="cold")
+    assert "prod\t2" in run("generate", "--add", tmp_path / "key")
+    assert ("prod", 2, 1, 1) == manager.rotate_key()
+    run("generate", "--add", tmp_path / "key")
+    assert "1 of 1 data keys wrapped anew, all with version 3 of prod" in run("rotate", store)
+    assert "\tprod\t3" in run("list", store)
+    assert "other\t1" in run("generate", tmp_path / "new", "--name", "other")
+    assert '"rewrapped":1' in run("rotate", store, "--to", f"file:{tmp_path / 'new'}", "--json")
+    assert '"master_key":"other"' in run("list", store, "--json")
+    manager.store("later", MARKER, tier="cold")
+    manager.cleanup()
+    with pytest.raises(EncryptionKeyError, match="'other'"):
+        make()
+    new = EncryptionKey.from_file(tmp_path / "new")
+    assert {"k": MARKER, "later": MARKER} == dict(make(encryption=new))
+
+
+def test_a_missing_package_is_named_before_anything_is_made(
+    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extra is optional: without it the option is refused."""
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
+    with pytest.raises(ImportError, match="cryptography"):
+        MemoryManager(storage_path=tmp_path / "store", encryption=key)
+    assert not (tmp_path / "store/cold/log").exists() or not files_of(tmp_path / "store/cold/log")
