@@ -14,6 +14,7 @@ from memories import MemoryManager, compiled, errors
 
 NAMES = {
     "CacheInfo", "CachedFunction", "Cause", "Codec", "Dashboard", "DistributedMemoryManager",
+    "EncryptionKey",
     "Explanation", "KeyInfo", "Latency", "MemoryManager", "MigrationSettings", "Parts", "Policy",
     "PrefixView", "Rule", "Series", "SharedMemoryManager", "Stats", "StoreTier", "TierChoice",
     "TierName", "TierStats",
@@ -42,6 +43,7 @@ CONSTRUCTOR = {
     "read_only": False,
     "takeover": False,
     "trusted_keys": (),
+    "encryption": None,
 }
 
 METHODS = {
@@ -78,6 +80,7 @@ METHODS = {
     "check": "repair dry_run progress",
     "create_snapshot": "path tiers prefix base include_glacier portable progress",
     "restore_snapshot": "path mode verify wait bases progress",
+    "rotate_key": "to",
     "snapshots_in_archive": "",
     "release_snapshot": "identity",
     "clear": "purge",

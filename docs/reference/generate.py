@@ -20,7 +20,7 @@ TOPICS = {
         "The manager",
         [
             "memories:MemoryManager", "memories:PrefixView", "memories:SharedMemoryManager",
-            "memories:MigrationSettings",
+            "memories:MigrationSettings", "memories:EncryptionKey",
         ],
     ),
     "distributed": ("The distributed manager", ["memories:DistributedMemoryManager"]),
