@@ -8,7 +8,7 @@ process before, and the node does not vote on what is absent until it is up to d
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _EPOCH = re.compile(r"[0-9]{1,18}")
 INCARNATION_KEY = b"m:node"
@@ -34,9 +34,9 @@ class Incarnation(NamedTuple):
         return self._replace(state=UP).text, self._replace(state=JOINING).text
 
 
-def read_incarnation(text: bytes | None) -> Incarnation | None:
+def read_incarnation(text: Any) -> Incarnation | None:
     """Return the incarnation that `text` stores; None if it is missing or damaged."""
-    parts = (text or b"").decode("utf-8", "replace").split(":")
+    parts = text.decode("utf-8", "replace").split(":") if isinstance(text, bytes) else []
     if len(parts) != 3 or parts[0] not in (UP, JOINING) or not _EPOCH.fullmatch(parts[2]):
         return None
     return Incarnation(parts[0], parts[1], int(parts[2]))

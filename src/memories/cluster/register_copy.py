@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from memories.cluster.manifest import ChunkUpload, upload_of_register
 from memories.cluster.register_format import (
@@ -10,11 +10,13 @@ from memories.cluster.register_format import (
     PEEK_BYTES,
     RegisterHeader,
     RegisterKind,
+    key_text,
     read_body,
     read_header,
 )
 from memories.cluster.value_terms import read_expiry
 from memories.cluster.versions import ABSENT, RegisterVersion
+from memories.errors import CorruptDataError
 
 
 class RegisterCopy(NamedTuple):
@@ -31,14 +33,16 @@ class RegisterCopy(NamedTuple):
         return ABSENT if self.header is None else self.header.version
 
 
-def read_copy(name: bytes, reply: bytes | None, *, whole: bool) -> RegisterCopy:
+def read_copy(name: bytes, reply: Any, *, whole: bool) -> RegisterCopy:
     """Return the copy in a node's reply, which has all of the register if it is `whole`.
 
     Raises:
         CorruptDataError: the copy is damaged.
     """
-    if not reply:
+    if reply is None or reply == b"":
         return RegisterCopy(None, None, None)
+    if not isinstance(reply, bytes):
+        raise CorruptDataError(f"the register of {key_text(name)} on a node is no text")
     header = read_header(name, reply)
     if whole:
         read_body(name, header, reply)

@@ -90,7 +90,7 @@ def register_name(key: str, namespace: str = "") -> bytes:
 
 def key_of(name: bytes) -> str:
     """Return the key whose register has this name, with its namespace and a colon in front."""
-    return _key_text(name).decode()
+    return _key_text(name).decode(errors="replace")  # Anyone can write any name to a node.
 
 
 def pack_register(
@@ -125,11 +125,14 @@ def read_header(name: bytes, data: Any) -> RegisterHeader:
     head = bytes(data[:HEADER_BYTES])
     if len(head) < HEADER_BYTES or head[_HEAD_SUM] != _head_sum(name, head[: _HEAD_SUM.start]):
         raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
-    return RegisterHeader(
-        RegisterVersion.parse(head[:TEXT_BYTES]),
-        _KINDS[head[KIND_AT : KIND_AT + 1]],
-        head[_BODY_SUM],
-    )
+    kind = _KINDS.get(head[KIND_AT : KIND_AT + 1])
+    try:
+        version = RegisterVersion.parse(head[:TEXT_BYTES])
+    except ValueError:
+        kind = None
+    if kind is None:
+        raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
+    return RegisterHeader(version, kind, head[_BODY_SUM])
 
 
 def read_body(name: bytes, header: RegisterHeader, data: Any) -> memoryview:

@@ -242,7 +242,7 @@ class FrameStore:
         batches = self._registers.scan(self._name(prefix)[len(PREFIX) :])
         listed = {name for batch in batches for name in batch}
         start = len(self._prefix)
-        names = sorted(name for name in listed if name[start : start + 1] != b"\0")
+        names = sorted(name for name in listed if _is_key(name[start:]))
         for at in range(0, len(names), 500):
             found = self._registers.read(names[at : at + 500], fetch=False)
             for name in names[at : at + 500]:
@@ -379,6 +379,14 @@ def absent_error(key: str) -> KeyNotFoundError:
 
 def _replaced_error(key: str) -> UnavailableError:
     return UnavailableError(f"{key[:200]!r} is replaced faster than it can be read")
+
+
+def _is_key(name: bytes) -> bool:
+    """Return whether a name on a node is that of a key in its namespace; others are not ours."""
+    try:
+        return not name.decode().startswith("\0")
+    except UnicodeDecodeError:
+        return False
 
 
 def _value_body(segments: Sequence[memoryview], terms: ValueTerms) -> RegisterBody:

@@ -14,7 +14,12 @@ import msgspec
 
 from memories.backends.bucket.local_db import LocalDb
 from memories.backends.bucket.location import ObjectLocation
-from memories.backends.bucket.object_index import NOWHERE, ObjectIndex
+from memories.backends.bucket.object_index import (
+    NOWHERE,
+    ObjectIndex,
+    decode_key,
+    decode_record,
+)
 from memories.backends.bucket.objectstore import Buffer
 from memories.backends.bucket.staging import StagedPacks
 from memories.model.record import Record
@@ -22,7 +27,6 @@ from memories.model.record import Record
 _ALONE, _PACKED, _LINKED, _REMOVED, _AMENDED = "alone", "packed", "linked", "removed", "amended"
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Record).decode
 
 
 Change = Literal["value", "removal", "terms"]  # Of a version; as of it; or only of its terms.
@@ -98,7 +102,7 @@ class Changes:
         """Return what was neither committed nor aborted."""
         rows = self._db.rows("SELECT key, version, what FROM prepared")
         return [
-            PreparedChange(key.decode(), version, _CHANGES.get(what, "value"))
+            PreparedChange(decode_key(key), version, _CHANGES.get(what, "value"))
             for key, version, what in rows
         ]
 
@@ -112,7 +116,7 @@ class Changes:
             if what == _REMOVED:
                 self._index.remove(key, version, self._packs.open_pack()[0], self._wall())
                 return
-            known = _decode(record)
+            known = decode_record(record)
             if what == _AMENDED:
                 self.amend(known)
                 return

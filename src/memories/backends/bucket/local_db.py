@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from memories.errors import StorageError
@@ -75,6 +76,17 @@ CREATE TABLE IF NOT EXISTS damage (
     aside INTEGER NOT NULL      -- Whether it is not read again.
 ) WITHOUT ROWID;
 """
+
+# What a column holds. SQLite itself holds no column to its type, and the file may be forged.
+_INTEGERS = ("epoch", "sequence", "size", "live", "version", "state", "length", "offset", "aside")
+_TYPES: dict[str, frozenset[type]] = {
+    **dict.fromkeys(_INTEGERS, frozenset((int,))),
+    **dict.fromkeys(("token", "key", "frame"), frozenset((bytes,))),
+    **dict.fromkeys(("manifest", "record"), frozenset((bytes, NoneType))),
+    **dict.fromkeys(("name", "status", "what", "holder"), frozenset((str,))),
+    "created_at": frozenset((float,)),
+    "retired_at": frozenset((float, NoneType)),
+}
 
 # SQLite must not be touched in a forked child, not even to close what the parent opened.
 _inherited: list[sqlite3.Connection] = []
@@ -149,19 +161,19 @@ class LocalDb:
         with self._lock:
             try:
                 self._db.executemany(statement, rows)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError) as error:
                 raise self._failure(error) from error
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return all rows of a query."""
         with self._lock:
-            return self._execute(query, values).fetchall()
+            return self._fetched(self._execute(query, values))
 
     def row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a query, or None."""
         with self._lock:
-            found: tuple[Any, ...] | None = self._execute(query, values).fetchone()
-            return found
+            found = self._fetched(self._execute(query, values), 1)
+            return found[0] if found else None
 
     def identity(self) -> str:
         """Return the id of the store this map belongs to, made at first need."""
@@ -195,8 +207,22 @@ class LocalDb:
     def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         try:
             return self._db.execute(statement, values)
+        except (sqlite3.Error, OverflowError) as error:
+            raise self._failure(error) from error
+
+    def _fetched(self, cursor: sqlite3.Cursor, most: int | None = None) -> list[tuple[Any, ...]]:
+        """Return rows whose columns hold what they should."""
+        try:
+            rows: list[tuple[Any, ...]] = (
+                cursor.fetchall() if most is None else cursor.fetchmany(most)
+            )
         except sqlite3.Error as error:
             raise self._failure(error) from error
+        for at, (name, *_) in enumerate(cursor.description):
+            types = _TYPES.get(name)
+            if types is not None and not types.issuperset({type(row[at]) for row in rows}):
+                raise self._failure(f"{name} is of another type in some row")
+        return rows
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
@@ -205,6 +231,9 @@ class LocalDb:
 
     def _load(self) -> None:
         self._meta = dict(self._db.execute("SELECT name, value FROM meta"))
+        for name, value in self._meta.items():
+            if type(value) is not (str if name == "store" else int):
+                raise self._failure(f"{name!r:.60} is of another type")
         self._changed.clear()
 
     def _save(self) -> None:
@@ -213,7 +242,7 @@ class LocalDb:
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
             self._changed.clear()
 
-    def _failure(self, error: sqlite3.Error) -> StorageError:
+    def _failure(self, error: sqlite3.Error | OverflowError | str) -> StorageError:
         return StorageError(
             f"the archive's map {self.path} failed: {error}; check the disk; a damaged map may be "
             "removed, and is read from the bucket again"

@@ -15,12 +15,14 @@ from memories.backends.base import Usage
 from memories.backends.bucket.local_db import DEAD, LINK, LIVE, TOMBSTONE, LocalDb
 from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.pack import PackContents, PackEntry
+from memories.errors import CorruptDataError
 from memories.model.record import Record
 
+_DAMAGED = "the archive's map is damaged, and may be removed: it is read from the bucket again"
 EVERYTHING = ""  # The key of a tombstone that is one for every key.
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Record).decode
+_decoder = msgspec.msgpack.Decoder(Record)
 NOWHERE = b""  # The token of a tombstone that no object needs to hold.
 _NO_FRAME = -1  # The length in the row of a tombstone, dead or not,
 _ELSEWHERE = -2  # and in that of a link.
@@ -39,6 +41,30 @@ UPDATE entry SET state = 0, record = NULL WHERE (key, version, token) IN (
     ) WHERE rank > 1
 )
 """
+
+
+def decode_record(row: bytes | None) -> Record:
+    """Return the record in a row of the map.
+
+    Raises:
+        CorruptDataError: the row does not hold one.
+    """
+    try:
+        return _decoder.decode(row or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CorruptDataError(f"{_DAMAGED}: a record in it cannot be read ({error})") from error
+
+
+def decode_key(row: bytes) -> str:
+    """Return the key in a row of the map.
+
+    Raises:
+        CorruptDataError: the row does not hold one.
+    """
+    try:
+        return row.decode()
+    except UnicodeDecodeError as error:
+        raise CorruptDataError(f"{_DAMAGED}: a key in it is no text") from error
 
 
 class CurrentEntry(NamedTuple):
@@ -152,7 +178,7 @@ class ObjectIndex:
     def find(self, key: str) -> Record | None:
         """Return the live record of `key`."""
         found = self._db.row("SELECT record FROM entry WHERE key = ? AND state = 1", key.encode())
-        return None if found is None else _decode(found[0])
+        return None if found is None else decode_record(found[0])
 
     def removed(self, key: str) -> int:
         """Return the version as of which `key` is removed; 0 if no row says that it is."""
@@ -172,7 +198,7 @@ class ObjectIndex:
             for key, record in page:
                 if not key.startswith(begin):
                     return
-                yield _decode(record)
+                yield decode_record(record)
             if len(page) < _PAGE:
                 return
             last = page[-1][0]
@@ -188,16 +214,20 @@ class ObjectIndex:
             "SELECT key, version, state, length, record FROM entry WHERE token = ?", token
         ):
             if state == LIVE:
-                known = _decode(record)
+                known = decode_record(record)
                 place = ObjectLocation.decode(known.place)
                 bare = msgspec.structs.replace(known, place=b"")
                 stored.append(PackEntry(place.offset, place.length, bare))
                 continue
-            live = self.find(key.decode()) if state == LINK else None
-            if live is not None and live.version == version and live.place == _decode(record).place:
+            live = self.find(decode_key(key)) if state == LINK else None
+            if (
+                live is not None
+                and live.version == version
+                and live.place == decode_record(record).place
+            ):
                 linked.append(live)
             else:
-                removed.append((key.decode(), version if length == _NO_FRAME else version - 1))
+                removed.append((decode_key(key), version if length == _NO_FRAME else version - 1))
         return PackContents(stored, removed, linked)
 
     def usage(self) -> Usage:
@@ -253,7 +283,7 @@ class ObjectIndex:
             "SELECT key, version, record FROM entry JOIN object USING (token) WHERE state = 3 "
             "ORDER BY object.epoch, object.sequence"
         ):
-            place = ObjectLocation.decode(_decode(record).place)
+            place = ObjectLocation.decode(decode_record(record).place)
             found = self._db.row("SELECT size FROM object WHERE token = ?", place.token)
             if found is not None and place.offset + place.length <= found[0]:
                 self._db.run(

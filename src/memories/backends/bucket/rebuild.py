@@ -29,6 +29,7 @@ from memories.errors import CorruptDataError
 
 _TAIL_BYTES = 16 * 1024  # Holds the whole index of an object with few values.
 _ATTEMPTS = 4  # Readings of a bucket whose writer moves values meanwhile.
+_MOST_NUMBER = (1 << 63) - 1
 _MANY = 1000  # New objects from which on reading everything, by manifests, is quicker.
 
 
@@ -184,6 +185,10 @@ def _add_object(
 ) -> None:
     if any(e > found.epoch and found.sequence >= first for e, first in begins.items()):
         return  # Written by a store that was the writer no more.
+    if not _is_storable(found):
+        what = "it has numbers that no object of ours has"
+        record_damage(bucket.db, f"objects/{found.token.hex()}", what)
+        return
     for item in found.contents.stored:
         if item.offset < 0 or item.length < 0 or item.offset + item.length > found.size:
             what = f"it says that key {item.record.key!r} is outside of it"
@@ -196,6 +201,16 @@ def _add_object(
     )  # fmt: skip
     db.set("sequence", max(found.sequence, db.number("sequence")))
     bucket.index.load(found.token, found.contents)
+
+
+def _is_storable(found: FoundObject) -> bool:
+    """Return whether all numbers of an object are such as the map can hold."""
+    contents = found.contents
+    versions = [item.record.version for item in contents.stored]
+    versions += [version for _, version in contents.removed]
+    versions += [record.version for record in contents.linked]
+    numbers = (found.epoch, found.sequence, found.size, *versions)
+    return all(0 <= number <= _MOST_NUMBER for number in numbers)
 
 
 def fetch_indexes(

@@ -77,7 +77,7 @@ def load_pins(store: ObjectStore, db: LocalDb) -> None:
             pins = _decode(store.get(stat.name)[0])
         except Absent:
             continue  # Its holder has released all since the listing.
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             record_damage(
                 db,
                 stat.name,

@@ -16,6 +16,7 @@ from typing import Self
 from memories.cluster.client import redis_py
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.latency import CONNECT_SECONDS, PATIENCE_SECONDS
+from memories.cluster.client.reply_kinds import misfit
 from memories.cluster.client.resp import (
     Arg,
     Buffer,
@@ -84,7 +85,9 @@ class Connection:
                 protocol. Whether it has run the command is unknown.
         """
         self.send((args,), seconds=seconds)
-        return _raised(self.receive())
+        reply = self.receive()
+        self._require_fitting((args,), (reply,))
+        return _raised(reply)
 
     def pipeline(
         self,
@@ -110,7 +113,10 @@ class Connection:
         """
         self.send(commands, seconds=seconds, bulk=bulk)
         targets: Iterable[Sequence[Buffer] | None] = into or (None,) * len(commands)
-        return [self.receive(target) for target in targets]
+        replies = [self.receive(target) for target in targets]
+        if into is None:
+            self._require_fitting(commands, replies)
+        return replies
 
     def stream(
         self,
@@ -280,6 +286,12 @@ class Connection:
         if into is None:
             return self._decoder.read()
         return self._decoder.read_into([memoryview(one).cast("B") for one in into])
+
+    def _require_fitting(self, commands: Sequence[Command], replies: Sequence[Reply]) -> None:
+        """Raise UnavailableError, and close the connection, if a reply is of the wrong kind."""
+        if wrong := misfit(commands, replies):
+            self.close()
+            raise self._transport.fault(f"sent what is no reply to {wrong}")
 
     def _push(self, message: list[Reply]) -> None:
         if self._on_push is not None:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from memories.cluster.client.resp import ReplyError
-from memories.errors import InvalidOptionError, UnavailableError
+from memories.errors import InvalidOptionError, MemoriesError, UnavailableError
 from memories.foundation.optional_imports import require
 from memories.foundation.printable import printable
 
@@ -86,7 +86,8 @@ def open_connection(dial: DialOptions, seconds: float, protocol: int) -> Opened:
         made.connect()
     except BaseException as error:
         made.disconnect()
-        if isinstance(error, (require("redis", extra=_EXTRA).RedisError, OSError, ValueError)):
+        # redis-py fails in any way at a server that sends what is no answer to a login.
+        if isinstance(error, Exception) and not isinstance(error, MemoriesError):
             _explain(error, made, dial)
         raise
     opened: Opened = made

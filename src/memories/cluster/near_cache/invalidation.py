@@ -22,6 +22,7 @@ PING_SECONDS = 0.25
 _SILENCE_SECONDS = 1.0  # A connection without an answer to a PING for so long is closed.
 # Between two attempts at a server that refuses CLIENT TRACKING.
 _FIRST_PAUSE_SECONDS, _LONGEST = 1.0, 300.0
+_TEXT = frozenset((bytes,))
 
 
 class ListenerQuorum(NamedTuple):
@@ -187,11 +188,13 @@ class InvalidationListener:
             self._freshness.fresh_until = until
 
     def _on_push(self, message: list[Any]) -> None:
-        if message[0] != b"invalidate":
+        if message[:1] != [b"invalidate"]:
             return
-        if message[1] is None:  # The node was flushed: it has no keys any more.
+        names = message[1] if len(message) == 2 else None
+        # None: the node was flushed, and has no keys any more. Other things cannot be understood.
+        if not isinstance(names, list) or not _TEXT.issuperset(map(type, names)):
             self._freshness.require_revalidation()
             return
-        for name in message[1]:
+        for name in names:
             if name.startswith(self._prefix):
-                self._freshness.invalidate(name[len(self._prefix) :].decode())
+                self._freshness.invalidate(name[len(self._prefix) :].decode(errors="replace"))

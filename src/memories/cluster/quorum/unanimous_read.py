@@ -210,7 +210,7 @@ def _value(reply: SmallReply, epoch: int) -> bytes:
     vote = _vote(run_id, epoch)
     if isinstance(data, list):
         value, incarnation = data
-        if isinstance(value, Exception) or isinstance(incarnation, Exception):
+        if not _BYTES.issuperset((type(value), type(incarnation))):
             raise UnusualReplyError
         if encode_strings([incarnation or b""]) != vote:
             raise UnusualReplyError

@@ -188,8 +188,13 @@ class QuorumWrite:
                     if again:
                         job.sent.discard(name)
                 continue
-            if isinstance(reply, int):
+            if reply == len(call):
                 reply = [1] * reply
+            if not isinstance(reply, list) or len(reply) != len(call):
+                all_stored = False
+                for job in call:
+                    job.refused[name] = "it sent what is no reply to a store"
+                continue
             for job, stored in zip(call, reply, strict=True):
                 if stored == 1 or _is_at_least(stored, job.version):
                     job.stored_on.add(name)

@@ -6,12 +6,13 @@ What shows a document relies on them: a text where a number belongs could be mar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
 from memories.errors import CorruptDataError
 from memories.model.tiers import TierText
+from memories.observe.analytics.state_document import BOUNDS
 
 
 class _Tier(TypedDict):
@@ -52,7 +53,7 @@ class _Latency(TypedDict):
     p50: float | None
     p90: float | None
     p99: float | None
-    below: list[int]
+    below: Annotated[list[int], msgspec.Meta(min_length=len(BOUNDS), max_length=len(BOUNDS))]
 
 
 class _HotKey(TypedDict):
