@@ -21,7 +21,7 @@ FITTING: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.mark.parametrize(("word", "reply"), itertools.product(FITTING, REPLIES))
+@pytest.mark.parametrize(("word", "reply"), list(itertools.product(FITTING, REPLIES)))
 def test_a_reply_of_another_kind_is_found(word: str, reply: Any) -> None:
     """Those of scripts may be anything; a refusal fits every command."""
     fits = any(reply == one and type(reply) is type(one) for one in FITTING[word])
