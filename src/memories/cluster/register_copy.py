@@ -42,7 +42,7 @@ def read_copy(name: bytes, reply: Any, *, whole: bool) -> RegisterCopy:
     if reply is None or reply == b"":
         return RegisterCopy(None, None, None)
     if not isinstance(reply, bytes):
-        raise CorruptDataError(f"the register of {key_text(name)} on a node is no text")
+        raise CorruptDataError(f"the register of {key_text(name)} on a node is not text")
     header = read_header(name, reply)
     if whole:
         read_body(name, header, reply)

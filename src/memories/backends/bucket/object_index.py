@@ -64,7 +64,7 @@ def decode_key(row: bytes) -> str:
     try:
         return row.decode()
     except UnicodeDecodeError as error:
-        raise CorruptDataError(f"{_DAMAGED}: a key in it is no text") from error
+        raise CorruptDataError(f"{_DAMAGED}: a key in it is not text") from error
 
 
 class CurrentEntry(NamedTuple):

@@ -291,7 +291,7 @@ class Connection:
         """Raise UnavailableError, and close the connection, if a reply is of the wrong kind."""
         if wrong := misfit(commands, replies):
             self.close()
-            raise self._transport.fault(f"sent what is no reply to {wrong}")
+            raise self._transport.fault(f"sent something else than a reply to {wrong}")
 
     def _push(self, message: list[Reply]) -> None:
         if self._on_push is not None:

@@ -193,7 +193,7 @@ class QuorumWrite:
             if not isinstance(reply, list) or len(reply) != len(call):
                 all_stored = False
                 for job in call:
-                    job.refused[name] = "it sent what is no reply to a store"
+                    job.refused[name] = "it sent something else than a reply to a store"
                 continue
             for job, stored in zip(call, reply, strict=True):
                 if stored == 1 or _is_at_least(stored, job.version):
