@@ -1,9 +1,11 @@
-"""Workers of dask that have more results than RAM: `SpillBuffer` beside `memories.dask`.
+"""What programs already use, beside the tiers: `SpillBuffer` of dask, and joblib's hashes.
 
     TMPDIR=/dev/shm python benchmarks/programs.py dask      # Without the noise of a disk.
 
-Each run is a cluster of one worker process with two threads and a memory limit of 400 MB. It keeps
-576 MB of random numbers, reduces them twice, and is asked how much it wrote and how it fared.
+    python benchmarks/programs.py hash
+
+Of dask, each run is a cluster of one worker process with two threads and a limit of 400 MB. It
+keeps 576 MB of random numbers, reduces them twice, and is asked how much it wrote.
 """
 
 from __future__ import annotations
@@ -82,7 +84,38 @@ def dask_rows() -> None:
         )
 
 
+def hash_rows() -> None:
+    import joblib
+    import numpy as np
+    import pandas as pd
+
+    from memories.codecs.content_hash import content_hash
+
+    rng = np.random.default_rng(0)
+    table = {"a": rng.random(500_000), "b": rng.integers(0, 9, 500_000)}
+    nested = {f"k{i}": [i, float(i), f"t{i}", (i, None)] for i in range(20_000)}
+    values = {
+        "array of 40 MB": rng.random(5_000_000),
+        "every second row and column": rng.random((2000, 2000))[::2, ::2],
+        "frame of numbers": pd.DataFrame(table),
+        "frame of texts": pd.DataFrame({"a": [f"x{i}" for i in range(50_000)]}),
+        "500 arrays": [rng.random(1000) for _ in range(500)],
+        "20,000 small lists": nested,
+        "a configuration": {"rate": 0.1, "layers": [64, 64], "options": {"b1": 0.9, "b2": 0.99}},
+    }
+    for title, value in values.items():
+        best = {}
+        for _ in range(5):  # In turn: a busy machine must not favour one.
+            for name, hashed in (("joblib", joblib.hash), ("memories", content_hash)):
+                start = time.perf_counter()
+                hashed(value)
+                seconds = time.perf_counter() - start
+                best[name] = min(seconds, best.get(name, seconds))
+        times = best["joblib"] / best["memories"]
+        print(title.ljust(30), *(f"{n} {s * 1e3:.3f} ms " for n, s in best.items()), f"{times:.1f}")
+
+
 if __name__ == "__main__":
-    rows = {"dask": dask_rows}
+    rows = {"dask": dask_rows, "hash": hash_rows}
     for name in sys.argv[1:] or rows:
         rows[name]()

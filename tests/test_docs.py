@@ -27,6 +27,7 @@ PACKAGES = {
     "cubes": ("zarr", "xarray", "dask"),
     "files": ("fsspec", "pandas"),
     "dask": ("distributed",),
+    "joblib": ("joblib", "sklearn"),
 }
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")

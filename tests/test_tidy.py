@@ -42,7 +42,7 @@ LAYERS = (
     ("sharing",),
     ("__init__",),
     ("cli", "testing", "torch", "integrations"),
-    ("aio", "dask", "fsspec", "xarray", "zarr"),
+    ("aio", "dask", "fsspec", "joblib", "xarray", "zarr"),
     ("__main__",),
 )
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
@@ -50,7 +50,8 @@ RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 # Loaded at their first use, for each of them costs tens of milliseconds or may be missing.
 HEAVY = {
     "asyncio", "boto3", "click", "cryptography", "cupy", "dask", "distributed", "h5py", "isal",
-    "jax", "matplotlib", "multiprocessing", "numcodecs", "obstore", "pandas", "platformdirs",
+    "jax", "joblib", "matplotlib", "multiprocessing", "numcodecs", "obstore", "pandas",
+    "platformdirs",
     "polars", "pyarrow", "opentelemetry", "prometheus_client",
     "redis", "rich", "scipy", "starlette", "torch", "uvicorn", "xarray", "zarr",
     "arro3", "duckdb", "geopandas", "nanoarrow", "PIL", "pyproj", "rasterio", "shapely", "sparse",

@@ -158,7 +158,7 @@ _LAZY = {
     "register_policy": "memories.policies",
 }
 
-_HOSTS = {"dask", "fsspec", "xarray", "zarr"}  # Modules that need packages of their own.
+_HOSTS = {"dask", "fsspec", "joblib", "xarray", "zarr"}  # Modules that need packages of their own.
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,11 @@ import inspect
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the marks of the tests of hosts."""
+    config.addinivalue_line("markers", "thread_unsafe: a mark of joblib's tests")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine function that no plugin runs; pytest itself would not."""

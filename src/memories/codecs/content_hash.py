@@ -15,9 +15,11 @@ from memories.codecs.function_hash import (
     Variable,
     is_caller_deep,
 )
+from memories.codecs.plain_hash import plain_hash
 from memories.codecs.value_hash import hash_value
 from memories.errors import UnsupportedTypeError
 
+_CONTAINERS = frozenset({list, tuple, dict})
 _MAX_CLASSES = 512
 _classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded: it keeps them alive.
 
@@ -68,6 +70,10 @@ class _ValueHasher:
 
     def digest(self, value: Any) -> bytes:
         """Return the hash of one value; an object that occurs twice is hashed once."""
+        if type(value) in _CONTAINERS:
+            plain = plain_hash(value)
+            if plain is not None:
+                return plain
         identity = id(value)
         if identity in self._seen:
             return self._seen[identity]

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from memories.core.advise import Advice
     from memories.core.cached_function import CacheDecorator, CachedFunction
     from memories.core.oom import OomGuard
+    from memories.core.result_store import TierResultStore
     from memories.core.trace_recorder import TraceRecorder
     from memories.core.worker_results import WorkerResults
     from memories.devices import Device
@@ -279,6 +280,14 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
                 an argument, or a value that the function reads or closes over, has no hash.
         """
         from memories.core.memoize import memoize
+
+        decorate = partial(
+            memoize, self._results(), version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
+        )
+        return decorate if function is None else decorate(function)
+
+    def _results(self) -> TierResultStore:
+        """Return what keeps the results of decorated functions."""
         from memories.core.result_store import TierResultStore
         from memories.core.worker_results import WorkerResults
 
@@ -286,11 +295,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
             self._worker_results = WorkerResults(
                 self._hierarchy, partial(self._writer.put_result, of_worker=True), self._lifecycle
             )
-        store = TierResultStore(self, self._writer, self._hierarchy, self._worker_results)
-        decorate = partial(
-            memoize, store, version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
-        )
-        return decorate if function is None else decorate(function)
+        return TierResultStore(self, self._writer, self._hierarchy, self._worker_results)
 
     def store_many(self, mapping: Mapping[str, Any], tier: StoreTier = "auto") -> None:
         """Store all of `mapping`, in cold together.

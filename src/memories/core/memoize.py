@@ -53,9 +53,18 @@ _KNOWN_CALLS = 2048  # Of so many calls with plain arguments the hash is remembe
 _KNOWN_NBYTES = 512  # ... if the arguments take no more than this.
 _PLAIN: Final = frozenset({int, bool, str, type(None)})
 _OF_ITS_CALLER = 2  # References: a variable, and the argument of `getrefcount`.
-_NOTHING: Final = object()  # Stands for an absent result.
 # Errors that concern one call: another call of the function may succeed.
 _OF_ONE_CALL = (TimeoutError, RecursionError, MemoryError)
+
+
+class _Nothing:
+    """Stands for an absent result; it is the same object in a function that was pickled."""
+
+    def __reduce__(self) -> str:
+        return "_NOTHING"
+
+
+_NOTHING: Final = _Nothing()
 
 
 class ResultStore(Protocol):
@@ -115,6 +124,9 @@ class Memo:
     ) -> None:
         if not isinstance(version, int | str | None):
             raise InvalidOptionError(f"version={version!r} must be a number or a text")
+        self._arguments = {
+            "version": version, "ignore": ignore, "key": key, "ttl": ttl, "tier": tier,
+        }  # fmt: skip
         self.results = results
         self.single_flight = SingleFlight()
         self._function = function
@@ -134,6 +146,14 @@ class Memo:
         self._key = key
         self._key_identity = Identity(key, None, outer) if key and version is None else None
         self._name = f"{PREFIX}{self._identity.label}/{self._identity.place}/"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process keeps results of this function, if it gets a copy of it.
+
+        pickle sends a function of a module by its name; cloudpickle, which joblib and dask use,
+        sends one of a script or a notebook by its code, and what it closes over.
+        """
+        return _unpickled, (self.results, self._function, self._arguments)
 
     def stands_for(self) -> tuple[Any, ...]:
         """Return what the hash of the decorated function covers."""
@@ -410,6 +430,16 @@ def memoize(
     wrapper.cache_info = memo.cache_info
     wrapper.cache_clear = memo.cache_clear
     return wrapper
+
+
+def _unpickled(
+    results: ResultStore, function: Callable[..., Any], arguments: dict[str, Any]
+) -> Memo:
+    """Return the memo of a function that was pickled by its code."""
+    memo = Memo(results, function, **arguments)
+    for wrap in (_wrap, _wrap_async):  # The code of the one that was pickled with it is the same.
+        stand_in(wrap(memo, function).__code__)
+    return memo
 
 
 def _wrap(memo: Memo, function: Callable[..., Any]) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from memories.core.manager import MemoryManager
+from memories.core.manager_handle import READERS_KEPT
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import (
     BusyError,
@@ -31,7 +32,6 @@ from memories.foundation.bounded_dict import BoundedDict
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork
 from memories.integrations.byte_values import as_bytes, folder, is_in_ram
-from memories.integrations.handles import READERS_KEPT
 from memories.model.tiers import StoreTier, TierName
 from memories.options.settings import check_seconds, check_tier
 from memories.options.store_terms import make_terms

@@ -225,7 +225,7 @@ class SharedMemoryManager(StoreMapping):
 
         The threads of one process share a computation; two processes may both compute a result.
         """
-        results = SharedResultStore(self._membership, self.retrieve, self.scan)
+        results = SharedResultStore(self, self._membership)
         decorate = partial(
             memoize, results, version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
         )
@@ -267,6 +267,12 @@ class SharedMemoryManager(StoreMapping):
         return self is other
 
     __hash__ = object.__hash__
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # It stands for a store, as other managers do.
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process it takes part in the same store."""

@@ -13,15 +13,15 @@ from memories.sharing.membership import Membership
 class SharedResultStore:
     """What `memoize` needs of a store, answered by the writer."""
 
-    def __init__(
-        self,
-        membership: Membership,
-        retrieve: Callable[..., Any],
-        scan: Callable[..., Iterator[str]],
-    ) -> None:
+    def __init__(self, manager: Any, membership: Membership) -> None:
+        self._manager = manager
         self._membership = membership
-        self.retrieve = retrieve
-        self.scan = scan
+        self.retrieve: Callable[..., Any] = manager.retrieve
+        self.scan: Callable[..., Iterator[str]] = manager.scan
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is answered by the writer, too."""
+        return _results_of, (self._manager,)
 
     def get_tier(self, key: str) -> str:
         """Return the tier of `key`."""
@@ -61,3 +61,7 @@ class SharedResultStore:
     def open(self, payload: Payload) -> Any:
         """Return the value of a payload, as a read of it would."""
         return payload.open(self._membership.trust)
+
+
+def _results_of(manager: Any) -> SharedResultStore:
+    return SharedResultStore(manager, manager._membership)

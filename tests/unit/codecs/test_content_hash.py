@@ -254,7 +254,7 @@ def test_too_deep_says_whether_the_argument_is_or_the_caller() -> None:
         content_hash(nested)
     free = sys.getrecursionlimit() - len(list(iter_frames()))
     with pytest.raises(RecursionError) as caught:
-        below(free - 20, lambda: content_hash([[[[[[[[[[1]]]]]]]]]]))
+        below(free - 20, lambda: content_hash([[[[[[[[[[1j]]]]]]]]]]))
     assert not isinstance(caught.value, UnsupportedTypeError)
 
 

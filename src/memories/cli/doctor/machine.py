@@ -30,6 +30,7 @@ EXTRAS = {
     "prometheus": ("prometheus_client",),
     "zarr": ("zarr",), "fsspec": ("fsspec",),
     "xarray": ("xarray", "zarr"), "dask": ("distributed",), "aio": ("anyio",),
+    "joblib": ("joblib",),
     "tables": ("pandas", "pyarrow"), "encryption": ("cryptography",),
 }  # fmt: skip
 ENOUGH_FILES = 4096

@@ -13,12 +13,12 @@ import fsspec
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from memories.core.manager import MemoryManager
+from memories.core.manager_handle import ManagerHandle, handle_of, open_handle, token_of
 from memories.core.pickled_reader import is_unopened
 from memories.errors import InvalidOptionError
 from memories.foundation.units import parse_size
 from memories.integrations.fsspec.blocks import FileBlocks, FileVersion
 from memories.integrations.fsspec.files import PROTOCOL, MemoriesFileSystem
-from memories.integrations.handles import ManagerHandle, handle_of, open_handle, token_of
 from memories.integrations.managers import open_for_urls
 from memories.integrations.read_through import (
     KeepTerms,

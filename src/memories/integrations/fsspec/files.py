@@ -10,6 +10,7 @@ from fsspec.spec import AbstractBufferedFile
 from fsspec.utils import stringify_path
 
 from memories.core.manager import MemoryManager
+from memories.core.manager_handle import ManagerHandle, handle_of, open_handle
 from memories.errors import (
     ConflictError,
     InvalidOptionError,
@@ -17,7 +18,6 @@ from memories.errors import (
     KeyNotFoundError,
 )
 from memories.integrations.byte_values import folder, read_bytes, size_of
-from memories.integrations.handles import ManagerHandle, handle_of, open_handle
 from memories.integrations.managers import named
 from memories.model.tiers import StoreTier
 

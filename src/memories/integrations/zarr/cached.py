@@ -20,19 +20,19 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from memories.core.manager import MemoryManager
-from memories.core.pickled_reader import is_unopened
-from memories.errors import ConflictError, InvalidOptionError, InvalidOptionTypeError
-from memories.foundation.fork_lock import new_lock
-from memories.foundation.logging import logger
-from memories.foundation.units import format_size, parse_size
-from memories.integrations.byte_values import folder
-from memories.integrations.handles import (
+from memories.core.manager_handle import (
     READERS_KEPT,
     ManagerHandle,
     handle_of,
     open_handle,
     token_of,
 )
+from memories.core.pickled_reader import is_unopened
+from memories.errors import ConflictError, InvalidOptionError, InvalidOptionTypeError
+from memories.foundation.fork_lock import new_lock
+from memories.foundation.logging import logger
+from memories.foundation.units import format_size, parse_size
+from memories.integrations.byte_values import folder
 from memories.integrations.read_through import (
     FLIGHT_SECONDS,
     AbandonedError,

@@ -25,6 +25,7 @@ from zarr.core.config import config
 from zarr.storage import LocalStore, StorePath
 
 from memories.core.manager import MemoryManager
+from memories.core.manager_handle import ManagerHandle, handle_of, open_handle, token_of
 from memories.core.pickled_reader import is_unopened
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import (
@@ -35,7 +36,6 @@ from memories.errors import (
     TierFullError,
 )
 from memories.foundation.units import parse_size
-from memories.integrations.handles import ManagerHandle, handle_of, open_handle, token_of
 from memories.integrations.read_through import KeepTerms, worker_for
 from memories.integrations.zarr.cached import CachedStore
 from memories.integrations.zarr.sources import source_of

@@ -17,11 +17,11 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 
 from memories.core.manager import MemoryManager
+from memories.core.manager_handle import ManagerHandle, handle_of, open_handle
 from memories.core.pickled_reader import is_unopened
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import ConflictError, InvalidOptionTypeError, KeyNotFoundError
 from memories.integrations.byte_values import folder, is_in_ram, read_bytes, size_of
-from memories.integrations.handles import ManagerHandle, handle_of, open_handle
 from memories.model.tiers import StoreTier
 
 LISTED_AT_ONCE = 1000  # Keys that a thread lists before the event loop gets them.
