@@ -40,6 +40,7 @@ COMMANDS = {
     "doctor": Lazy("memories.cli.doctor", "doctor", "Find what is slow, missing or wrong."),
     "explain": Lazy("memories.cli.explain", "explain", "Explain why a key is where it is."),
     "get": Lazy("memories.cli.get", "get", "Print a value, or write it to a file."),
+    "import": Lazy("memories.cli.importing", "importing", "Bring what another cache holds over."),
     "key": Lazy("memories.cli.key", "key", "Manage the keys that sign, and those that encrypt."),
     "ls": Lazy("memories.cli.ls", "ls", "List the keys of a store."),
     "move": Lazy("memories.cli.move", "move", "Move a value to another tier."),

@@ -203,6 +203,10 @@ class SharedMemoryManager(StoreMapping):
         """Allow moving and evicting `key` again."""
         self._call("unpin", check_key(key))
 
+    def resize(self, tier: TierChoice, size: float | str) -> None:
+        """Change the size of a tier of the store; see `MemoryManager.resize`."""
+        self._call("resize", tier, size)
+
     def clear(self) -> None:
         """Remove every key."""
         self._call("clear")

@@ -11,6 +11,8 @@ from memories.core.manager import MemoryManager
 from memories.core.value_writer import NewResult
 from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError
+from memories.model.tiers import TierName
+from memories.options.metadata import unpack
 from memories.sharing.change_count import ChangeCount
 
 PAGE = 10_000  # Keys of one answer.
@@ -18,11 +20,12 @@ PAGE = 10_000  # Keys of one answer.
 # Calls that change nothing: they are repeated when the writer is gone.
 READS = frozenset({
     "retrieve", "retrieve_many", "read", "exists", "get_tier", "info", "count", "page", "found",
+    "described", "volume",
 })  # fmt: skip
 CHANGES = frozenset({
     "store", "store_many", "store_result", "delete", "delete_many", "delete_prefix", "pop",
     "setdefault", "touch", "set_terms", "migrate", "promote", "demote", "pin", "unpin", "clear",
-    "flush",
+    "flush", "resize", "problems",
 })  # fmt: skip
 
 
@@ -77,6 +80,23 @@ class Service:
 
     def _found(self, metadata: Mapping[str, Any]) -> list[str]:
         return list(self.manager.find(**metadata))
+
+    def _described(self) -> list[tuple[str, dict[str, Any], float | None]]:
+        """Return all keys that have metadata, with it and the time when they expire, in order."""
+        hierarchy = self.manager._hierarchy
+        return [
+            (found.key, unpack(found.terms.metadata), found.terms.expires_at)
+            for found in hierarchy.catalog.described()
+            if not hierarchy.expiry.has_expired(found)
+        ]
+
+    def _volume(self) -> int:
+        """Return the bytes that the store takes on the disk."""
+        return self.manager._hierarchy.tiers[TierName.COLD].account.used
+
+    def _problems(self, repair: bool) -> list[str]:
+        """Verify all values, and return what is wrong in words."""
+        return [str(problem) for problem in self.manager.check(repair)]
 
     def _store_result(
         self, key: str, result: Any, *, tier: str, ttl: float | None, seconds: float

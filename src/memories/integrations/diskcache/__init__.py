@@ -1,0 +1,32 @@
+"""The interface of diskcache over a store that several processes write."""
+
+from memories.integrations.diskcache.cache import Cache
+from memories.integrations.diskcache.items import Timeout
+from memories.integrations.diskcache.persistent import Deque, FanoutCache, Index
+from memories.integrations.diskcache.recipes import (
+    Averager,
+    BoundedSemaphore,
+    Lock,
+    RLock,
+    barrier,
+    memoize_stampede,
+    throttle,
+)
+from memories.integrations.diskcache.settings import DEFAULT_SETTINGS, EVICTION_POLICY
+
+__all__ = [
+    "DEFAULT_SETTINGS",
+    "EVICTION_POLICY",
+    "Averager",
+    "BoundedSemaphore",
+    "Cache",
+    "Deque",
+    "FanoutCache",
+    "Index",
+    "Lock",
+    "RLock",
+    "Timeout",
+    "barrier",
+    "memoize_stampede",
+    "throttle",
+]
