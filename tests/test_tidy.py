@@ -41,8 +41,9 @@ LAYERS = (
     ("core",),
     ("sharing",),
     ("__init__",),
-    ("cli", "testing", "torch", "integrations"),
-    ("aio", "dask", "fsspec", "joblib", "xarray", "zarr"),
+    ("testing", "torch", "integrations"),
+    ("aio", "diskcache", "dask", "fsspec", "joblib", "xarray", "zarr"),
+    ("cli",),
     ("__main__",),
 )
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
@@ -81,6 +82,8 @@ ONLY_FOR_ONE = {
     "cluster.inspect": "the command `memories cluster status`, without a manager",
     "cluster.quorum.node_recovery": "a step of the protocol; tests/nodes restart servers for it",
     "cluster.quorum.rebalance": "a step of the protocol; tests/nodes/test_members.py runs it",
+    "integrations.diskcache.importing": "the command `memories import diskcache`; tests run it",
+    "integrations.diskcache.queue": "the ends of a queue, apart from the items in it",
     "cluster.quorum.service": "one of two topologies, chosen when the nodes are known",
     "cluster.quorum.unanimous_write": "a step of the protocol; it needs real servers",
     "cluster.valkey_cluster.registers": "one of two topologies; it needs real servers",

@@ -48,7 +48,9 @@ def cache(tmp_path: Path) -> Iterator[dc.Cache]:
 
 
 # No number above 0: there it changes which keys the queue without a name gets.
-KEYS = st.sampled_from([0, 0.0, -7, -(2**70), -1.5, "a", "b", "", b"a", None, ("a", 1), (1.0, None)])
+KEYS = st.sampled_from(
+    [0, 0.0, -7, -(2**70), -1.5, "a", "b", "", b"a", None, ("a", 1), (1.0, None)]
+)
 VALUES = st.one_of(
     st.integers(-5, 5), st.text(max_size=3), st.binary(max_size=3), st.none(), st.floats(0, 1),
     st.lists(st.integers(0, 3), max_size=2),

@@ -22,7 +22,7 @@ def importing() -> None:
 @click.argument("target", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--trust-pickles", is_flag=True,
-    help="Read pickles as well: they run the code of whoever could write SOURCE.",
+    help="Read pickles as well: they run code of users who could write SOURCE.",
 )  # fmt: skip
 @json_option
 @click.pass_context
@@ -55,7 +55,7 @@ def diskcache(
         if report.pickles:
             click.echo(
                 f"{report.pickles:,} items are pickles and were left out: --trust-pickles reads "
-                "them, which runs the code of whoever could write the directory",
+                "them, which runs code of users who could write the directory",
                 err=True,
             )
     context.exit(DAMAGED if report.failed else 0)

@@ -2,7 +2,8 @@
 
 from memories.integrations.diskcache.cache import Cache
 from memories.integrations.diskcache.items import Timeout
-from memories.integrations.diskcache.persistent import Deque, FanoutCache, Index
+from memories.integrations.diskcache.persistent import CacheIndex as Index
+from memories.integrations.diskcache.persistent import Deque, FanoutCache
 from memories.integrations.diskcache.recipes import (
     Averager,
     BoundedSemaphore,

@@ -6,7 +6,6 @@ import functools
 import io
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any, Self
 from memories.core.value_reader import MISSING
 from memories.errors import InvalidOptionError, KeyNotFoundError
 from memories.integrations.diskcache.calls import arguments_key, name_of_function
-from memories.integrations.diskcache.items import Items, Row
+from memories.integrations.diskcache.items import CLOCK, Items, Row
 from memories.integrations.diskcache.keys import key_of, name_of
 from memories.integrations.diskcache.queue import Queue
-from memories.integrations.diskcache.settings import Settings
+from memories.integrations.diskcache.settings import CacheSettings
 
 _LARGE = 1 << 15
 
@@ -57,7 +56,7 @@ class Cache:
             directory = tempfile.mkdtemp(prefix="memories-diskcache-")
         self._directory = Path(os.path.expandvars(directory)).expanduser()
         self._timeout = timeout
-        self._settings = Settings(self._directory, settings)
+        self._settings = CacheSettings(self._directory, settings)
         self._items = Items(self._directory, timeout, self._settings.options())
         self._hits = self._misses = 0
         _ = self._items.manager  # Errors are raised here, not at the first use.
@@ -496,7 +495,7 @@ class Cache:
 
 
 def _end_of(expire: float | None) -> float | None:
-    return None if expire is None else time.time() + expire
+    return None if expire is None else CLOCK.wall() + expire
 
 
 def _with_terms(value: Any, row: Row | None, expire_time: bool, tag: bool) -> Any:

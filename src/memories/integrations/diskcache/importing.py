@@ -1,14 +1,13 @@
 """Brings the items of a directory of diskcache over, without diskcache.
 
 Its values are numbers, text, bytes and pickles. A pickle runs code when it is read, so those are
-read only if the caller trusts whoever could write the directory.
+read only if the caller trusts all who could write the directory.
 """
 
 from __future__ import annotations
 
 import pickle
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from memories.errors import CorruptDataError, InvalidOptionError, MemoriesError
 from memories.foundation.regular_file import read_regular
 from memories.integrations.diskcache.cache import Cache
-from memories.integrations.diskcache.items import Row
+from memories.integrations.diskcache.items import CLOCK, Row
 from memories.integrations.diskcache.keys import name_of
 from memories.integrations.diskcache.settings import EVICTION_POLICY
 from memories.progress import ProgressChoice, chosen, counted, skip
@@ -27,7 +26,7 @@ _RAW, _BINARY, _TEXT, _PICKLE = 1, 2, 3, 4  # The modes of diskcache.
 _COLUMNS = "key, raw, expire_time, tag, size, mode, filename, value"
 
 
-class Item(NamedTuple):
+class ImportedItem(NamedTuple):
     """A row of the table of diskcache."""
 
     key: Any
@@ -69,18 +68,18 @@ def import_directory(
     Args:
         source: The directory.
         target: Where the items go; keys that it has are left as they are.
-        trust_pickles: Read pickles, which may run code: only of directories that nobody else
+        trust_pickles: Read pickles, which may run code: only of directories that no other user
             could write to.
         progress: Called with the bytes done and the total; or True for a bar.
 
     Raises:
-        InvalidOptionError: the source is no directory of diskcache.
+        InvalidOptionError: the source is not a directory of diskcache.
     """
     folders = [found.parent for found in sorted(source.glob("*/cache.db"))]
     if (source / "cache.db").exists():
         folders = [source]
     if not folders:
-        raise InvalidOptionError(f"{source} is no directory of diskcache: it has no cache.db")
+        raise InvalidOptionError(f"{source} is not a directory of diskcache: it lacks cache.db")
     report, total = ImportReport(), sum(map(_bytes_of, folders))
     step = counted(chosen(progress, "import"), total) or skip
     for folder in folders:
@@ -110,9 +109,9 @@ def settings_of(source: Path) -> dict[str, Any]:
 
 
 def _import(
-    folder: Path, item: Item, target: Cache, trust_pickles: bool, report: ImportReport
+    folder: Path, item: ImportedItem, target: Cache, trust_pickles: bool, report: ImportReport
 ) -> None:
-    if item.expire_time is not None and item.expire_time <= time.time():
+    if item.expire_time is not None and item.expire_time <= CLOCK.wall():
         report.expired += 1
         return
     if not trust_pickles and (not item.raw or item.mode == _PICKLE):
@@ -132,7 +131,7 @@ def _import(
     report.imported += 1
 
 
-def _value(folder: Path, item: Item) -> Any:
+def _value(folder: Path, item: ImportedItem) -> Any:
     content = item.value
     if item.filename is not None:
         path = (folder / item.filename).resolve()
@@ -155,11 +154,11 @@ def _unpickled(data: bytes) -> Any:
         raise CorruptDataError(f"its pickle cannot be read: {error!r:.200}") from error
 
 
-def _items(folder: Path) -> Iterator[Item]:
+def _items(folder: Path) -> Iterator[ImportedItem]:
     with closing(_database(folder)) as database:
         # In the order of insertion; the table may be long.
         for row in database.execute(f"SELECT {_COLUMNS} FROM Cache ORDER BY rowid"):
-            yield Item(*row)
+            yield ImportedItem(*row)
 
 
 def _bytes_of(folder: Path) -> int:
@@ -173,6 +172,6 @@ def _database(folder: Path) -> sqlite3.Connection:
         found.execute(f"SELECT {_COLUMNS} FROM Cache LIMIT 1")
     except sqlite3.Error as error:
         raise InvalidOptionError(
-            f"{folder / 'cache.db'} is no table of diskcache: {error}"
+            f"{folder / 'cache.db'} is not a table of diskcache: {error}"
         ) from error
     return found

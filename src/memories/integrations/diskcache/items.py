@@ -17,9 +17,11 @@ from typing import Any
 
 from memories.core.value_reader import MISSING
 from memories.errors import InvalidOptionError, KeyNotFoundError, MemoriesError
+from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
 from memories.sharing import SharedMemoryManager
 
+CLOCK = SystemClock()
 LOCK_NAME = "diskcache.lock"
 OWN = "="  # What is no item: the state of the queues.
 _PAUSE = 0.002
@@ -148,7 +150,7 @@ class Items:
     def write(self, name: str, value: Any, row: Row) -> None:
         """Store an item. The caller holds the lock."""
         self._remember(name)
-        ttl = None if row.expires_at is None else row.expires_at - time.time()
+        ttl = None if row.expires_at is None else row.expires_at - CLOCK.wall()
         if ttl is not None and ttl <= 0:
             self.manager.delete_many([name])
             return
@@ -164,7 +166,7 @@ class Items:
         self._remember(name)
         if expires_at is None:
             self.manager.set_terms(name, ttl=None)
-        elif (ttl := expires_at - time.time()) > 0:
+        elif (ttl := expires_at - CLOCK.wall()) > 0:
             self.manager.set_terms(name, ttl=ttl)
         else:
             self.manager.delete(name)
@@ -177,7 +179,7 @@ class Items:
 
     def next_number(self) -> int:
         """Return a place in the order behind all others. The caller holds the lock."""
-        self._latest = max(time.time_ns(), self._latest + 1)
+        self._latest = max(int(CLOCK.wall() * 1e9), self._latest + 1)
         return self._latest
 
     def names(self) -> list[str]:
@@ -232,12 +234,12 @@ class Items:
             self._directory.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._directory / LOCK_NAME, flags, 0o600)
             self._descriptor = (os.getpid(), descriptor)
-        give_up = time.monotonic() + self._timeout
+        give_up = CLOCK.monotonic() + self._timeout
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not patient and time.monotonic() > give_up:
+                if not patient and CLOCK.monotonic() > give_up:
                     raise self._timed_out("process") from None
                 time.sleep(_PAUSE)
             else:

@@ -18,7 +18,7 @@ from memories.integrations.diskcache.items import Timeout
 _FOR_EVER: dict[str, Any] = {"eviction_policy": "none"}
 
 
-class Index(MutableMapping[Any, Any]):
+class CacheIndex(MutableMapping[Any, Any]):
     """A mapping with the interface of `diskcache.Index`: nothing is removed or expires.
 
     Args:
@@ -128,7 +128,7 @@ class Index(MutableMapping[Any, Any]):
             return NotImplemented
         if len(self) != len(other):
             return False
-        if isinstance(other, Index | OrderedDict):  # Their order counts.
+        if isinstance(other, CacheIndex | OrderedDict):  # Their order counts.
             return all(map(operator.eq, self.items(), other.items()))
         return all(self._cache.get(key, MISSING) == value for key, value in other.items())
 
@@ -141,7 +141,7 @@ class Index(MutableMapping[Any, Any]):
         self.__init__(state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.directory!r})"
+        return f"Index({self.directory!r})"
 
 
 class Deque(Sequence[Any]):
@@ -191,6 +191,7 @@ class Deque(Sequence[Any]):
 
     @maxlen.setter
     def maxlen(self, value: float) -> None:
+        """Change it; what is too many leaves at the front."""
         self._maxlen = value
         with self._cache.transact(retry=True):
             while len(self) > value:
@@ -419,9 +420,9 @@ class FanoutCache(Cache):
         """Return the deque of a name, in a directory below this one."""
         return Deque(directory=self._below("deque", name), maxlen=maxlen)
 
-    def index(self, name: str) -> Index:
+    def index(self, name: str) -> CacheIndex:
         """Return the mapping of a name, in a directory below this one."""
-        return Index(self._below("index", name))
+        return CacheIndex(self._below("index", name))
 
     def _below(self, kind: str, name: str) -> str:
         parts = name.split("/")

@@ -9,12 +9,15 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from memories.core.value_reader import MISSING
 from memories.errors import BusyError
+from memories.foundation.periodic import BackgroundThread
 from memories.integrations.diskcache.cache import Cache
 from memories.integrations.diskcache.calls import arguments_key, name_of_function
+from memories.integrations.diskcache.items import CLOCK
 
 _PAUSE = 0.001
 
@@ -207,7 +210,7 @@ def throttle(
     name: str | None = None,
     expire: float | None = None,
     tag: Any = None,
-    time_func: Callable[[], float] = time.time,
+    time_func: Callable[[], float] = CLOCK.wall,
     sleep_func: Callable[[float], object] = time.sleep,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that lets a function be called `count` times in `seconds`; more wait.
@@ -273,9 +276,9 @@ def memoize_stampede(
             return arguments_key(base, args, kwargs, typed, left_out)
 
         def compute(key: str, args: Any, kwargs: Any) -> Any:
-            began = time.monotonic()
+            began = CLOCK.monotonic()
             result = function(*args, **kwargs)
-            seconds = time.monotonic() - began
+            seconds = CLOCK.monotonic() - began
             cache.set(key, (result, seconds), expire, tag=tag)
             return result
 
@@ -287,8 +290,10 @@ def memoize_stampede(
                 return compute(key, args, kwargs)
             result, seconds = found
             early = -seconds * beta * math.log(1.0 - random.random())
-            if time.time() + early >= ends and cache.add((key, "early"), None, max(seconds, 0.001)):
-                threading.Thread(target=compute, args=(key, args, kwargs), daemon=True).start()
+            if CLOCK.wall() + early >= ends and cache.add(
+                (key, "early"), None, max(seconds, 0.001)
+            ):
+                BackgroundThread(partial(compute, key, args, kwargs), "memories-recompute").start()
             return result
 
         wrapper.__cache_key__ = cache_key  # type: ignore[attr-defined]

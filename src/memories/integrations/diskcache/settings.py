@@ -33,7 +33,7 @@ _WITHOUT_LIMIT = "80%"  # Of the disk.
 _IN_RAM = {"hot": (8 << 20, 16), "warm": (56 << 20, 4)}  # At most, and a part of the disk's.
 
 
-class Settings:
+class CacheSettings:
     """Settings and options, those of this call before those that were kept.
 
     Args:
