@@ -296,9 +296,9 @@ class Memo:
                 logger.debug("a result is too large, or was dropped at once: %s", error)
             except (StorageError, UnavailableError) as error:
                 logger.warning("a result of %s is not stored: %s", self._identity.label, error)
-            payload = Payload.of(result)
+            payload = Payload.of(result, copy=copy)
         else:
-            payload = Payload.of(result)
+            payload = Payload.of(result, copy=copy)
             self.results.hand_over(key, payload, tier=self._tier, ttl=self._ttl, seconds=seconds)
         return self._open(payload), FlightOutcome(OutcomeKind.RESULT, payload)
 
