@@ -264,14 +264,24 @@ class ValueWriter:
         """Store many values, those for cold together; yield how many more are stored."""
         self._hierarchy.require_writable()
         batch, nbytes = list[NewValue](), 0
+        unruled = tier == "cold" and not self._hierarchy.catalog.rules
         with main_classes.collect_names() as names:
             for key, data in values.items():
                 try:
-                    value = self._value_for_cold(check_key(key), data, tier)
+                    value: NewValue | None
+                    if unruled and type(data) in ALWAYS_SHARED:  # Most values, in fewer calls.
+                        payload = Payload.of_object(data)
+                        value = _new(NewValue, (check_key(key), payload, DEFAULT_TERMS))
+                        size = payload.size
+                        if size > MAX_VALUE:
+                            value = None
+                    else:
+                        value = self._value_for_cold(check_key(key), data, tier)
+                        size = 0 if value is None else value.payload.size
                 except Exception:
                     yield from self._put_batch(batch)  # These come before the value that fails.
                     raise
-                if value is None or nbytes + value.payload.size > BATCH_BYTES:
+                if value is None or nbytes + size > BATCH_BYTES:
                     yield from self._put_batch(batch)
                     batch, nbytes = [], 0
                 if value is None:
@@ -281,7 +291,7 @@ class ValueWriter:
                 if names and self._services.outlives_process:
                     main_classes.warn_about(key, names)
                 batch.append(value)
-                nbytes += value.payload.size
+                nbytes += size
                 if len(batch) == BATCH_KEYS:
                     yield from self._put_batch(batch)
                     batch, nbytes = [], 0

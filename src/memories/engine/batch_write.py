@@ -99,10 +99,10 @@ class BatchWriter:
                 free = list(takewhile(lambda value: value.key in locked, values))
             numbers = self._catalog.next_versions(len(free))
             packed, replaced = list[Packed](), list[Entry | None]()
-            lookup, record_under = self._catalog.lookup, self._catalog.record_under
-            name, pack = target.name, self._pack
-            for (key, payload, terms), number in zip(free, numbers, strict=True):
-                previous, entry = lookup(key), None
+            known = self._catalog.lookup_locked([value.key for value in free])
+            record_under, name, pack = self._catalog.record_under, target.name, self._pack
+            for (key, payload, terms), number, previous in zip(free, numbers, known, strict=True):
+                entry = None
                 if previous is not None:
                     record = record_under(previous)
                     if record is not None and is_archived(record):

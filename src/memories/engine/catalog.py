@@ -12,7 +12,7 @@ key locks, so that the short way of a store (`residency`) takes one lock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import merge
 from operator import attrgetter
@@ -92,6 +92,13 @@ class Catalog:
         # catalog, then buries the record. Thread 1 finds no record either, and looks once more.
         entries = self.entries
         return entries.get(key) or self.journal.lookup(key) or entries.get(key)
+
+    def lookup_locked(self, keys: Sequence[str]) -> list[Entry | Record | None]:
+        """Return what `lookup` returns of each key; the caller has locked them."""
+        entries, records = self.entries, self.journal.small_reads.newest(keys)
+        if records is None:
+            return [self.lookup(key) for key in keys]
+        return [entries.get(key, record) for key, record in zip(keys, records, strict=True)]
 
     def record(self, key: str) -> Record | None:
         """Return the record of `key`, even if an entry shadows it."""

@@ -31,8 +31,7 @@ class RecencyTracker:
         """Record that keys came down to a durable tier, each after so many reads above it."""
         with self._lock:
             self._record_arrivals()
-            for key, reads in demoted:
-                self._gate.record(key, reads)
+            self._gate.record_all(demoted)
 
     def record_arrival(self, key: str) -> None:
         """Record that a key was stored in a durable tier; many are recorded together later."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 
 LEAST_SAVED = 1e-6  # Seconds: the archive may be on the same disk.
 _MOST_READS = 3  # Beyond these, more reads keep a key no longer.
@@ -86,6 +87,18 @@ class PromotionGate:
         if len(self._recent) > self._remembered_keys:
             self._recent.popitem(last=False)
         return count
+
+    def record_all(self, touched: Iterable[tuple[str, int]]) -> None:
+        """Record a touch of each key, as `record` does."""
+        recent, now, most = self._recent, self._now, self._remembered_keys
+        for key, reads in touched:
+            digest = hash(key)
+            now += 1
+            known = recent.pop(digest, None)
+            recent[digest] = (reads if known is None else known[0] + reads, now)
+            if len(recent) > most:
+                recent.popitem(last=False)
+        self._now = now
 
     def forget(self, key: str) -> None:
         """Delete the touches of `key`, which was promoted, overwritten or removed."""

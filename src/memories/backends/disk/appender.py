@@ -14,6 +14,7 @@ from xxhash import xxh3_64
 
 from memories.backends.disk import log_format
 from memories.backends.disk.index import Index
+from memories.backends.disk.inline_records import InlineRecords
 from memories.backends.disk.log import Log
 from memories.backends.disk.log_format import (
     FILE,
@@ -338,26 +339,10 @@ class Appender:
     def _append_inlines(
         self, found: Sequence[tuple[Record, IndexRow | None, Frame]]
     ) -> list[Entered]:
-        synced, seal, pack = self._log.synced, self._seal, log_format.pack_inline
-        body_of = log_format.pack_body
-        parts: list[bytes] = []
-        sizes: list[tuple[int, int, int, int]] = []  # Of head, frame and record; and the oldest.
-        for record, old, frame in found:
-            data = frame[0] if len(frame) == 1 else b"".join(frame)
-            length = len(data)
-            lowest = oldest_of(old) if old is not None else NOWHERE
-            whole, before = pack(body_of(INLINE, record, seal), data, length, lowest, synced)
-            parts.append(whole)
-            sizes.append((before, length, len(whole), lowest))
-        segment, offset = self._append_whole(b"".join(parts))
-        entered: list[Entered] = []
-        for (record, old, _), (before, length, extent, lowest) in zip(found, sizes, strict=True):
-            place = log_format.pack_place(INLINE, segment, offset + before, length)
-            placed = log_format.placed(record, length, place)
-            row = IndexRow(placed, INLINE, segment, offset, extent, lowest)
-            entered.append((old, row))
-            offset += extent
-        self._enter_all(entered, sum([extent - length for _, length, extent, _ in sizes]))
+        packed = InlineRecords(found, self._log.synced, self._seal)
+        segment, offset = self._append_whole(packed.data)
+        entered = packed.rows(segment, offset)
+        self._enter_all(entered, packed.head_bytes)
         return entered
 
     def _append_heads(

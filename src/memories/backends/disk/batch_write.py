@@ -21,11 +21,12 @@ _TOMBSTONE_BYTES = 256  # More than a tombstone takes besides its key.
 
 def write_together(writer: Writer, items: Sequence[tuple[Record, Frame]]) -> list[Record]:
     """Return the records of `items`, or of the first of them; see `DiskBackend.write_many`."""
-    large = writer.space.limits.large
     done = list[Record]()
+    keys = [record.key for record, _ in items]
     sizes = [sum([buffer.nbytes for buffer in frame]) for _, frame in items]
+    most = min(writer.space.limits.large, BATCH_BYTES)
     try:
-        for batch in _batches([record.key for record, _ in items], sizes, min(large, BATCH_BYTES)):
+        for batch in _batches(keys, sizes, most):
             stored = _write_batch(writer, items[batch])
             done += stored
             if len(stored) < batch.stop - batch.start:
@@ -87,6 +88,10 @@ def _batches(keys: Sequence[str], sizes: Sequence[int], most: int) -> Iterator[s
 
     What is larger comes alone.
     """
+    if len(keys) <= BATCH_KEYS and sum(sizes) <= most and len(set(keys)) == len(keys):
+        if keys:
+            yield slice(0, len(keys))
+        return
     start, taken, held = 0, set[str](), 0
     for at, (key, size) in enumerate(zip(keys, sizes, strict=True)):
         if at > start and (key in taken or held + size > most or at - start == BATCH_KEYS):
@@ -94,5 +99,4 @@ def _batches(keys: Sequence[str], sizes: Sequence[int], most: int) -> Iterator[s
             start, taken, held = at, set(), 0
         taken.add(key)
         held += size
-    if keys:
-        yield slice(start, len(keys))
+    yield slice(start, len(keys))

@@ -25,7 +25,7 @@ KINDS = frozenset((INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK))
 # magic, version, kind, reserved, record length, oldest, frame length, synced, frame sum, head sum
 _HEADER = struct.Struct("<4sBBHIIQQQQ")
 _UNSUMMED = struct.Struct("<4sBBHIIQQQ")
-_pack_front = _UNSUMMED.pack
+pack_front = _UNSUMMED.pack
 HEADER_BYTES = _HEADER.size
 MAGIC = b"mRec"
 VERSION = 1
@@ -145,7 +145,7 @@ def pack_head(
 ) -> bytes:
     """Return header, record and padding; an inline frame and its padding follow."""
     mark = synced.segment << 32 | synced.offset
-    front = _pack_front(MAGIC, VERSION, kind, 0, len(body), oldest, frame_length, mark, frame_sum)
+    front = pack_front(MAGIC, VERSION, kind, 0, len(body), oldest, frame_length, mark, frame_sum)
     head_sum = xxh3_64_intdigest(front + body).to_bytes(8, "little")
     return b"".join((front, head_sum, body, PADDING[-(HEADER_BYTES + len(body)) % ALIGN]))
 
@@ -156,7 +156,7 @@ def pack_inline(
     """Return a whole record with a frame of `length` bytes, and where the frame begins in it."""
     segment, offset = synced
     size = len(body)
-    front = _pack_front(
+    front = pack_front(
         MAGIC, VERSION, INLINE, 0, size, oldest, length, segment << 32 | offset,
         xxh3_64_intdigest(frame),
     )  # fmt: skip

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from memories.backends.disk.log_format import INLINE, PACKED, PLACE, IndexRow
+from memories.backends.disk.log_format import INLINE, PACKED, PLACE, TOMBSTONE, IndexRow
 from memories.backends.disk.run_table import RunDamagedError
 from memories.errors import CorruptDataError
 from memories.model.record import Record
@@ -31,6 +31,7 @@ _FARTHEST: Final = 1 << 40
 # Names of this module, which compiled code finds without a look-up.
 _INLINE: Final[int] = INLINE
 _PACKED: Final[int] = PACKED
+_TOMBSTONE: Final[int] = TOMBSTONE
 _COLD: Final[TierName] = TierName.COLD
 _PLACE_BYTES: Final[int] = PLACE.size
 _unpack: Final[Callable[[bytes], tuple[Any, ...]]] = PLACE.unpack
@@ -111,6 +112,25 @@ class SmallReads:
                         continue
             others.append(key)
         return near, others
+
+    def rows(self, keys: Sequence[str]) -> list[IndexRow | None] | None:
+        """Return the newest row of each key, removals too; None if another way must be taken."""
+        if self.index is None:
+            return None
+        try:
+            return [self._row(key) for key in keys]
+        except _UNUSUAL:
+            return None
+
+    def newest(self, keys: Sequence[str]) -> list[Record | None] | None:
+        """Return the record of each key that has one; None if another way must be taken."""
+        rows = self.rows(keys)
+        if rows is None:
+            return None
+        records: list[Record | None] = []
+        for row in rows:
+            records.append(None if row is None or row.kind == _TOMBSTONE else row.record)
+        return records
 
     def _row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`, as `Index.row` does; None if there is another way."""

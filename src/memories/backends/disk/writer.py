@@ -127,6 +127,11 @@ class Writer:
             self.rebuild()
             return self.index.row(key)
 
+    def _rows(self, keys: Sequence[str]) -> list[IndexRow | None]:
+        """Return what `row` returns of each key."""
+        rows = self.reader.small.rows(keys)
+        return [self.row(key) for key in keys] if rows is None else rows
+
     # -- commits ---------------------------------------------------------------------------------
 
     def write(self, record: Record, frame: Frame, granted: int = 0) -> Record:
@@ -198,8 +203,8 @@ class Writer:
             self._mend_if_needed()
             self.space.require(length, granted)
             found, newer = list[tuple[Record, IndexRow | None, Frame]](), dict[str, Record]()
-            for record, frame in items:
-                old = self.row(record.key)
+            olds = self._rows([record.key for record, _ in items])
+            for (record, frame), old in zip(items, olds, strict=True):
                 late = None if old is None else _newer(old, record)
                 if late is None:
                     found.append((record, old, frame))

@@ -1,0 +1,98 @@
+"""Packs records of the log that contain their frames, and makes their rows once they have a place.
+
+`log_format` describes the bytes. This part of it is the way of every small value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from memories.backends.disk.log_format import (
+    HEADER_BYTES,
+    INLINE,
+    MAGIC,
+    PADDING,
+    VERSION,
+    IndexRow,
+    Position,
+    pack_body,
+    pack_front,
+    pack_place,
+)
+from memories.backends.disk.replay import oldest_of
+from memories.backends.disk.seal import StoreSeal
+from memories.model.record import Record
+
+Found = tuple[Record, IndexRow | None, Sequence[Any]]  # A record, what it replaces, and its frame.
+# Names of this module, which compiled code finds without a look-up.
+_pack_body: Final[Callable[..., bytes]] = pack_body
+_digest: Final[Callable[[Any], int]] = xxh3_64_intdigest
+_pack_front: Final[Callable[..., bytes]] = pack_front
+_pack_place: Final[Callable[..., bytes]] = pack_place
+_oldest_of: Final[Callable[[IndexRow | None], int]] = oldest_of
+_replace: Final[Callable[..., Record]] = msgspec.structs.replace
+_Row: Final[Callable[..., IndexRow]] = IndexRow
+_MAGIC: Final[bytes] = MAGIC
+_VERSION: Final[int] = VERSION
+_INLINE: Final[int] = INLINE
+_HEADER: Final[int] = HEADER_BYTES
+_PADDING: Final[tuple[bytes, ...]] = PADDING
+
+
+class InlineRecords:
+    """Records of different keys with their frames, to be appended in one write.
+
+    Attributes:
+        data: The bytes.
+        head_bytes: How many of them are not of frames.
+    """
+
+    __slots__ = ("_befores", "_extents", "_found", "_lengths", "_oldest", "data", "head_bytes")
+
+    def __init__(self, found: Sequence[Found], synced: Position, seal: StoreSeal | None) -> None:
+        mark: int = synced.segment << 32 | synced.offset
+        parts: list[Any] = []
+        self._found = found
+        self._befores: list[int] = []  # From the first byte of a record to its frame.
+        self._lengths: list[int] = []
+        self._extents: list[int] = []
+        self._oldest: list[int] = []
+        total = frames = 0
+        for record, old, frame in found:
+            data: Any = frame[0] if len(frame) == 1 else b"".join(frame)
+            length = len(data)
+            lowest = _oldest_of(old)
+            body = _pack_body(_INLINE, record, seal)
+            size = len(body)
+            front = _pack_front(
+                _MAGIC, _VERSION, _INLINE, 0, size, lowest, length, mark, _digest(data)
+            )
+            head_sum = _digest(front + body).to_bytes(8, "little")
+            size += _HEADER
+            before = size + (-size & 63)
+            parts += (front, head_sum, body, _PADDING[-size & 63], data, _PADDING[-length & 63])
+            extent = before + length + (-length & 63)
+            self._befores.append(before)
+            self._lengths.append(length)
+            self._extents.append(extent)
+            self._oldest.append(lowest)
+            total += extent
+            frames += length
+        self.data = b"".join(parts)
+        self.head_bytes = total - frames
+
+    def rows(self, segment: int, offset: int) -> list[tuple[IndexRow | None, IndexRow]]:
+        """Return what is replaced and the new row of each record, now that they begin there."""
+        entered: list[tuple[IndexRow | None, IndexRow]] = []
+        for at, (record, old, _) in enumerate(self._found):
+            length, extent = self._lengths[at], self._extents[at]
+            place = _pack_place(_INLINE, segment, offset + self._befores[at], length)
+            placed = _replace(record, stored=length, place=place)
+            row = _Row(placed, _INLINE, segment, offset, extent, self._oldest[at])
+            entered.append((old, row))
+            offset += extent
+        return entered
