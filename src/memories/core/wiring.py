@@ -171,6 +171,7 @@ class _Wiring:
         path = self._directory()
         follows = settings.read_only and settings.storage_path is not None
         ends = self.remove_private is not None and settings.durability == "relaxed"
+        unsynced: dict[str, Any] = {"files": UnsyncedFiles()} if ends else {}
         journal = DiskBackend(
             path / "cold",
             durability=settings.durability,
@@ -178,8 +179,8 @@ class _Wiring:
             verify=_verify_frame,
             capacity_bytes=settings.capacities[TierName.COLD],
             shared=settings.glacier_enabled,  # The map of the archive is beside it.
-            files=UnsyncedFiles() if ends else None,
             encryption=settings.encryption,
+            **unsynced,
         )
         self.backends.append(journal)
         self.binding = self.trust.binding = StoreBinding(self.trust, journal)
