@@ -42,7 +42,7 @@ def test_the_bytes_are_those_of_single_records() -> None:
         for record, old, frames in items
         for frame in [b"".join(frames)]
     ]
-    packed = InlineRecords(items, SYNCED)
+    packed = InlineRecords(items, SYNCED, None)
     assert b"".join(expected) == packed.data
     assert len(packed.data) - packed.head_bytes == sum(len(b"".join(one)) for _, _, one in items)
 
@@ -50,7 +50,7 @@ def test_the_bytes_are_those_of_single_records() -> None:
 def test_each_row_says_where_its_record_and_frame_are() -> None:
     """Wherever the batch begins in the log."""
     items = found()
-    packed = InlineRecords(items, SYNCED)
+    packed = InlineRecords(items, SYNCED, None)
     at = 640
     for (record, old, frames), (replaced, row) in zip(items, packed.rows(7, at), strict=True):
         frame = b"".join(frames)
@@ -69,5 +69,5 @@ def test_each_row_says_where_its_record_and_frame_are() -> None:
 
 def test_no_records_are_no_bytes() -> None:
     """A batch may be empty."""
-    packed = InlineRecords([], SYNCED)
+    packed = InlineRecords([], SYNCED, None)
     assert (b"", 0, []) == (packed.data, packed.head_bytes, packed.rows(1, 64))
