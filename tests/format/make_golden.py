@@ -62,6 +62,13 @@ def differences() -> dict[str, Any]:
     }
 
 
+def numbers() -> dict[str, Any]:
+    """Return what the archive stores as numbers of pcodec: plain ones, and those of rows."""
+    noise = (np.arange(9000) * 2654435761 % 2**32 >> 25) - 64
+    ground = noise.reshape(90, 100).cumsum(0).cumsum(1).astype("<i2")
+    return {"numbers-rows": ground, "numbers-plain": (noise[:4000].cumsum() + 50_000) / 100}
+
+
 def tables() -> dict[str, Any]:
     """Return what needs optional packages to be written, and to be read."""
     import pandas
@@ -92,6 +99,8 @@ def main() -> None:
     for name, value in (values() | tables()).items():
         for compression in ("none", "zstd:3", "lz4"):
             write(folder / f"{name}.{compression.partition(':')[0]}.frame", value, compression)
+    for name, value in numbers().items():
+        write(folder / f"{name}.high.frame", value, "high")
     for name, value in differences().items():
         write(folder / f"{name}.high.frame", value, "high")
     write(folder / "signed.none.frame", complex, "none", SignWith(KEY))

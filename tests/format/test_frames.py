@@ -47,6 +47,16 @@ def test_golden_differences_stay_readable(name: str) -> None:
         assert identical(make_golden.differences()[name], codecs.decode(opened.parts()))
 
 
+@pytest.mark.parametrize("name", sorted(make_golden.numbers()))
+def test_golden_numbers_stay_readable(name: str) -> None:
+    """Those of pcodec, which is a package of its own with versions of its own."""
+    pytest.importorskip("pcodec", reason="pcodec is not installed")
+    for data in golden(1, name):
+        opened = open_frame(data, key="golden")
+        assert [compression.PCODEC] == [piece.compressor for piece in opened.pieces]
+        assert identical(make_golden.numbers()[name], codecs.decode(opened.parts()))
+
+
 def equals_pandas(left: Any, right: Any) -> bool:
     return bool(left.equals(right) and left.index.equals(right.index) and (left.index.freq == "D"))
 

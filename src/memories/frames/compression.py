@@ -19,10 +19,11 @@ import numpy as np
 from memories.codecs.buffers import ByteArray, as_array
 from memories.errors import CorruptDataError, InvalidOptionError
 from memories.foundation.optional_imports import require
+from memories.frames import pco_chunks
 from memories.frames.delta_filter import HEADER_NBYTES, MAX_DISTANCE, Delta, candidates, unpack
 
 Library = TypeVar("Library", ctypes.CDLL, ctypes.PyDLL)
-RAW, BLOSC, DELTA = 0, 1, 2
+RAW, BLOSC, DELTA, PCODEC = 0, 1, 2, 3
 _HEADER = struct.Struct("<BBBBIII")  # The header of every Blosc chunk.
 _unpack_header = _HEADER.unpack_from
 # A chunk of one block of LZ4 without a shuffle: the header, where the block starts, its length.
@@ -42,6 +43,7 @@ _BLOCKS = {"zstd": 1 << 20}  # Longer blocks than Blosc's own choice pay for zst
 _NAMED_GAIN = 1.02
 _HIGH_LEVEL = 6
 _HIGH_LEVEL_GAIN = 1.03  # The highest level takes four times as long as that of the trials.
+_NUMBERS_GAIN = 1.05  # A frame of pcodec needs pcodec to be read.
 # The first two find repetitions, and bits of eight bytes that hardly change. A sample that neither
 # of them makes smaller is noise, and the other shuffles are not tried.
 _SIGNS = ((0, 1), (2, 8))
@@ -57,10 +59,13 @@ class Method(NamedTuple):
     shuffle: int = 0  # 0 none, 1 bytes, 2 bits.
     itemsize: int = 1
     delta: Delta | None = None
+    numbers: pco_chunks.Numbers | None = None  # For pcodec, which has no shuffle.
 
     @property
     def code(self) -> int:
         """Return its code in a frame."""
+        if self.numbers is not None:
+            return PCODEC
         return BLOSC if self.delta is None else DELTA
 
 
@@ -110,12 +115,14 @@ def choose_method(
     spec: Spec | None,
     distances: Sequence[int] = (),
     weigh: Weigh | None = None,
+    numbers: str = "",
 ) -> Method | None:
     """Return how to compress `buffer`, or None where raw is better.
 
     It takes about 3 ms at most, for a buffer of any size; for `"high"` about 50 ms. `distances` are
-    the strides of the array in the buffer, in bytes, that of neighbours first, if they are known.
-    `weigh` decides for a spec that weighs time.
+    the strides of the array in the buffer, in bytes, that of neighbours first, if they are known,
+    and `numbers` what the array consists of, for pcodec. `weigh` decides for a spec that weighs
+    time.
     """
     if spec is None or not MIN_NBYTES <= buffer.nbytes <= _MAX_NBYTES:
         return None
@@ -132,6 +139,10 @@ def choose_method(
             shuffles = ((0, 1), (1, delta.itemsize), (2, delta.itemsize))
             found += _trials(sample, Method(trial, level), shuffles, delta)
     size, best = min(found, key=lambda one: one[0])
+    if spec.differences and numbers and pco_chunks.is_installed():
+        smaller, ours = _smallest_numbers(sample, numbers, tuple(distances))
+        if smaller * _NUMBERS_GAIN <= size and nbytes >= spec.min_gain * smaller:
+            return ours
     if nbytes < spec.min_gain * max(1, size):
         return None
     if spec.differences:
@@ -148,6 +159,8 @@ def choose_method(
 
 def compress(chunk: memoryview | ByteArray, method: Method) -> bytes:
     """Return `chunk` compressed."""
+    if method.numbers is not None:
+        return pco_chunks.pack(chunk, method.numbers)
     if method.delta is not None:
         body = method.delta.apply(chunk)
         return method.delta.pack() + compress(body, method._replace(delta=None))
@@ -259,6 +272,9 @@ def check_chunk(chunk: memoryview, nbytes: int, code: int = BLOSC) -> None:
     Raises:
         CorruptDataError: the header declares another size, or is damaged.
     """
+    if code == PCODEC:
+        pco_chunks.check(chunk)  # It has no size of its own before it is decompressed.
+        return
     if code == DELTA:
         unpack(chunk)
         chunk = chunk[HEADER_NBYTES:]
@@ -278,6 +294,9 @@ def decompress(chunk: memoryview, target: ByteArray, code: int = BLOSC) -> None:
     Raises:
         CorruptDataError: the chunk is damaged or of another size.
     """
+    if code == PCODEC:
+        pco_chunks.unpack(chunk, target)
+        return
     if code == DELTA:
         delta = unpack(chunk)
         decompress(chunk[HEADER_NBYTES:], target)
@@ -310,6 +329,23 @@ def _trials(
         size = sum([_pack(one, place, target) for place in places])
         found.append((size, one if delta is None else one._replace(delta=delta)))
     return found
+
+
+def _smallest_numbers(
+    sample: list[_Piece], kind: str, distances: tuple[int, ...]
+) -> tuple[int, Method]:
+    """Return the size of the sample as pcodec makes it smallest, with the method."""
+    bodies, found = [piece.body for piece in sample], []
+    for numbers in pco_chunks.candidates(kind, distances):
+        method = Method("pcodec", _HIGH_LEVEL, numbers=numbers)
+        if numbers.delta is None:
+            size = sum([len(pco_chunks.pack(body, numbers)) for body in bodies])
+        else:
+            plain = numbers._replace(kind=f"i{numbers.kind[1:]}", step=0)
+            filtered = [_differences(piece, numbers.delta) for piece in sample]
+            size = sum([len(pco_chunks.pack(body, plain)) for body in filtered])
+        found.append((size, method))
+    return min(found, key=lambda one: one[0])
 
 
 def _measured(sample: list[_Piece], method: Method) -> tuple[int, float]:

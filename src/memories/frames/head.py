@@ -16,7 +16,7 @@ import xxhash
 
 from memories.codecs.buffers import ALIGNMENT, align
 from memories.errors import CorruptDataError, InvalidKeyError, UnsupportedTypeError
-from memories.frames.compression import BLOSC, DELTA, RAW
+from memories.frames.compression import BLOSC, DELTA, PCODEC, RAW
 
 MAGIC = b"\x93MEMORY\n"
 FORMAT = 1
@@ -39,7 +39,7 @@ class FramePiece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
     offset: int
     stored: int  # Bytes in the body.
     raw: int  # Bytes once decompressed.
-    compressor: int  # RAW, BLOSC or DELTA.
+    compressor: int  # RAW, BLOSC, DELTA or PCODEC.
     sums: bytes  # One xxh3_64, little-endian, for each chunk as it is stored.
     lengths: bytes = b""  # Compressed: the stored length of each chunk, 4 bytes little-endian.
 
@@ -235,7 +235,7 @@ def _check_chunks(piece: FramePiece) -> None:
         raise CorruptDataError("a piece of a frame has a negative length")
     chunks = count_chunks(piece.raw)
     raw = piece.compressor == RAW and piece.stored == piece.raw and not piece.lengths
-    packed = piece.compressor in (BLOSC, DELTA) and len(piece.lengths) == chunks * 4
+    packed = piece.compressor in (BLOSC, DELTA, PCODEC) and len(piece.lengths) == chunks * 4
     if not (raw or packed) or len(piece.sums) != chunks * 8:
         raise CorruptDataError("a piece of a frame has the wrong number of chunks")
     if packed and sum(piece.chunk_lengths()) != piece.stored:

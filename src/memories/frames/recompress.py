@@ -25,6 +25,7 @@ from memories.frames.compression import (
 )
 from memories.frames.delta_filter import Distances, distances_of
 from memories.frames.head import FramePiece, checksum
+from memories.frames.pco_chunks import numbers_of
 from memories.frames.reader import OpenFrame
 from memories.frames.writer import Frame, FrameBody, assemble_head, store_separately
 
@@ -48,8 +49,12 @@ def recompress(frame: OpenFrame, compression: str) -> Frame | None:
     spec = parse_spec(compression)
     if spec is None or not frame.raw_nbytes:
         return None
-    known = distances_of(Parts(frame.codec, frame.description()))
-    plans = [_plan(frame, i, spec, known.get(i, ())) for i in range(len(frame.pieces))]
+    parts = Parts(frame.codec, frame.description())
+    known, numbers = distances_of(parts), numbers_of(parts)
+    plans = [
+        _plan(frame, i, spec, known.get(i, ()), numbers.get(i, ""))
+        for i in range(len(frame.pieces))
+    ]
     if sum(plan.saves for plan in plans) < frame.nbytes * (1 - 1 / _MIN_GAIN):
         return None
     body = FrameBody(lambda chunks, nbytes: parallel.map_items(store_separately, chunks, nbytes))
@@ -59,13 +64,15 @@ def recompress(frame: OpenFrame, compression: str) -> Frame | None:
     return Frame(head, [head, *body.segments], head.nbytes + body.nbytes, frame.raw_nbytes)
 
 
-def _plan(frame: OpenFrame, index: int, spec: Spec, distances: Distances) -> _Plan:
+def _plan(frame: OpenFrame, index: int, spec: Spec, distances: Distances, numbers: str) -> _Plan:
     piece = frame.pieces[index]
     spans = piece.spans()
     tried = sorted({0, len(spans) // 2, len(spans) - 1}) if spans else []
     before = sum(spans[i][1] - spans[i][0] for i in tried)
     raw = [frame.chunk(piece, i) for i in tried]
-    method = choose_method(view_bytes(_joined(raw)), spec, distances) if raw else None
+    if not raw:
+        return _Plan(piece, None, 0)
+    method = choose_method(view_bytes(_joined(raw)), spec, distances, numbers=numbers)
     if method is None:
         return _Plan(piece, None, 0)
     gain = before / sum(len(compress(chunk, method)) for chunk in raw)

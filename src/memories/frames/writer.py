@@ -47,6 +47,7 @@ from memories.frames.head import (
     count_chunks,
     pack_head,
 )
+from memories.frames.pco_chunks import numbers_of
 from memories.frames.single_array import pack_array
 from memories.frames.single_buffer import pack_single
 from memories.frames.store_binding import Signature
@@ -305,8 +306,11 @@ def _plan_frame(
         methods = [larger.method]
     elif spec is not None:
         known = distances_of(parts) if spec.differences else {}
+        numbers = numbers_of(parts) if spec.differences else {}
         methods = parallel.map_items(
-            lambda one: choose_method(one[1], spec, known.get(one[0], ()), weigh),
+            lambda one: choose_method(
+                one[1], spec, known.get(one[0], ()), weigh, numbers.get(one[0], "")
+            ),
             list(enumerate(parts.buffers)),
             parts.nbytes,
         )

