@@ -5,13 +5,10 @@ Every program here is a process of its own, for there is no other interpreter's 
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
-import threading
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +222,7 @@ sys.stdin.readline()
     s3_proxy.fault = lambda request: Fault(hang=True)
     began = time.monotonic()
     _, err = child.communicate("\n", timeout=60)
-    assert time.monotonic() - began < 11
+    assert time.monotonic() - began < 30  # Ten, and what a busy machine takes for the rest.
     assert (0, 1) == (child.returncode, err.count("\n")), err
     assert "waiting for the archive" in err
     with MemoryManager(
@@ -235,30 +232,27 @@ sys.stdin.readline()
         assert (1, 1) == (manager["archived"], manager["a"])
 
 
-def test_a_forgotten_manager_whose_directory_is_gone_ends_in_one_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_forgotten_manager_whose_directory_is_gone_ends_in_one_line(tmp_path: Path) -> None:
     """No traceback from a thread that the user does not know of."""
-    store = tmp_path / "store"
-    manager = MemoryManager(1, 1, 1, storage_path=store)
-    manager["a"] = 1
-    manager.store("b", 2, "cold")
-    store.rename(tmp_path / "gone")  # At once, for a sync may be writing there.
-    with warnings.catch_warnings(record=True):
-        warnings.simplefilter("always")
-        del manager
-        gc.collect()
-    _wait_for_ends()
-    err = capfd.readouterr().err
+    # At once, for a sync may be writing there.
+    script = """
+import gc, os, sys, threading, warnings
+from memories import MemoryManager
+manager = MemoryManager(1, 1, 1, storage_path=sys.argv[1])
+manager["a"] = 1
+manager.store("b", 2, "cold")
+os.rename(sys.argv[1], sys.argv[1] + "-gone")
+ends = [one for one in threading.enumerate() if one.name == "memories-finalizer"]
+del manager
+gc.collect()
+for end in ends:
+    end.join()
+print(len(ends))
+"""
+    status, out, err = run(script, tmp_path / "store", flags=("-W", "ignore"))
+    assert (0, "1\n") == (status, out)
     assert "Traceback" not in err
     assert 1 >= err.count("\n"), err
-
-
-def _wait_for_ends() -> None:
-    give_up = time.monotonic() + 30
-    while any(thread.name == "memories-finalizer" for thread in threading.enumerate()):
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def test_a_forked_child_that_exits_writes_nothing(tmp_path: Path) -> None:

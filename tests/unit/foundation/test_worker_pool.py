@@ -130,13 +130,17 @@ def test_an_interrupt_in_the_callers_own_work_reaches_the_caller(workers: Worker
 
 
 @contextmanager
-def interrupted_after(ready: threading.Event) -> Iterator[None]:
-    """Press Ctrl-C in the block, once it is ready for that."""
+def interrupted_after(
+    ready: threading.Event, pressed: threading.Event | None = None
+) -> Iterator[None]:
+    """Press Ctrl-C in the block, once it is ready for that; set `pressed` afterwards."""
 
     def press() -> None:
         assert ready.wait(LONG)
         time.sleep(0.05)  # Until it waits, which cannot be observed.
         os.kill(os.getpid(), signal.SIGINT)
+        if pressed is not None:
+            pressed.set()
 
     pressing = threading.Thread(target=press)
     pressing.start()
@@ -149,9 +153,13 @@ def test_an_interrupted_caller_abandons_tasks_that_wait_for_another_machine() ->
     """It goes on at once, new threads replace theirs, and the tasks and their parts can tell."""
     workers = WorkerPool(2, "test", remote=True)
     answer, begun, abandoned = threading.Event(), threading.Event(), []
+    asking = set[int]()
 
     def ask(number: int) -> int:
-        begun.set()
+        if threading.current_thread() is not threading.main_thread():  # It may help, if it is fast.
+            asking.add(threading.get_ident())
+        if len(asking) == 2:
+            begun.set()
         assert answer.wait(LONG)
         abandoned.append(is_abandoned())
         return number
@@ -160,6 +168,7 @@ def test_an_interrupted_caller_abandons_tasks_that_wait_for_another_machine() ->
         return sum(workers.map(ask, [number], ahead=1))
 
     for work in (ask, in_parts):
+        asking.clear()
         begun.clear()
         began = time.monotonic()
         with interrupted_after(begun):
@@ -186,15 +195,19 @@ def test_an_interrupted_caller_abandons_tasks_that_wait_for_another_machine() ->
 
 def test_an_interrupted_caller_waits_for_tasks_that_use_what_it_closes(workers: WorkerPool) -> None:
     """Threads that read a file must not go on after its descriptor has become another's."""
-    begun, at_work = threading.Event(), set[int]()
+    begun, pressed, at_work = threading.Event(), threading.Event(), set[int]()
 
     def read(number: int) -> None:
         at_work.add(number)
-        begun.set()
-        time.sleep(0.3)
-        at_work.discard(number)
+        try:
+            if threading.current_thread() is not threading.main_thread():
+                begun.set()
+            assert pressed.wait(LONG)
+            time.sleep(0.1)  # It goes on for a while.
+        finally:
+            at_work.discard(number)
 
-    with interrupted_after(begun):
+    with interrupted_after(begun, pressed):
         list(workers.map(read, range(8), ahead=8))
     assert not at_work
 

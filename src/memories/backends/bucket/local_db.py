@@ -88,6 +88,9 @@ _TYPES: dict[str, frozenset[type]] = {
     "retired_at": frozenset((float, NoneType)),
 }
 
+# What the module raises: also where the message about a damaged schema is not text.
+ERRORS = (sqlite3.Error, OverflowError, UnicodeDecodeError)
+
 # SQLite must not be touched in a forked child, not even to close what the parent opened.
 _inherited: list[sqlite3.Connection] = []
 
@@ -122,7 +125,7 @@ class LocalDb:
                 "PRAGMA cache_size=-4000;" + _SCHEMA
             )
             self._load()
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise self._failure(error) from error
         _open.add(self)
 
@@ -161,7 +164,7 @@ class LocalDb:
         with self._lock:
             try:
                 self._db.executemany(statement, rows)
-            except (sqlite3.Error, OverflowError) as error:
+            except ERRORS as error:
                 raise self._failure(error) from error
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -207,7 +210,7 @@ class LocalDb:
     def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         try:
             return self._db.execute(statement, values)
-        except (sqlite3.Error, OverflowError) as error:
+        except ERRORS as error:
             raise self._failure(error) from error
 
     def _fetched(self, cursor: sqlite3.Cursor, most: int | None = None) -> list[tuple[Any, ...]]:
@@ -216,7 +219,7 @@ class LocalDb:
             rows: list[tuple[Any, ...]] = (
                 cursor.fetchall() if most is None else cursor.fetchmany(most)
             )
-        except sqlite3.Error as error:
+        except ERRORS as error:
             raise self._failure(error) from error
         for at, (name, *_) in enumerate(cursor.description):
             types = _TYPES.get(name)
@@ -242,7 +245,7 @@ class LocalDb:
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
             self._changed.clear()
 
-    def _failure(self, error: sqlite3.Error | OverflowError | str) -> StorageError:
+    def _failure(self, error: Exception | str) -> StorageError:
         return StorageError(
             f"the archive's map {self.path} failed: {error}; check the disk; a damaged map may be "
             "removed, and is read from the bucket again"

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from memories.backends.bucket.local_db import require_own_files
+from memories.backends.bucket.local_db import ERRORS, require_own_files
 from memories.backends.bucket.location import ObjectLocation
 from memories.errors import StorageError
 
@@ -28,6 +28,10 @@ def read_staged(directory: Path, place: ObjectLocation) -> memoryview | None:
                 "SELECT frame FROM staged WHERE token = ? AND offset = ?",
                 (place.token, place.offset),
             ).fetchone()
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StorageError(f"the archive's map {path} cannot be read: {error}") from error
-    return None if found is None else memoryview(found[0])
+    if found is None:
+        return None
+    if not isinstance(found[0], bytes):
+        raise StorageError(f"the archive's map {path} holds something else than a frame")
+    return memoryview(found[0])
