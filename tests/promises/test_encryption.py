@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from memories import (
+    CorruptDataError,
     DistributedMemoryManager,
     EncryptionKey,
     EncryptionKeyError,
@@ -190,6 +192,110 @@ def _shared(path: str, key: str) -> Any:
         return manager.retrieve("k")
 
 
+@pytest.mark.parametrize("room", ["500 MB", "2 MB"])
+def test_a_snapshot_is_encrypted_and_restored_elsewhere(
+    make: Make, tmp_path: Path, key: str, room: str
+) -> None:
+    """It is another copy of all values: with the key it brings all of them back."""
+    manager, file = make(), tmp_path / "snapshot"
+    kept = {**values(), **{f"{MARKER}/{n}": MARKER * n for n in range(600)}}
+    manager.store_many(kept)
+    manager.flush()
+    manager.store(f"{MARKER}/ram", MARKER, tier="hot", metadata={"note": MARKER})
+    manager.create_snapshot(file)
+    assert MARKER.encode() not in file.read_bytes()
+    assert [] == [one.name for one in tmp_path.iterdir() if "partial" in one.name]
+    for options in ({"read_only": False}, {"storage_path": tmp_path / "plain"}):
+        with MemoryManager(**options) as plain:
+            plain.store("own", 1)
+            with pytest.raises(EncryptionKeyError, match="is encrypted with the key 'prod'"):
+                plain.restore_snapshot(file)
+            assert {"own": 1} == dict(plain)
+    elsewhere = tmp_path / "elsewhere"
+    other = MemoryManager("50 MB", "50 MB", room, storage_path=elsewhere, encryption=key)
+    other.store("own", 1, tier="cold")
+    other.restore_snapshot(file, wait=True)
+    assert {*kept, f"{MARKER}/ram"} == set(other)
+    assert all(same(value, other.retrieve(name)) for name, value in kept.items())
+    assert {"note": MARKER} == other.info(f"{MARKER}/ram").metadata
+    assert [] == other.check()
+    other.cleanup(flush=room != "2 MB")  # Then values stay in RAM for which cold has no room.
+    for name, data in files_of(elsewhere).items():
+        assert MARKER.encode() not in data, name
+
+
+def test_a_plain_snapshot_is_encrypted_by_its_restore(make: Make, tmp_path: Path) -> None:
+    """So a plain store can be moved: nothing of the file is adopted as it lies."""
+    with MemoryManager(storage_path=tmp_path / "plain") as plain:
+        plain.store_many(values(), tier="cold")
+        plain.create_snapshot(tmp_path / "snapshot")
+    for verify in ("full", "lazy"):
+        manager = make()
+        manager.restore_snapshot(tmp_path / "snapshot", verify=verify)
+        manager.cleanup()
+        for name, data in files_of(tmp_path / "store").items():
+            assert MARKER.encode() not in data, name
+    again = make()
+    assert all(same(value, again.retrieve(name)) for name, value in values().items())
+
+
+def test_a_snapshot_builds_on_an_encrypted_one_only(make: Make, tmp_path: Path) -> None:
+    """What a plain base holds would be shown by it."""
+    with MemoryManager(storage_path=tmp_path / "plain") as plain:
+        plain.store("k", MARKER, tier="cold")
+        plain.create_snapshot(tmp_path / "base")
+    manager = make()
+    manager.store_many(values(), tier="cold")
+    with pytest.raises(InvalidOptionError, match="is not encrypted, and the store is"):
+        manager.create_snapshot(tmp_path / "one", base=tmp_path / "base")
+    manager.create_snapshot(tmp_path / "one")
+    manager.store("later", MARKER, tier="cold")
+    manager.create_snapshot(tmp_path / "two", base=tmp_path / "one")
+    assert (tmp_path / "two").stat().st_size < (tmp_path / "one").stat().st_size
+    manager.clear()
+    manager.restore_snapshot(tmp_path / "two")
+    assert {*values(), "later"} == set(manager)
+    assert all(same(value, manager.retrieve(name)) for name, value in values().items())
+
+
+def test_every_altered_byte_of_a_snapshot_is_an_error(make: Make, tmp_path: Path) -> None:
+    """And what is cut off, or exchanged with another one; what was there before stays."""
+    manager, file = make(), tmp_path / "snapshot"
+    manager.store_many(values(), tier="cold")
+    manager.create_snapshot(file)
+    manager.create_snapshot(tmp_path / "other")
+    data, other, chance = file.read_bytes(), (tmp_path / "other").read_bytes(), random.Random(1)
+    forgeries = [data[:-1], data[: len(data) // 2], data + b"x", data[:300] + other[300:], b""]
+    forgeries.append(data[: len(data) // 2] + other[len(data) // 2 :])
+    for at in [*range(0, 400, 7), *(chance.randrange(len(data)) for _ in range(30))]:
+        forgeries.append(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    manager.clear()
+    manager.store("own", MARKER)
+    for forged in forgeries:
+        file.write_bytes(forged)
+        with pytest.raises((CorruptDataError, EncryptionKeyError)):
+            manager.restore_snapshot(file)
+    assert {"own": MARKER} == dict(manager)
+
+
+def test_the_commands_open_an_encrypted_snapshot_with_the_key(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they open the store."""
+    make().store("k", MARKER, tier="cold")
+    make().cleanup()
+    file, store = str(tmp_path / "snapshot"), str(tmp_path / "store")
+    commands = [["create", store, file], ["verify", file], ["inspect", "--keys", file]]
+    commands += [["extract", file, "k"], ["diff", file, file]]
+    monkeypatch.setenv("MEMORIES_ENCRYPTION", f"file:{tmp_path / 'key'}")
+    for command in commands:
+        assert 0 == CliRunner().invoke(app, ["snapshot", *command]).exit_code, command
+    monkeypatch.delenv("MEMORIES_ENCRYPTION")
+    for command in commands:
+        done = CliRunner().invoke(app, ["snapshot", *command])
+        assert (1, True) == (done.exit_code, "MEMORIES_ENCRYPTION" in done.output), command
+
+
 def test_what_is_not_covered_is_refused(make: Make, tmp_path: Path, key: str) -> None:
     """Never is a part of the data written as it is because the rest is encrypted."""
     with pytest.raises(InvalidOptionError, match="glacier tier would hold"):
@@ -197,16 +303,6 @@ def test_what_is_not_covered_is_refused(make: Make, tmp_path: Path, key: str) ->
     with pytest.raises(InvalidOptionError, match="nodes would hold"):
         DistributedMemoryManager(nodes=["127.0.0.1:1"], encryption=key)
     assert not (tmp_path / "store").exists()
-    with MemoryManager(storage_path=tmp_path / "plain") as plain:
-        plain.store("k", MARKER, tier="cold")
-        plain.create_snapshot(tmp_path / "snapshot")
-    manager = make()
-    with pytest.raises(InvalidOptionError, match="a snapshot is not encrypted"):
-        manager.create_snapshot(tmp_path / "other")
-    with pytest.raises(InvalidOptionError, match="a snapshot is not encrypted"):
-        manager.restore_snapshot(tmp_path / "snapshot")
-    assert not (tmp_path / "other").exists()
-    assert 0 == len(manager)
 
 
 def test_a_private_store_is_encrypted_too(key: str) -> None:

@@ -17,7 +17,7 @@ from memories.cli.exit_codes import FAILED, USAGE, CliFailure
 from memories.cli.get import check_describing, describing_option, write_value
 from memories.cli.live_writer import writer_of
 from memories.cli.output import escape, jsonable, print_json, unescape
-from memories.cli.store import json_option, opened, store_argument
+from memories.cli.store import configured_key, json_option, opened, store_argument
 from memories.errors import KeyNotFoundError
 from memories.foundation.units import format_size
 from memories.progress import bar, counted
@@ -79,7 +79,7 @@ def create(
             portable=portable,
             progress=show,
         )
-    with open_snapshot(file) as found:
+    with open_snapshot(file, configured_key()) as found:
         _print_summary(_summary(found), as_json)
     writer = writer_of(store)
     if writer is not None and writer.unwritten:
@@ -97,7 +97,7 @@ def inspect(file: Path, keys: bool, as_json: bool) -> None:
     """Show the properties of FILE, or its keys; check its structure without reading values."""
     from memories.snapshot import open_snapshot
 
-    with open_snapshot(file) as found:
+    with open_snapshot(file, configured_key()) as found:
         if not keys:
             _print_summary(_summary(found), as_json)
             return
@@ -117,7 +117,7 @@ def verify(file: Path, bases: tuple[Path, ...], as_json: bool) -> None:
     """Verify every byte of FILE, and of the snapshots it builds on; exit with 4 on damage."""
     from memories.snapshot.incremental_chain import IncrementalChain
 
-    with IncrementalChain(file, bases) as chain:
+    with IncrementalChain(file, bases, configured_key()) as chain:
         with bar("verified") as show:
             chain.verify(counted(show, chain.file_bytes))
         files, keys = [str(one.path) for one in chain.files], chain.top.keys
@@ -195,13 +195,14 @@ def diff(context: click.Context, old: Path, new: Path, as_json: bool) -> None:
     from memories.snapshot import open_snapshot
 
     count = 0
-    with open_snapshot(old) as before, open_snapshot(new) as after:
-        for sign, key in _changes(before.rows(), after.rows()):
+    key = configured_key()
+    with open_snapshot(old, key) as before, open_snapshot(new, key) as after:
+        for sign, name in _changes(before.rows(), after.rows()):
             count += 1
             if as_json:
-                print_json({"change": CHANGES[sign], "key": key})
+                print_json({"change": CHANGES[sign], "key": name})
             else:
-                click.echo(f"{sign} {escape(key)}")
+                click.echo(f"{sign} {escape(name)}")
     context.exit(FAILED if count else 0)
 
 
@@ -231,7 +232,7 @@ def extract(
     from memories.snapshot.incremental_chain import IncrementalChain
 
     key = unescape(key) if escaped else key
-    with IncrementalChain(file, bases) as chain:
+    with IncrementalChain(file, bases, configured_key()) as chain:
         row = next((row for row in chain.rows() if row.key == key), None)
         if row is None:
             raise KeyNotFoundError(f"{key!r} is not in {file}")

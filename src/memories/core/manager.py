@@ -425,7 +425,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
         """Write every key, as of this instant, into one file at `path`; writers may continue.
 
         Other tools open the file: `numpy.load(path)["key"]` gives an uncompressed array of 4 KiB or
-        more.
+        more. The file of an encrypted store is encrypted, and only managers with its key open it.
 
         Args:
             path: The file; an existing one is replaced at the very end, or not at all.
@@ -455,6 +455,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
             base=base,
             include_glacier=include_glacier,
             portable=portable,
+            key=self._services.settings.encryption,
             progress=chosen(progress, "create_snapshot"),
         )
 
@@ -504,6 +505,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
             verify=verify,
             wait=wait,
             bases=bases,
+            key=self._services.settings.encryption,
             progress=chosen(progress, "restore_snapshot"),
         )
 

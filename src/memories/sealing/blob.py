@@ -168,7 +168,7 @@ class BlobWriter:
         self._cipher, self._bound, self._size = cipher, bound, size
         self._buffer, self._number, self._ready = bytearray(), 0, [head]
 
-    def add(self, data: bytes) -> bytes:
+    def add(self, data: bytes | memoryview) -> bytes:
         """Add bytes; return what may be written by now."""
         self._buffer += data
         whole = (len(self._buffer) - 1) // self._size  # The last chunk is known at the end only.
@@ -291,7 +291,10 @@ def private_memory(nbytes: int) -> mmap.mmap | bytearray:
     """
     if nbytes < _OWN_BYTES:
         return bytearray(nbytes)
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:  # Nothing is wrong with the disk that is read.
+        raise MemoryError(f"no memory for {nbytes} decrypted bytes") from error
     if nbytes >= _HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # The kernel has no such pages.
             memory.madvise(mmap.MADV_HUGEPAGE)

@@ -18,11 +18,11 @@ from memories.sealing.master_key import EncryptionKey, WrappedKey
 _FORMAT, _VERSION = "memories data key", 1
 
 
-class KeyFile(msgspec.Struct, kw_only=True):
+class KeyFile(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The content of a file, as JSON."""
 
-    format: str = _FORMAT
-    version: int = _VERSION
+    format: str
+    version: int
     id: str  # Hexadecimal.
     master_key: str
     master_version: int
@@ -41,6 +41,8 @@ class KeyRotation(NamedTuple):
 def pack(wrapped: WrappedKey) -> bytes:
     """Return the content of the file of a data key."""
     content = KeyFile(
+        format=_FORMAT,
+        version=_VERSION,
         id=wrapped.id.hex(),
         master_key=wrapped.name,
         master_version=wrapped.version,

@@ -19,11 +19,12 @@ from memories.model.record import Record
 from memories.model.tiers import TierName
 from memories.options.settings import check_choice, check_several, check_tier
 from memories.progress import Progress, counted
+from memories.sealing.master_key import EncryptionKey
 from memories.snapshot.archive_references import bucket_of, holder_of
 from memories.snapshot.capture import EntryOrRecord, Selection, capture, same
 from memories.snapshot.incremental_chain import IncrementalChain, link_to, links_through
 from memories.snapshot.manifest import Base, Linked, SnapshotRow
-from memories.snapshot.reader import open_snapshot
+from memories.snapshot.reader import SnapshotFile, open_snapshot
 from memories.snapshot.restore import Mode, Restore
 from memories.snapshot.tier_restore import TierRestore
 from memories.snapshot.writer import Created, Item, SmallItems, create
@@ -47,13 +48,15 @@ def create_snapshot(
     base: Path | None = None,
     include_glacier: bool | Literal["reference"] = True,
     portable: bool = False,
+    key: EncryptionKey | None = None,
     progress: Progress | None = None,
 ) -> Created:
     """Write every key, as of one instant, into one file at `path`, while writers go on.
 
-    The options and errors are those of `MemoryManager.create_snapshot`. Returns what was written.
+    The options and errors are those of `MemoryManager.create_snapshot`; `key` is that of an
+    encrypted store, and the file is encrypted, too. Returns what was written.
     """
-    _require_plain(hierarchy)
+    assert key is not None or not hierarchy.catalog.journal.is_encrypted, "it was opened by its key"
     selection = _selection(tiers, prefix, include_glacier, portable)
     if base is not None:
         _refuse_same_file(path, base)
@@ -67,12 +70,13 @@ def create_snapshot(
     # No `ExitStack`: an interrupt at its end leaves a cycle of the error and a frame, which would
     # keep the view of the journal open.
     with (
-        nullcontext() if base is None else open_snapshot(base) as earlier,
+        nullcontext() if base is None else open_snapshot(base, key) as earlier,
         paused,
         hierarchy.catalog.instant() as instant,
     ):
         links, unchanged = list[Base](), None
         if earlier is not None:
+            _require_alike(earlier, key)
             links, unchanged = links_through(earlier, path), _Unchanged(earlier.rows()).find
         total = sum(entry.size for entry in instant.entries if entry.backed is None)
         total += hierarchy.catalog.journal.usage().live
@@ -86,6 +90,7 @@ def create_snapshot(
             identity=identity,
             stores=[] if binding is None else binding.state_all(identity),
             created_at=hierarchy.clock.wall(),
+            key=key,
             progress=counted(progress, total),
         )
 
@@ -98,6 +103,7 @@ def restore_snapshot(
     verify: Literal["full", "lazy"] = "full",
     wait: bool = False,
     bases: Sequence[Path] = (),
+    key: EncryptionKey | None = None,
     progress: Progress | None = None,
 ) -> TierRestore:
     """Restore the file at `path`; no value is copied or decoded until it is used.
@@ -106,11 +112,11 @@ def restore_snapshot(
     they had in the background, the first few hundred before this returns if the file was verified.
     Returns what moves the rest; the caller stops it before another restore, and at the end.
     """
-    _require_plain(hierarchy)
     check_choice("mode", mode, tuple(Mode))
     check_choice("verify", verify, ("full", "lazy"))
     with ExitStack() as stack:
-        chain = stack.enter_context(IncrementalChain(path, tuple(check_several("bases", bases))))
+        others = tuple(check_several("bases", bases))
+        chain = stack.enter_context(IncrementalChain(path, others, key))
         if verify == "full":
             chain.verify(counted(progress, chain.file_bytes))
         restore = Restore(hierarchy, chain, Mode(mode), copy_later=verify == "lazy" and not wait)
@@ -131,12 +137,12 @@ def restore_snapshot(
     return tier_restore
 
 
-def _require_plain(hierarchy: Hierarchy) -> None:
-    """Raise InvalidOptionError for an encrypted store: snapshots are not encrypted."""
-    if hierarchy.catalog.journal.is_encrypted:
+def _require_alike(base: SnapshotFile, key: EncryptionKey | None) -> None:
+    """Raise InvalidOptionError for a plain base of an encrypted store, whose values it shows."""
+    if key is not None and not base.is_encrypted:
         raise InvalidOptionError(
-            "a snapshot is not encrypted, and the store is: copy the values to another store "
-            "(`other.update(manager)`), or the whole directory while no manager has it open"
+            f"base={str(base.path)!r} is not encrypted, and the store is: write a whole snapshot "
+            "first, and then those that build on it"
         )
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from memories.errors import StorageError
 from memories.foundation.regular_file import require_own_link
 from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
+from memories.sealing import sealed_file
+from memories.sealing.master_key import EncryptionKey
 
 Buffer = bytes | bytearray | memoryview
 
@@ -178,6 +180,33 @@ class AtomicFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class SealedOutput:
+    """The content of an `AtomicFile`, encrypted on its way; offsets are those of the content.
+
+    Raises:
+        EncryptionKeyError: the key cannot be read.
+    """
+
+    def __init__(self, file: AtomicFile, key: EncryptionKey) -> None:
+        header, self._blob = sealed_file.begin(key)
+        self._file, self.offset = file, 0
+        file.write([header])
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        """Append `buffers`, encrypted."""
+        for buffer in buffers:
+            view = memoryview(buffer)
+            for at in range(0, view.nbytes, WRITEBACK_BYTES):
+                part = view[at : at + WRITEBACK_BYTES]
+                self._file.write([self._blob.add(part)])
+                self.offset += part.nbytes
+
+    def commit(self) -> None:
+        """End the content, and put the file at its path."""
+        self._file.write([self._blob.end()])
+        self._file.commit()
 
 
 def _pwrite(fd: int, data: memoryview, offset: int) -> None:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from memories.errors import CorruptDataError, MemoriesError, StorageError
+from memories.sealing.master_key import EncryptionKey
 from memories.snapshot.manifest import Base, Linked, Packed, SnapshotRow, Whole
 from memories.snapshot.reader import SnapshotFile, open_snapshot
 
@@ -21,20 +22,25 @@ LocatedRow = tuple[SnapshotRow, int, int]  # With the offset and the length of i
 class IncrementalChain:
     """A snapshot with every base that it links to; files[0] is the snapshot itself.
 
+    Encrypted files are opened with `key`.
+
     Raises:
         StorageError: a file is missing; the message names the link.
         CorruptDataError: a file is damaged, or not the one that the snapshot was made from.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], bases: Sequence[str | os.PathLike[str]] = ()
+        self,
+        path: str | os.PathLike[str],
+        bases: Sequence[str | os.PathLike[str]] = (),
+        key: EncryptionKey | None = None,
     ) -> None:
         with ExitStack() as stack:
-            top = stack.enter_context(open_snapshot(path))
+            top = stack.enter_context(open_snapshot(path, key))
             self.files = [top]
             candidates = [Path(base) for base in bases]
             for base in top.root.bases:
-                found = _find(base, top.path, candidates)
+                found = _find(base, top.path, candidates, key)
                 self.files.append(stack.enter_context(found))
             self._check_links()
             self._stack = stack.pop_all()
@@ -116,11 +122,13 @@ class IncrementalChain:
         self.close()
 
 
-def _find(base: Base, snapshot: Path, candidates: Sequence[Path]) -> SnapshotFile:
+def _find(
+    base: Base, snapshot: Path, candidates: Sequence[Path], key: EncryptionKey | None
+) -> SnapshotFile:
     tried: list[str] = []
     for path in (*candidates, snapshot.parent / base.name):
         try:
-            found = open_snapshot(path)
+            found = open_snapshot(path, key)
         except MemoriesError as error:
             tried.append(str(error))
             continue

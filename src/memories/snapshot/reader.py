@@ -13,21 +13,25 @@ from pathlib import Path
 
 from memories.errors import CorruptDataError, InvalidOptionError, StorageError
 from memories.model.record import Record
+from memories.sealing.master_key import EncryptionKey
 from memories.snapshot import manifest, verification
 from memories.snapshot.manifest import Packed, Root, SnapshotRow, Whole
 from memories.snapshot.pread_file import PreadFile
 from memories.snapshot.validation import CentralDirectory, RowCheck
 from memories.snapshot.zipformat import TAIL_BYTES, parse_tail
 
+_VERIFIED_BYTES = 8 << 20
 
-def open_snapshot(path: str | os.PathLike[str]) -> SnapshotFile:
+
+def open_snapshot(path: str | os.PathLike[str], key: EncryptionKey | None = None) -> SnapshotFile:
     """Open the snapshot at `path` and check its structure and manifest.
 
     Raises:
         StorageError: there is no regular file that can be read.
         CorruptDataError: it is not a snapshot, or it is damaged.
+        EncryptionKeyError: it is encrypted, and `key` is not its key.
     """
-    return SnapshotFile(path)
+    return SnapshotFile(path, key)
 
 
 class SnapshotFile:
@@ -37,9 +41,9 @@ class SnapshotFile:
     is open: the system would end the process that reads the missing part.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: EncryptionKey | None = None) -> None:
         self.path = Path(path)
-        self._file = PreadFile(self.path)
+        self._file = PreadFile(self.path, key)
         self._mapped: memoryview | None = None
         try:
             self._load()
@@ -110,12 +114,19 @@ class SnapshotFile:
                 raise InvalidOptionError(f"the frame of {row.key!r} is not in {self.path}")
             yield row.record(), row.where.offset, row.where.length
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Return whether the file is encrypted."""
+        return self._file.sealed is not None
+
     def frame(self, offset: int, length: int) -> memoryview:
-        """Return the bytes at (offset, length), read-only, without a copy.
+        """Return the bytes at (offset, length), read-only; without a copy unless encrypted.
 
         Raises:
             CorruptDataError: the file does not reach so far.
         """
+        if self._file.sealed is not None:
+            return self._file.view(offset, length)
         size = os.fstat(self._file.fileno()).st_size
         if offset < 0 or length < 0 or offset + length > min(size, self.file_bytes):
             raise CorruptDataError(f"{self.path} ends before the frame at {offset}")
@@ -147,11 +158,19 @@ class SnapshotFile:
             CorruptDataError: a byte is not what was written.
         """
         try:
+            if self._file.sealed is not None:
+                self._verify_sealed(progress or (lambda count: None))
+                return
             verification.verify(self._file.fileno(), self._directory, self._digests, progress)
         except CorruptDataError as error:
             raise CorruptDataError(f"{self.path} is damaged: {error}") from error
         except OSError as error:
             raise StorageError(f"{self.path} cannot be read: {error}") from error
+
+    def _verify_sealed(self, progress: Callable[[int], object]) -> None:
+        """Decrypt every byte: each chunk has a tag, which no accident and no forger can match."""
+        for at in range(0, self.file_bytes, _VERIFIED_BYTES):
+            progress(len(self._file.read(at, min(_VERIFIED_BYTES, self.file_bytes - at))))
 
     def close(self) -> None:
         """Close the file; views that were given stay valid. Idempotent."""

@@ -23,7 +23,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from enum import StrEnum
 
-from memories.backends.disk.import_file import Adoption
+from memories.backends.disk import DiskBackend
+from memories.backends.disk.import_file import Adopted, Adoption
 from memories.engine.archive import is_archived
 from memories.engine.batch_write import batched
 from memories.engine.hierarchy import Hierarchy
@@ -39,6 +40,7 @@ from memories.model.tiers import Cause, TierName
 from memories.snapshot.archive_references import bucket_of, holder_of
 from memories.snapshot.incremental_chain import IncrementalChain, LocatedRow
 from memories.snapshot.manifest import Reference, SnapshotRow
+from memories.snapshot.reader import SnapshotFile
 
 _BATCH_ROWS = 512  # Keys that are locked and journaled together.
 
@@ -116,7 +118,10 @@ class Restore:
         for number, file in enumerate(self._chain.files):
             descriptor = file.fileno() if self._copy_later else None
             with closing(self._batches(number)) as batches:
-                adopted = journal.adopt(file.path, batches, descriptor=descriptor)
+                if journal.is_encrypted:
+                    adopted = _write_frames(journal, file, batches)
+                else:
+                    adopted = journal.adopt(file.path, batches, descriptor=descriptor)
             self.shared &= adopted.shared
             pending |= adopted.pending
             if not pending:
@@ -343,6 +348,22 @@ class Restore:
                 record = _record(row, version, TierName.GLACIER, where.place)
                 self._hierarchy.mover.archive.link(record)
                 self._release_entry(entry)
+
+
+def _write_frames(
+    journal: DiskBackend, file: SnapshotFile, batches: Iterable[Sequence[Adoption]]
+) -> Adopted:
+    """Write the frames of a file one by one into an encrypted store, which can adopt none.
+
+    Each batch is in the log before the next one is asked for.
+    """
+    count = 0
+    for batch in batches:
+        items = [(record, [file.frame(offset, length)]) for record, offset, length in batch]
+        count += len(items)
+        while items:  # Where the disk refuses one, the next turn raises why.
+            items = items[len(journal.write_many(items)) :]
+    return Adopted(count, shared=False)
 
 
 def _record(row: SnapshotRow, version: int, tier: TierName, place: bytes = b"") -> Record:

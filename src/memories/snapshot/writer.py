@@ -21,8 +21,9 @@ from memories.errors import InvalidOptionError, MemoriesError, StorageError
 from memories.foundation.clock import SystemClock
 from memories.frames.store_binding import Statement
 from memories.model.record import Record
+from memories.sealing.master_key import EncryptionKey
 from memories.snapshot import manifest
-from memories.snapshot.atomicfile import AtomicFile
+from memories.snapshot.atomicfile import AtomicFile, SealedOutput
 from memories.snapshot.checksum import crc32
 from memories.snapshot.manifest import (
     PACKED,
@@ -95,6 +96,7 @@ def create(
     created_at: float | None = None,
     identity: bytes | None = None,
     stores: Sequence[tuple[bytes, Statement]] = (),
+    key: EncryptionKey | None = None,
 ) -> Created:
     """Write a snapshot of `items` to `path`, replacing what lies there at the very end.
 
@@ -103,13 +105,14 @@ def create(
     largest gather list, not by the number of keys. `progress` is called with the number of bytes
     written since its last call. `created_at` is now, and `identity` 16 random bytes, unless they
     are given. `archive` names the bucket that references are about, `stores` those whose signed
-    values are here.
+    values are here. With `key` the file is encrypted.
 
     Raises:
         StorageError: the disk or the directory refused something.
         InvalidOptionError: the keys are out of order or repeated, or a frame's head is none.
     """
-    with AtomicFile(path) as file:
+    with AtomicFile(path) as plain:
+        file = plain if key is None else SealedOutput(plain, key)
         writer = _Writer(file, Path(path).parent)
         try:
             done = 0
@@ -141,11 +144,12 @@ def create(
 
 
 class _Writer:
-    def __init__(self, file: AtomicFile, directory: Path) -> None:
+    def __init__(self, file: AtomicFile | SealedOutput, directory: Path) -> None:
         self._file = file
         self._pages = PageBuilder()
-        self._page_file = _spool(directory)
-        self._directory_file = _spool(directory)
+        # They name keys: those of an encrypted file stay in RAM.
+        in_ram = isinstance(file, SealedOutput)
+        self._page_file, self._directory_file = _spool(directory, in_ram), _spool(directory, in_ram)
         self._members = 0
         self._packs = 0
         self._pack = bytearray()  # Small frames and their padding.
@@ -212,32 +216,38 @@ class _Writer:
         npy = bool(body) and body[0][: len(_NPY_MAGIC)] == _NPY_MAGIC
         name = member_name(record.key, npy=npy).encode()
         member = Member(name, self._file.offset, head.nbytes, length - head.nbytes, 0)
-        write = self._write_short if length < 2 * _CHUNK_BYTES else self._write_long
-        member = write(member, head, body)
+        if length < 2 * _CHUNK_BYTES or isinstance(self._file, SealedOutput):
+            member = self._write_short(self._file, member, head, body)
+        else:
+            member = self._write_long(self._file, member, head, body)
         self._add_member(member)
         digest = xxhash.xxh3_64_intdigest(head)
         self._add_row(record, Whole(member.head_at, length, digest))
 
-    def _write_short(self, member: Member, head: memoryview, body: Segments) -> Member:
+    def _write_short(
+        self, file: AtomicFile | SealedOutput, member: Member, head: memoryview, body: Segments
+    ) -> Member:
         crc = 0
         for segment in body:
             crc = crc32(segment, crc)
         member = member._replace(crc=crc)
-        self._file.write([local_header(member), head, *body])
+        file.write([local_header(member), head, *body])
         return member
 
-    def _write_long(self, member: Member, head: memoryview, body: Segments) -> Member:
+    def _write_long(
+        self, file: AtomicFile, member: Member, head: memoryview, body: Segments
+    ) -> Member:
         # The header holds the checksum of what follows it, so it is written last: the body is
         # read once, each chunk being written while the processor's cache still holds it.
-        self._file.skip(member.body_at - member.start)
+        file.skip(member.body_at - member.start)
         crc = 0
         for segment in body:
             for at in range(0, segment.nbytes, _CHUNK_BYTES):
                 chunk = segment[at : at + _CHUNK_BYTES]
                 crc = crc32(chunk, crc)
-                self._file.write([chunk])
+                file.write([chunk])
         member = member._replace(crc=crc)
-        self._file.fill(member.start, local_header(member) + bytes(head))
+        file.fill(member.start, local_header(member) + bytes(head))
         return member
 
     def _add_member(self, member: Member) -> None:
@@ -296,8 +306,9 @@ def _out_of_order(key: str, last: str) -> InvalidOptionError:
     return InvalidOptionError(f"{key!r} cannot follow {last!r}: keys come in order, once")
 
 
-def _spool(directory: Path) -> IO[bytes]:
-    return tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(directory))
+def _spool(directory: Path, in_ram: bool) -> IO[bytes]:
+    most = 0 if in_ram else _SPOOL_BYTES  # 0 is no limit.
+    return tempfile.SpooledTemporaryFile(max_size=most, dir=str(directory))
 
 
 def _chunks(spool: IO[bytes]) -> Iterable[bytes]:

@@ -42,8 +42,8 @@ def require_fit(paths: StorePaths, key: EncryptionKey | None) -> None:
     if encrypted is False and key is not None:
         raise EncryptionKeyError(
             f"the store in {paths.root} is not encrypted, and encryption= does not encrypt what "
-            "lies there: open a new storage_path with encryption=, copy the values "
-            "(`new.update(old)`), and remove the old directory"
+            "lies there: restore a snapshot of it into a new storage_path with encryption=, and "
+            "remove the old directory"
         )
 
 

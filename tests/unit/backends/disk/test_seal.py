@@ -187,7 +187,7 @@ def test_a_plain_store_is_neither_encrypted_nor_changed(tmp_path: Path, key: Enc
     with DiskBackend(path) as backend:
         backend.write(record_for("k", 1), frame_for(MARKER))
     before = everything(path)
-    with pytest.raises(EncryptionKeyError, match=r"copy the values \(`new.update\(old\)`\)"):
+    with pytest.raises(EncryptionKeyError, match="restore a snapshot of it into a new"):
         DiskBackend(path, encryption=key)
     assert before == everything(path)
     assert "keys" not in {one.name for one in path.iterdir()}
