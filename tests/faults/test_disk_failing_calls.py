@@ -120,7 +120,7 @@ def test_a_removal_works_on_a_full_disk(tmp_path: Path) -> None:
     backend = without_maintenance(DiskBackend(tmp_path / "s", files=files))
     backend.write(record_for("k", 1), frame_for(b"value"))
     assert backend._writer is not None
-    backend._writer.space.reserve.allocate(0, 10**9)
+    backend._writer.space.reserve.allocate(0, 10**9, 10**9)
     files.arm(1, count=10**9)
     with pytest.raises(StorageError):
         backend.write(record_for("other", 2), frame_for(b"value"))

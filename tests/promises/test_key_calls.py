@@ -323,6 +323,19 @@ def test_a_key_that_is_touched_leaves_its_tier_later(make: Make) -> None:
     assert ("warm", "cold") == (manager.get_tier("0"), manager.get_tier("1"))
 
 
+def test_evictable_values_leave_a_small_disk_that_is_full(make: Make) -> None:
+    """Four hundred come into room for some; what was stored to be kept stays, and all is whole."""
+    manager = make("0 B", "100 kB", "2 MB", glacier_memory_enabled=False)
+    for number in range(400):
+        value = np.random.default_rng(number).bytes(10_000)
+        manager.store(f"cache/{number}", value, evictable=True)
+    manager.store("kept", b"x" * 10_000)
+    left = list(manager.scan("cache/"))
+    assert 120 < len(left) < 190 and "kept" in manager
+    for key in left:
+        assert np.random.default_rng(int(key[6:])).bytes(10_000) == manager[key]
+
+
 def test_an_evictable_value_is_dropped_where_others_would_be_refused(make: Make) -> None:
     """An entry of a cache makes room, what was stored to be kept stays, and nothing is torn."""
     manager = make("0 B", "100 kB", "5 MB", glacier_memory_enabled=False)

@@ -19,7 +19,7 @@ from memories.backends.disk.reader import GoneError
 from memories.backends.disk.replay import SegmentWalk, look_at
 from memories.backends.disk.run import Run
 from memories.backends.disk.run_table import ROW
-from memories.backends.disk.size_limits import SLACK_SHARE
+from memories.backends.disk.size_limits import BLOCK_BYTES, SLACK_SHARE, blocks
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.writer import Writer
 from memories.foundation.call_owner import CallOwner
@@ -65,8 +65,9 @@ def _run_upkeep(writer: Writer, pace: Pace, *, quiet: bool) -> None:
     compact(writer, pace)
     if quiet and writer.accounting.keys:
         writer.space.reserve.allocate(
-            writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes()
-        )
+            writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes(),
+            writer.space.copy_room(),
+        )  # fmt: skip
 
 
 def _behind(writer: Writer) -> int:
@@ -176,6 +177,7 @@ def make_head_room(writer: Writer) -> None:
 
 
 def _give_back_some(writer: Writer) -> None:
+    writer.space.lend_reserve()
     sealed = (
         writer.accounting.dead < writer.space.limits.segment
     )  # Too little is dead to begin a new one.
@@ -190,6 +192,7 @@ def _give_back_some(writer: Writer) -> None:
 
 def _give_back(writer: Writer, size: int) -> None:
     space, sealed = writer.space, 0
+    space.lend_reserve()
     while not (space.fits(0) and space.dead_within_bound(size)):
         scarce = not space.fits(0)
         # 1. Copies make heads, and heads become rows: these come first, or copies would fill it.
@@ -203,10 +206,22 @@ def _give_back(writer: Writer, size: int) -> None:
         # 3. What is hardly worth it, before a store is refused.
         if sealed and _empty_one(writer, _at_once, worth=ANY_WORTH):
             continue
-        if sealed == SEALS:
+        # 4. What a checkpoint makes possible; a new segment and a run take a block themselves.
+        gain = _dead_behind(writer) + 2 * space.recent_heads
+        if sealed == SEALS or (sealed and gain <= 2 * BLOCK_BYTES):
             return
         sealed += 1
         writer.checkpoint(seal=True)
+
+
+def _dead_behind(writer: Writer) -> int:
+    """Return the dead bytes in segments that can be emptied only after another checkpoint."""
+    segments, covered = writer.accounting.segments, writer.index_files.covered.segment
+    numbers = sorted(segments)
+    behind = [number for number in numbers if number >= covered]
+    return sum(
+        segments[number].size - kept_in(segments[number], numbers, number) for number in behind
+    )
 
 
 def _compact_index(writer: Writer) -> bool:
@@ -342,15 +357,17 @@ def choose(
     for number, stats in accounting.segments.items():
         kept = kept_in(stats, numbers, number)
         dead_bytes += stats.size - kept
-        if number < below and number not in skip and kept <= room:
-            found.append(_Candidate(not kept, stats.size - kept, kept, "segment", number))
+        if number < below and number not in skip and (kept <= room or not kept):
+            # A small segment gives its last block back as well.
+            size = blocks(stats.size) if stats.size <= small else stats.size
+            found.append(_Candidate(not kept, size - kept, kept, "segment", number))
             if stats.size <= small:
                 small_files.append(found[-1])
     for number, stats in accounting.packs.items():
         dead = stats.size - stats.live
         dead_bytes += dead
         # A pack that is being imported is not dead: its records are still to come.
-        if stats.live <= room and number not in coming:
+        if (stats.live <= room or not stats.live) and number not in coming:
             found.append(_Candidate(not stats.live, dead, stats.live, "pack", number))
             if stats.live < dead and stats.size <= small:
                 small_files.append(found[-1])
@@ -430,13 +447,14 @@ def _copy_segment(writer: Writer, number: int, pace: Pace) -> bool:
             return False
         walk = SegmentWalk(writer.files, handle, 0, stats.size)
         batch: list[tuple[int, RecordHead, bytes]] = []
-        size = 0
+        # One append lies in one segment, which must fit into the working room once more.
+        size, most = 0, min(_BATCH_BYTES, writer.space.limits.segment)
         for offset, head in _readable(writer, walk, number):
             pace()
             if _live_row(writer, head, number, offset) is not None:
                 batch.append((offset, head, walk.bytes(offset, head.extent)))
                 size += head.extent
-            if size >= _BATCH_BYTES:
+            if size >= most:
                 _copy(writer, number, batch)
                 batch, size = [], 0
         _copy(writer, number, batch)

@@ -16,6 +16,7 @@ SEGMENT_BYTES = 64 << 20
 RESERVE_BYTES = 1 << 20
 BESIDE_BYTES = 64 << 20
 DIRECTORY_BYTES = 128 << 10
+BARE_BYTES = 32 << 10  # Directories, lock, format, identity and manifest of an empty store.
 SLACK_BYTES = 96 << 20  # Dead bytes that are not worth a copy while there is room.
 SLACK_SHARE = 0.2  # Of the live bytes, likewise.
 SMALL_STORE_BYTES = 16 << 20
@@ -61,7 +62,7 @@ class SizeLimits(NamedTuple):
             reserve=min(RESERVE_BYTES, whole // 64),
             slack=min(SLACK_BYTES, whole // 16),
             recent=min(2 * SEGMENT_BYTES, max(whole // 32, 32 << 10)),
-            directories=min(DIRECTORY_BYTES, whole // 64),
+            directories=min(DIRECTORY_BYTES, max(whole // 64, min(BARE_BYTES, whole // 8))),
             beside=min(BESIDE_BYTES, room // 16) if shared else 0,
         )
 

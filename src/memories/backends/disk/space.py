@@ -27,6 +27,7 @@ from memories.foundation.fork_lock import new_lock
 ASK_SECONDS = 0.1
 LITTLE_FREE_BYTES = 4 << 30
 RESERVE_FREE_FACTOR = 8  # The reserve is allocated only if so many times its size is free.
+HEADS_BYTES = 2 * BLOCK_BYTES  # For a head, which may begin a segment.
 LOG_SHARE = 8  # The reserve of a small log is an eighth of it.
 
 
@@ -74,11 +75,16 @@ class Reserve:
         self._lock = new_lock()
         self.bytes = paths.reserve.stat().st_size if paths.reserve.exists() else 0
 
-    def allocate(self, log_bytes: int, free: int) -> None:
-        """Allocate what suits a log of that length, unless it is held or there is little room."""
+    def allocate(self, log_bytes: int, free: int, room: int) -> None:
+        """Allocate what suits a log of that length, unless it is held or there is little room.
+
+        `free` bytes are free on the disk, and the capacity leaves `room`.
+        """
         wanted = blocks(min(self._most, max(self._least, log_bytes // LOG_SHARE)))
         with self._lock:
             if self.bytes >= wanted // 2 or free < RESERVE_FREE_FACTOR * wanted:
+                return
+            if wanted > room + self.bytes:
                 return
             self.delete()
             descriptor = self._files.create(self._path)
@@ -163,7 +169,7 @@ class Space:
         accounting, obsolete = self._accounting, self._obsolete.held()
         files = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
         held = files + self.copied_bytes + self.index_bytes + obsolete + self.reserve.bytes
-        scraps = min(self._scraps, accounting.log_bytes - accounting.log_live + self.index_bytes)
+        scraps = min(self._scraps, accounting.log_size - accounting.log_live + self.index_bytes)
         index = int(INDEX_SHARE * self.index_live())
         return held, accounting.charge + self.import_bytes + index + obsolete + scraps
 
@@ -194,14 +200,23 @@ class Space:
         held = self.physical()
         return self.limit(held) - held - sum(list(self.claims.values()))
 
+    def lend_reserve(self) -> None:
+        """Give the reserve up where upkeep lacks room by the capacity, and not by the disk.
+
+        It is held for a full disk, and copies cannot use it. Upkeep allocates it again later.
+        """
+        held = self.physical()
+        if self.reserve.bytes and not self.fits(0) and self.limits.files <= self.limit(held):
+            self.reserve.delete()
+
     def upkeep_bytes(self) -> int:
         """Return the bytes that stay free for upkeep, or are held for it by the reserve.
 
         It may need them for copies, or for a merge of what is alive, and for a checkpoint. A row
-        takes less than twice its head.
+        takes less than twice its head. Beside the reserve there is room for heads.
         """
         most = max(self._copy_bytes(), int(INDEX_SHARE * self.index_live()))
-        return max(self.reserve.bytes, most + 2 * self.recent_heads)
+        return max(self.reserve.bytes + HEADS_BYTES, most + 2 * self.recent_heads)
 
     def fits(self, size: int) -> bool:
         """Return whether `size` bytes more may lie here while upkeep keeps its room."""
@@ -245,15 +260,15 @@ class Space:
         live = int(INDEX_SHARE * live)
         most = live if live > copies else copies
         kept = reserve if reserve > most else most
-        scraps = log - accounting.log_live + index
+        scraps = accounting.log_size - accounting.log_live + index
         if scraps > self._scraps:
             scraps = self._scraps
         charged = accounting.charge + self.import_bytes + live + obsolete + scraps + coming
         if charged > self.limits.capacity or charged + kept + BLOCK_BYTES > limit:
             return False
         upkeep = most + 2 * heads
-        if upkeep < reserve:
-            upkeep = reserve
+        if upkeep < reserve + HEADS_BYTES:
+            upkeep = reserve + HEADS_BYTES
         arriving = self.import_bytes - self.copied_bytes + size
         if self.claims:
             arriving += sum(self.claims.values())

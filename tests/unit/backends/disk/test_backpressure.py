@@ -13,6 +13,7 @@ import pytest
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend, size_limits
+from memories.backends.disk.files import Files
 from memories.errors import TierFullError
 from memories.testing.backends import frame_for, record_for
 
@@ -29,6 +30,17 @@ def on_disk(path: Path) -> int:
             continue
         total += 512 * status.st_blocks
     return total
+
+
+class CountingFiles(Files):
+    """The operating system; counts the syncs."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+
+    def sync(self, descriptor: int) -> None:
+        self.syncs += 1
+        super().sync(descriptor)
 
 
 class Watch:
@@ -155,6 +167,32 @@ def test_a_writer_that_outruns_upkeep_waits_for_it(
             backend.write(record_for(f"k{version % 40}", version), frame_for(bytes(5_000)))
             usage = backend.usage()
             assert usage.physical <= 2 * usage.live + 1_000_000 + 2 * 200_000
+
+
+@pytest.mark.parametrize(("capacity", "size"), [(500_000, 10_000), (1_000_000, 15_000)])
+def test_a_small_store_that_holds_its_reserve_goes_on(
+    tmp_path: Path, capacity: int, size: int
+) -> None:
+    """The reserve for a full disk is in the way of copies; each store then sealed three segments.
+
+    None of these could be emptied, so the files grew beyond the capacity, and each store took
+    longer than the one before.
+    """
+    path, files = tmp_path / "s", CountingFiles()
+    with DiskBackend(path, capacity_bytes=capacity, files=files) as backend:
+        keys: list[str] = []
+        for version in range(1, 600, 2):
+            while backend.room() < size + 4096:
+                backend.remove(keys.pop(0), version)
+            keys.append(f"k{version}")
+            backend.write(record_for(keys[-1], version + 1), frame_for(os.urandom(size)))
+            if version % 100 == 1:
+                backend.resize(capacity)  # As when nothing was written for a while.
+            if version == 401:
+                syncs = files.syncs
+            assert on_disk(path) <= capacity
+        assert files.syncs - syncs < 100 * 12
+        assert [] == backend.check()
 
 
 def test_tiers_of_a_few_megabytes_do_not_thrash(tmp_path: Path) -> None:

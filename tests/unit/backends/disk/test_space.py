@@ -54,7 +54,7 @@ def test_two_threads_allocate_the_reserve(tmp_path: Path, monkeypatch: pytest.Mo
         reserve = backend._writer.space.reserve
         reserve.delete()
         create = reserve._files.create
-        other = Thread(target=reserve.allocate, args=(0, 10**12))
+        other = Thread(target=reserve.allocate, args=(0, 10**12, 10**12))
 
         def held(path: Path) -> int:
             if other.ident is None:
@@ -63,7 +63,7 @@ def test_two_threads_allocate_the_reserve(tmp_path: Path, monkeypatch: pytest.Mo
             return create(path)
 
         monkeypatch.setattr(reserve._files, "create", held)
-        reserve.allocate(0, 10**12)
+        reserve.allocate(0, 10**12, 10**12)
         other.join()
         assert reserve.bytes == (tmp_path / "s" / "RESERVE").stat().st_size
 
@@ -85,7 +85,7 @@ def test_the_reserve_is_deleted_while_it_is_allocated(
             allocate(descriptor, length)
 
         monkeypatch.setattr(reserve._files, "allocate", held)
-        reserve.allocate(0, 10**12)
+        reserve.allocate(0, 10**12, 10**12)
         other.join()
         assert 0 == reserve.bytes
         assert not (tmp_path / "s" / "RESERVE").exists()
