@@ -64,10 +64,7 @@ def _run_upkeep(writer: Writer, pace: Pace, *, quiet: bool) -> None:
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
     if quiet and writer.accounting.keys:
-        writer.space.reserve.allocate(
-            writer.accounting.log_bytes, writer.writer_lock.directory.free_bytes(),
-            writer.space.copy_room(),
-        )  # fmt: skip
+        writer.space.hold_reserve(writer.writer_lock.directory.free_bytes())
 
 
 def _behind(writer: Writer) -> int:
@@ -218,10 +215,8 @@ def _dead_behind(writer: Writer) -> int:
     """Return the dead bytes in segments that can be emptied only after another checkpoint."""
     segments, covered = writer.accounting.segments, writer.index_files.covered.segment
     numbers = sorted(segments)
-    behind = [number for number in numbers if number >= covered]
-    return sum(
-        segments[number].size - kept_in(segments[number], numbers, number) for number in behind
-    )
+    kept = {n: kept_in(segments[n], numbers, n) for n in numbers if n >= covered}
+    return sum(segments[n].size - count for n, count in kept.items())
 
 
 def _compact_index(writer: Writer) -> bool:

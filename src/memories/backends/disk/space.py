@@ -200,6 +200,10 @@ class Space:
         held = self.physical()
         return self.limit(held) - held - sum(list(self.claims.values()))
 
+    def hold_reserve(self, free: int) -> None:
+        """Allocate the reserve if `free` bytes of the disk, and the capacity, have room for it."""
+        self.reserve.allocate(self._accounting.log_bytes, free, self.copy_room())
+
     def lend_reserve(self) -> None:
         """Give the reserve up where upkeep lacks room by the capacity, and not by the disk.
 
