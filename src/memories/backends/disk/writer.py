@@ -41,7 +41,8 @@ from memories.backends.disk.reader import AbsentError, FrameReader
 from memories.backends.disk.replay import START, live_records
 from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.run_writer import run_rows
-from memories.backends.disk.size_limits import SizeLimits, blocks
+from memories.backends.disk.size_limits import SizeLimits
+from memories.backends.disk.size_limits import blocks as in_blocks
 from memories.backends.disk.space import FreeSpace, Reserve, Space
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.unsynced import Unsynced
@@ -298,7 +299,7 @@ class Writer:
     def _write_large(self, record: Record, frame: Frame, length: int, granted: int) -> Record:
         owner = CallOwner()
         try:
-            taken = blocks(length)
+            taken = in_blocks(length)
             with self.lock:
                 self.space.require(taken, granted)
                 if taken > granted:
