@@ -2,7 +2,8 @@
 
 The register has the version, the key and the checksum already, so that a frame would only repeat
 them: it takes 120 bytes more, and longer to make than the request takes. A frame begins with 0x93,
-which is no such byte. Values with metadata or terms, and all other types, are frames.
+which is no such byte. A list or a dict of plain values is MessagePack. Values with metadata or
+terms, and all other types, are frames.
 """
 
 from __future__ import annotations
@@ -10,12 +11,22 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import msgspec
+
+from memories.codecs import pack_container
 from memories.errors import CorruptDataError
 
 MOST_BYTES = 64 << 10
 _CONSTANTS: dict[bytes, Any] = {b"n": None, b"t": True, b"u": False}
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 63) - 1
 _FLOAT = struct.Struct("<d")
+
+
+def _refuse(code: int, data: memoryview) -> Any:
+    raise ValueError(f"it has an extension {code} of {data.nbytes} bytes")
+
+
+_decode = msgspec.msgpack.Decoder(list[Any] | dict[str, Any], ext_hook=_refuse).decode
 
 
 def pack_plain(value: Any) -> bytes | None:
@@ -38,6 +49,9 @@ def pack_plain(value: Any) -> bytes | None:
         return b"n"
     if kind is bool:
         return b"t" if value else b"u"
+    if kind is list or kind is dict:
+        packed = pack_container(value)
+        return b"m%b" % packed if packed is not None and len(packed) < MOST_BYTES else None
     return None
 
 
@@ -54,6 +68,8 @@ def read_plain(body: memoryview) -> Any:
     """
     kind, rest = bytes(body[:1]), body[1:]
     try:
+        if kind == b"m":
+            return _decode(rest)
         if kind == b"b":
             return bytes(rest)
         if kind == b"s":
@@ -63,10 +79,10 @@ def read_plain(body: memoryview) -> Any:
         if kind == b"f":
             return _FLOAT.unpack(rest)[0]
         return _CONSTANTS[kind + bytes(rest)]
-    except (ValueError, KeyError, struct.error) as error:
+    except (ValueError, KeyError, struct.error, msgspec.MsgspecError, RecursionError) as error:
         raise CorruptDataError(
             f"{bytes(body[:20])!r} on a node is not a plain value: {error}"
         ) from error
 
 
-_KINDS = frozenset(b"bsifntu")
+_KINDS = frozenset(b"bsifntum")

@@ -21,7 +21,7 @@ from memories.codecs.ownership import (
     own_value,
     sharing,
 )
-from memories.codecs.plain import is_plain_array, own_plain, own_plain_parts
+from memories.codecs.plain import is_plain_array, own_plain, own_plain_parts, pack_container
 from memories.codecs.private_copy import PrivateCopy
 from memories.codecs.registration import register_codec
 from memories.codecs.registry import codec_for, codec_named, decode, encode
@@ -51,6 +51,7 @@ __all__ = [
     "own_plain",
     "own_plain_parts",
     "own_value",
+    "pack_container",
     "register_codec",
     "sharing",
     "size_of",

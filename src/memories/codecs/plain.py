@@ -60,6 +60,11 @@ def own_plain(value: Any) -> Owned | None:
     return _own_copy(value)
 
 
+def pack_container(value: Any) -> bytes | None:
+    """Return a list or dict of plain values as MessagePack; None if that would not be exact."""
+    return _packed(value) if type(value) in _packed_kinds else None
+
+
 def is_plain_array(value: Any) -> bool:
     """Return whether `value` is an array of numbers in native order, and has our own codec."""
     return type(value) in _array_kinds and is_ordinary(value)
