@@ -31,7 +31,8 @@ def parse_size(size: float | int | str, *, name: str = "size") -> int:
 
     Raises:
         InvalidOptionError: `size` is negative, not finite, not a number, or beyond 2**63 - 1 bytes;
-            or it is a number of gigabytes above a million, which must be meant as bytes.
+            it is a text without a unit, or a number of gigabytes above a million, which must be
+            meant as bytes.
     """
     if isinstance(size, bool) or not isinstance(size, (int, float, str)):
         raise InvalidOptionError(
@@ -45,14 +46,19 @@ def parse_size(size: float | int | str, *, name: str = "size") -> int:
                 f"{name}={size!r} is not a size: write a number and a unit, like '512MiB' or '2GB'"
             )
         count = float(match[1]) * unit
+        if not match[2] and count:
+            raise InvalidOptionError(
+                f"{name}={size!r} has no unit: bytes or GB? write '{size.strip()} B' or "
+                f"'{size.strip()} GB'; a number that is not a text is gigabytes"
+            )
     else:
         count = float(size) * GB
     if not math.isfinite(count) or count < 0 or count > MAX_BYTES:
         raise InvalidOptionError(f"{name}={size!r} must lie between 0 and {MAX_BYTES} bytes")
     if not isinstance(size, str) and size > MOST_GIGABYTES:
         raise InvalidOptionError(
-            f"{name}={size!r} is {format_size(count)}, because a number is gigabytes: if it means "
-            f"{format_size(size)}, write {size / GB:g}, or the text '{size} B'"
+            f"{name}={size!r} is {format_size(count)}, because a number is gigabytes: bytes or GB? "
+            f"if it means {format_size(size)}, write {size / GB:g}, or the text '{size} B'"
         )
     return round(count)
 

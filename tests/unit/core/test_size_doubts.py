@@ -72,3 +72,12 @@ def test_bytes_are_not_gigabytes(size: float) -> None:
     assert f"hot_memory_size={size!r} is " in text
     assert f"'{size} B'" in text
     assert size == parse_size(f"{size} B") == pytest.approx(parse_size(size / GB))
+
+
+@pytest.mark.parametrize("size", ["100", " 12345 ", "0.5"])
+def test_a_text_without_a_unit_is_asked_back(size: str) -> None:
+    """It could be bytes, as in other libraries, or gigabytes, as the number is."""
+    with pytest.raises(InvalidOptionError, match="bytes or GB"):
+        MemoryManager(warm_memory_size=size)
+    assert parse_size(f"{size.strip()} GB") == parse_size(float(size))
+    assert 0 == parse_size("0")
