@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 import zoneinfo
 from collections import OrderedDict
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from tests.promises.conftest import Make
 
 from memories import InvalidOptionError, MemoryManager
+from memories.backends.disk import log_format, run
 from memories.cli.app import app
 from memories.options.metadata import MAX_METADATA_BYTES, Unknown, matcher, pack, unpack
 from memories.testing.codecs import identical
@@ -255,3 +257,59 @@ def test_whatever_is_said_comes_back_and_is_found(words: dict[str, Any]) -> None
     assert identical(words, unpack(packed))
     assert matcher(words)(packed)
     assert packed == pack(unpack(packed)) or "nan" in repr(words).lower()
+
+
+KEYS = st.sampled_from([f"k{n}" for n in range(12)] + ["¨metadata", "a/metadata", "z¨metadata"])
+SAID = st.sampled_from([None, {"x": 1}, {"x": 2, "¨metadata": "x"}])
+STEPS = st.one_of(
+    st.tuples(st.just("store"), KEYS, SAID),
+    st.tuples(st.just("delete"), KEYS, st.none()),
+    st.tuples(st.sampled_from(["write a run", "reopen"]), st.none(), st.none()),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(STEPS, max_size=25))
+def test_what_is_found_is_what_has_these_words(steps: list[Any]) -> None:
+    """Whether its record lies in RAM, in one run of the index or in several, old or replaced."""
+    expected: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        manager = MemoryManager("1 MB", "1 MB", "50 MB", storage_path=folder)
+        for what, key, words in steps:
+            if what == "store":
+                manager.store(key, 1, "cold", metadata=words)
+                expected[key] = words or {}
+            elif what == "delete":
+                manager.delete_many([key])
+                expected.pop(key, None)
+            elif what == "write a run":
+                writer = manager._hierarchy.catalog.journal._writer
+                assert writer is not None
+                writer.checkpoint()
+            else:
+                manager.cleanup()
+                manager = MemoryManager("1 MB", "1 MB", "50 MB", storage_path=folder)
+            for x in (1, 2):
+                found = [key for key in sorted(expected) if expected[key].get("x") == x]
+                assert found == list(manager.find(x=x))
+        manager.cleanup()
+
+
+def test_a_search_decodes_only_what_has_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of thousands of keys at rest are found without a look at the others."""
+    with MemoryManager("1 MB", "1 MB", "50 MB", storage_path=tmp_path) as manager:
+        manager.store_many({f"k{n:05}": n for n in range(5000)}, "cold")
+        for n in (7, 2500, 4999):
+            manager.store(f"k{n:05}", n, "cold", metadata={"kind": "rare"})
+    decoded: list[bytes] = []
+
+    def decode(data: Any) -> Any:
+        decoded.append(data)
+        return log_format.decode_record(data)
+
+    with MemoryManager("1 MB", "1 MB", "50 MB", storage_path=tmp_path) as manager:
+        monkeypatch.setattr(run, "decode_record", decode)
+        assert ["k00007", "k02500", "k04999"] == list(manager.find(kind="rare"))
+        assert 3 <= len(decoded) < 50

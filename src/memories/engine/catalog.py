@@ -212,9 +212,8 @@ class Catalog:
         known = [entry for entry in list(self.entries.values()) if entry.common.terms.metadata]
         known = sorted((one for one in known if one.key[0] != INTERNAL), key=_key_of)
         entries: Iterator[Entry | Record] = iter(known)
-        records = (record for record in self.journal.scan() if record.terms.metadata)
         latest = None
-        for found in merge(entries, records, key=_key_of):
+        for found in merge(entries, self.journal.described(), key=_key_of):
             if found.key != latest:
                 latest = found.key
                 yield self.entries.get(latest) or found

@@ -22,13 +22,7 @@ from memories.backends.base import Backend, Problem, Usage
 from memories.backends.disk import data_keys
 from memories.backends.disk import paths as store_paths
 from memories.backends.disk.background_import import BackgroundImport, ImportDone, Replaced
-from memories.backends.disk.backpressure import (
-    admit,
-    admit_head,
-    admit_value,
-    explained,
-    reported,
-)
+from memories.backends.disk.backpressure import admit, admit_head, admit_value, explained, reported
 from memories.backends.disk.batch_write import remove_together, write_together
 from memories.backends.disk.check import run_check
 from memories.backends.disk.compaction import is_due, make_room, run_upkeep, shrink
@@ -39,7 +33,7 @@ from memories.backends.disk.follower import Follower
 from memories.backends.disk.import_file import Adopted, Adoption
 from memories.backends.disk.index import Index
 from memories.backends.disk.lock import WriterLock
-from memories.backends.disk.log_format import TOMBSTONE
+from memories.backends.disk.log_format import TOMBSTONE, IndexRow
 from memories.backends.disk.maintenance import Maintenance, write_last_checkpoint
 from memories.backends.disk.open import StoreOpening, Verify
 from memories.backends.disk.overlay_index import OverlayIndex, StoreView
@@ -263,16 +257,23 @@ class DiskBackend(Backend):
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
         """Yield records in key order, as of one moment."""
-        while True:
-            try:
-                for row in self._visible_index().rows(prefix, after):
-                    yield row.record
-                    after = row.record.key
-                if self._closed:
-                    self._following()
-                return
-            except RunDamagedError:
-                self._distrust_index()
+        return self._reading(lambda at: self._visible_index().rows(prefix, at), after)
+
+    def described(self) -> Iterator[Record]:
+        """Yield the records with metadata, in key order; those without cost almost nothing."""
+        return self._reading(lambda at: self._visible_index().described(at), "")
+
+    def _reading(self, rows: Callable[[str], Iterator[IndexRow]], after: str) -> Iterator[Record]:
+        """Yield the records of rows; where the index is damaged, those of the one made anew."""
+        try:
+            for row in rows(after):
+                yield row.record
+                after = row.record.key
+        except RunDamagedError:
+            self._distrust_index()
+            yield from self._reading(rows, after)
+        if self._closed:
+            self._following()
 
     def ordered(self, prefix: str) -> Callable[[str], Iterator[str]]:
         """Return a function that yields the keys with `prefix` after the given one, as of now."""

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from memories.backends.disk.log_format import TOMBSTONE, IndexRow
 from memories.backends.disk.run import Run
@@ -129,6 +129,24 @@ class Index:
         """Yield the newest rows in key order, tombstones left out."""
         return merged(self.parts(), prefix, after)
 
+    def described(self, after: str = "") -> Iterator[IndexRow]:
+        """Yield the newest rows that have metadata and come after `after`, in key order.
+
+        What has none costs almost nothing. A key that changes meanwhile may or may not be seen.
+        """
+        tables, runs = self.state
+        looks: list[Callable[[str], IndexRow | None]] = [table.get for table in tables]
+        looks += [run.row for run in runs]
+        sources = [_numbered(at, _described_in(table, after)) for at, table in enumerate(tables)]
+        sources += [_numbered(at, run.described(after)) for at, run in enumerate(runs, len(tables))]
+        latest = None
+        for key, at, row in heapq.merge(*sources, key=itemgetter(0, 1)):
+            if key == latest:
+                continue
+            latest = key
+            if all(newer(key) is None for newer in looks[:at]):
+                yield row
+
     def frozen(self) -> Callable[[str, str], Iterator[IndexRow]]:
         """Return `rows` as of now."""
         return partial(merged, self.parts())
@@ -214,6 +232,18 @@ def merged(
         latest = row.record.key
         if tombstones or row.kind != TOMBSTONE:
             yield row
+
+
+def _numbered(at: int, rows: Iterator[IndexRow]) -> Iterator[tuple[str, int, IndexRow]]:
+    """Yield rows with their keys and the number of their source."""
+    for row in rows:
+        yield row.record.key, at, row
+
+
+def _described_in(table: Table, after: str) -> Iterator[IndexRow]:
+    """Yield the rows of a table that have metadata, in key order."""
+    found = [row for row in list(table.values()) if row.record.terms.metadata]
+    return iter(sorted((row for row in found if row.record.key > after), key=_key_of))
 
 
 def _rows_in(table: Table, prefix: str, after: str) -> Iterator[IndexRow]:

@@ -86,6 +86,13 @@ class OverlayIndex:
         """Yield the newest rows in key order, tombstones left out."""
         return self.frozen()(prefix, after)
 
+    def described(self, after: str = "") -> Iterator[IndexRow]:
+        """Yield the newest rows that have metadata and come after `after`, in key order."""
+        if not self._tables:
+            rows, below = self._index.described(after), self.hidden_below
+            return (row for row in rows if row.record.version >= below)
+        return (row for row in self.rows(after=after) if row.record.terms.metadata)
+
     def frozen(self) -> Rows:
         """Return `rows` as of now."""
         tables, below = [dict(table) for table in self._tables], self.hidden_below

@@ -7,11 +7,14 @@ the index is rebuilt from the log.
 
 from __future__ import annotations
 
+import re
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.files import Files, read_exactly
@@ -28,6 +31,8 @@ MAGIC = b"mRun\1\0\0\0"
 # magic, number, rows, slots, then where sections start: offsets, table, expiry, sums; and a sum
 # over the sums and this footer.
 FOOTER = struct.Struct("<8sQQQQQQQQ")
+# The name of a field in a record: `omit_defaults` leaves it out where there is no metadata.
+_DESCRIBED = re.compile(re.escape(msgspec.msgpack.encode("metadata")), re.DOTALL)
 FIRST_ROW = 64  # No row starts at 0, so that no word of the table is 0.
 
 
@@ -221,6 +226,24 @@ class Run:
             if key > after:
                 yield row
             offset += int.from_bytes(data[offset : offset + 4], "little")  # To the next row.
+
+    def described(self, after: str = "") -> Iterator[IndexRow]:
+        """Yield the rows with metadata whose keys come after `after`, in order.
+
+        The others are not decoded: a record with metadata has the name of that field in it.
+        """
+        at = self._bisect(after.encode())
+        if at == self.count:
+            return
+        start, end = self._offset(at), self._footer.offsets_at
+        self._blocks.touch(start, end - start)
+        self._blocks.touch(end, 8 * self.count)
+        while (found := _DESCRIBED.search(self._data, start, end)) is not None:
+            place = self._offsets[bisect_right(self._offsets, found.start()) - 1]
+            row = self._blocks.row_at(place)
+            if row.record.terms.metadata and row.record.key > after:
+                yield row
+            start = place + self._blocks.length(place)
 
     def raw(self) -> Iterator[tuple[bytes, bytes, float | None]]:
         """Yield keys, rows as they lie, and expiries, in key order; for merging."""
