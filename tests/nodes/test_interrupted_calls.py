@@ -74,10 +74,10 @@ class Bench:
         for key, value in self.held.items():
             assert value == self.manager.retrieve_distributed(key), key
         for node in nodes_of(self.manager):
-            for connection in node._pool._idle:
+            for connection in node.pool._idle:
                 assert not connection.pending, f"{node.name} has a reply to come"
                 assert not connection.ready(), f"{node.name} has half a reply"
-            assert is_free(node._lock) and is_free(node._pool._lock)
+            assert is_free(node._lock) and is_free(node.pool._lock)
             assert node.usable, f"{node.name} counts as failing: {node.last_error}"
         near, workers = self.manager._near, self.manager._service.workers
         for lock in (near._lock, *near._insert_locks, workers._lock):

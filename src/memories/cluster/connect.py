@@ -10,7 +10,11 @@ from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
 from memories.cluster.client.opening import open_connections
 from memories.cluster.node_service import NodeService
+from memories.cluster.quorum.service import QuorumService
 from memories.cluster.quorum.vouchers import VoucherKeys
+from memories.cluster.valkey_cluster.sentinel import SCHEME, SentinelAddress, SentinelTopology
+from memories.cluster.valkey_cluster.service import ClusterService
+from memories.cluster.valkey_cluster.topology import ClusterTopology, Topology
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock
 from memories.foundation.logging import logger
@@ -18,12 +22,26 @@ from memories.foundation.logging import logger
 _LOOPBACK = frozenset({"127.0.0.1", "localhost"})
 
 
-def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress]:
-    """Return the addresses in `nodes`.
+def check_nodes(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress] | SentinelAddress:
+    """Return the addresses in `nodes`, or those of Sentinels and of the primary they watch.
 
     Raises:
         InvalidOptionError: one of them is not an address; the message never shows a password.
     """
+    of_sentinels = _sentinels(nodes)
+    if of_sentinels is not None:
+        return SentinelAddress.parse(of_sentinels, options)
+    return check_addresses(nodes, options)
+
+
+def _sentinels(nodes: Any) -> str | None:
+    """Return the URL of Sentinels, given alone or as the only one in a list."""
+    given = nodes[0] if isinstance(nodes, (list, tuple)) and len(nodes) == 1 else nodes
+    return given if isinstance(given, str) and given.startswith(SCHEME) else None
+
+
+def check_addresses(nodes: Any, options: Mapping[str, Any]) -> list[NodeAddress]:
+    """Return the addresses in a list; raises like `check_nodes`."""
     if isinstance(nodes, (str, bytes)) or not isinstance(nodes, Sequence) or not nodes:
         raise InvalidOptionError("nodes= must be a list of addresses, such as ['node1:6379']")
     return [_with_local_password(NodeAddress.parse(node, **options)) for node in nodes]
@@ -51,7 +69,7 @@ def check_factor(factor: Any) -> int:
 
 
 def open_service(
-    addresses: Sequence[NodeAddress],
+    addresses: Sequence[NodeAddress] | SentinelAddress,
     factor: int,
     *,
     clock: Clock,
@@ -66,15 +84,16 @@ def open_service(
         InvalidOptionError: there are too few of them for `factor`, or one may evict values.
     """
     service: NodeService
+    if isinstance(addresses, SentinelAddress):
+        topology: Topology = open_sentinels(addresses, clock)
+        service = ClusterService(topology, factor, clock, allow_eviction, strict)
+        service.start()
+        return service
     nodes = open_nodes(addresses, clock, allow_eviction=allow_eviction)
     try:
         if are_a_cluster(nodes):
-            from memories.cluster.valkey_cluster.service import ClusterService
-
-            service = ClusterService(nodes, factor, clock, allow_eviction, strict)
+            service = ClusterService(ClusterTopology(nodes), factor, clock, allow_eviction, strict)
         else:
-            from memories.cluster.quorum.service import QuorumService
-
             service = QuorumService(_distinct_primaries(nodes), factor, clock, allow_eviction, keys)
     except BaseException:
         for node in nodes:
@@ -82,6 +101,16 @@ def open_service(
         raise
     service.start()
     return service
+
+
+def open_sentinels(address: SentinelAddress, clock: Clock) -> SentinelTopology:
+    """Return what the Sentinels at an address say; those that answer have a connection."""
+    sentinels = [
+        Node(one, monotonic=clock.monotonic, with_values=False) for one in address.sentinels
+    ]
+    for node, error in open_connections(sentinels, patient=True).items():
+        logger.debug("%s: %s", node.name, error)
+    return SentinelTopology(sentinels, address)
 
 
 def open_nodes(

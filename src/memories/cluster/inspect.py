@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.node import Node
-from memories.cluster.connect import are_a_cluster, open_nodes
+from memories.cluster.connect import are_a_cluster, open_nodes, open_sentinels
 from memories.cluster.quorum.discovery import refresh
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.status import cluster_node_status, node_status
 from memories.cluster.valkey_cluster.redundancy import count_missing
+from memories.cluster.valkey_cluster.sentinel import SentinelAddress
 from memories.cluster.valkey_cluster.shards import Shards
+from memories.cluster.valkey_cluster.topology import ClusterTopology, Topology
 from memories.foundation.clock import Clock
 
 
@@ -28,16 +30,20 @@ class NodeSurvey(NamedTuple):
     states: dict[str, dict[str, Any]]
 
 
-def survey_nodes(addresses: Sequence[NodeAddress], clock: Clock, keys: VoucherKeys) -> NodeSurvey:
+def survey_nodes(
+    addresses: Sequence[NodeAddress] | SentinelAddress, clock: Clock, keys: VoucherKeys
+) -> NodeSurvey:
     """Return the state of nodes and of all other members; `online` is false without an answer.
 
     Raises:
         InvalidOptionError: some are members of a Valkey Cluster, and some are not.
     """
+    if isinstance(addresses, SentinelAddress):
+        return _survey_slots(open_sentinels(addresses, clock), clock)
     nodes = open_nodes(addresses, clock, allow_eviction=True)
     try:
         if are_a_cluster(nodes):
-            return _survey_slots(nodes, clock)
+            return _survey_slots(ClusterTopology(nodes), clock)
         return _survey_plain(nodes, clock, keys)
     finally:
         for node in nodes:
@@ -59,8 +65,8 @@ def _survey_plain(nodes: Sequence[Node], clock: Clock, keys: VoucherKeys) -> Nod
     return NodeSurvey(False, member_list.copies if member_list else None, states)
 
 
-def _survey_slots(nodes: Sequence[Node], clock: Clock) -> NodeSurvey:
-    shards = Shards(nodes, 1, monotonic=clock.monotonic, allow_eviction=True)
+def _survey_slots(topology: Topology, clock: Clock) -> NodeSurvey:
+    shards = Shards(topology, 1, monotonic=clock.monotonic, allow_eviction=True)
     try:
         shards.refresh()
         states = {

@@ -22,6 +22,7 @@ CHUNK_PREFIX = b"m:c:"
 
 Buffer: TypeAlias = bytes | memoryview
 KIND_AT = TEXT_BYTES
+_CLIENT_AT = TEXT_BYTES // 2
 _BODY_SUM = slice(KIND_AT + 1, KIND_AT + 17)
 _HEAD_SUM = slice(KIND_AT + 17, HEADER_BYTES)
 _HEAD_SUM_DIGITS = HEADER_BYTES - KIND_AT - 17
@@ -122,17 +123,17 @@ def read_header(name: bytes, data: Any) -> RegisterHeader:
     Raises:
         CorruptDataError: it is damaged, or belongs to another register.
     """
-    head = bytes(data[:HEADER_BYTES])
-    if len(head) < HEADER_BYTES or head[_HEAD_SUM] != _head_sum(name, head[: _HEAD_SUM.start]):
+    lead = bytes(data[: _HEAD_SUM.start])
+    if data[_HEAD_SUM] != _head_sum(name, lead) or len(lead) < _HEAD_SUM.start:
         raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
-    kind = _KINDS.get(head[KIND_AT : KIND_AT + 1])
+    kind = _KINDS.get(lead[KIND_AT : KIND_AT + 1])
     try:
-        version = RegisterVersion.parse(head[:TEXT_BYTES])
+        version = RegisterVersion(int(lead[:_CLIENT_AT], 16), int(lead[_CLIENT_AT:KIND_AT], 16))
     except ValueError:
         kind = None
     if kind is None:
         raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
-    return RegisterHeader(version, kind, head[_BODY_SUM])
+    return RegisterHeader(version, kind, lead[_BODY_SUM])
 
 
 def read_body(name: bytes, header: RegisterHeader, data: Any) -> memoryview:

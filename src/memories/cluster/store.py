@@ -321,6 +321,9 @@ class FrameStore:
     def _to_frame(
         self, key: str, found: FoundRegister | Exception | None
     ) -> StoredFrame | Exception:
+        if type(found) is FoundRegister and found.kind is RegisterKind.VALUE:
+            assert found.body is not None
+            return StoredFrame(found.version, found.body)  # Most values are small ones.
         name = self._name(key)
         error: Exception = _replaced_error(key)
         for _ in range(_READ_ATTEMPTS):

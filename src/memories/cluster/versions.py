@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 TEXT_BYTES = 32
 _MAX_COUNTER = (1 << 64) - 1
@@ -32,17 +32,6 @@ class RegisterVersion(NamedTuple):
     def at_seconds(self) -> float:
         """Return approximately when it was written, by the writer's wall clock."""
         return self.counter / _MICROSECONDS
-
-    @classmethod
-    def parse(cls, text: bytes) -> Self:
-        """Return the version in 32 hexadecimal digits.
-
-        Raises:
-            ValueError: the text is not a version.
-        """
-        if len(text) != TEXT_BYTES:
-            raise ValueError(f"a version has {TEXT_BYTES} digits, not {len(text)}")
-        return cls(int(text[:16], 16), int(text[16:], 16))
 
     def __str__(self) -> str:
         return self.text.decode()

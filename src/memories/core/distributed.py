@@ -16,7 +16,7 @@ import msgspec
 from numpy import ndarray
 
 from memories import codecs
-from memories.cluster.connect import check_factor, check_nodes, open_service
+from memories.cluster.connect import check_addresses, check_factor, check_nodes, open_service
 from memories.cluster.near_cache.freshness import PREFIX as NEAR_PREFIX
 from memories.cluster.near_cache.freshness import Freshness, FreshnessToken
 from memories.cluster.node_service import NodeService
@@ -71,11 +71,13 @@ class DistributedMemoryManager(MemoryManager):
         sizes: As for `MemoryManager`: hot, warm and cold memory size, and whether glacier is used.
         nodes: Servers that speak the protocol of Valkey and Redis: `"host:port"` or a `redis://`,
             `rediss://`, `valkey://` or `unix://` URL. Either plain servers or members of a Cluster.
+            Or `"sentinel://host1:26379,host2:26379/service"`: the primary that Sentinels watch.
         replication_factor: The number of nodes that store each value.
         namespace: A key space of its own on the nodes: managers with another one neither see nor
             remove its keys.
         node_options: Options of all nodes whose URLs have none: `user`, `password`, `tls`,
             `timeout` in seconds, `max_connections` to each node, and those of redis-py for TLS.
+            `sentinel_kwargs` has those of Sentinels, as in redis-py.
         allow_eviction: Accept nodes that are configured to drop values when they are full.
         strict_replication: Refuse writes to a primary of a Cluster whose replicas are gone, instead
             of acknowledging them with the copies that can be had. Plain servers always do.
@@ -94,7 +96,7 @@ class DistributedMemoryManager(MemoryManager):
     def __init__(
         self,
         *sizes: Any,
-        nodes: Sequence[str],
+        nodes: Sequence[str] | str,
         replication_factor: int = 2,
         namespace: str = "",
         node_options: Mapping[str, Any] | None = None,
@@ -465,7 +467,7 @@ class DistributedMemoryManager(MemoryManager):
     ) -> None:
         self._service.require_open(writing=True)
         added, removed = (
-            check_nodes([names] if isinstance(names, str) else names, self._node_options)
+            check_addresses([names] if isinstance(names, str) else names, self._node_options)
             if names
             else []
             for names in (add, remove)

@@ -74,13 +74,13 @@ def _archive(url: str) -> DoctorResult:
 def _node(node: str) -> DoctorResult:
     from memories.cluster.client.connection import Connection
     from memories.cluster.client.node import parse_info
-    from memories.cluster.connect import check_nodes
+    from memories.cluster.connect import check_addresses
     from memories.cluster.permissions import missing_permissions
 
     name = "a node"
     limits = {"connect_seconds": WAIT_SECONDS, "call_seconds": WAIT_SECONDS}
     try:
-        (address,) = check_nodes([node], {})
+        (address,) = check_addresses([node], {})
         name = address.name  # Without the password that its URL may have.
         with Connection(address, **limits) as connection:  # type: ignore[arg-type]
             facts = parse_info(connection.call("INFO", "server"))

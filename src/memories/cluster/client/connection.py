@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Self
+from typing import Self, TypeVar
 
 from memories.cluster.client import redis_py
 from memories.cluster.client.address import NodeAddress
@@ -32,6 +32,7 @@ from memories.errors import ForkedError, UnavailableError
 
 MAX_REPLY_BYTES = 64 << 20
 
+T = TypeVar("T")
 OnPush = Callable[[list[Reply]], None]
 
 
@@ -154,19 +155,20 @@ class Connection:
             self.close()
             raise
 
-    def fetch(self, begin: bytes, end: bytes) -> bytes | list[Reply]:
-        """Return the bytes of all pending replies if they begin and end so, else these replies.
+    def fetch(self, parse: Callable[[bytes], T | None]) -> T | list[Reply]:
+        """Return what `parse` makes of all pending replies, or if that is None these replies.
 
-        Bytes that are as expected need no decoding.
+        `parse` must return None unless the bytes are all replies, and nothing else.
 
         Raises:
             UnavailableError: as for `receive`.
         """
         try:
             data = self._transport.fetch()
-            if data.endswith(end) and data.startswith(begin):
+            parsed = parse(data)
+            if parsed is not None:
                 self.pending = 0
-                return data
+                return parsed
             self._decoder.feed(data)
         except BaseException:
             self.close()
@@ -227,7 +229,7 @@ class Connection:
         """Return the next reply, and of the `count - 1` after it those values that are here."""
         replies = [self.receive()]
         if count > 1:
-            more = self._decoder.read_bulks(count - 1)
+            more = self._decoder.read_here(count - 1)
             self.pending -= len(more)
             replies += more
         return replies

@@ -2,7 +2,7 @@
 
 The caller decides when it has enough answers. The connection to a node that has not answered by
 then is closed, so that a slow node delays a call by no more than the chosen wait. One small request
-to each node has a way of its own, `ask_at_once`.
+to each node has a way of its own, `QuickRound`.
 """
 
 from __future__ import annotations
@@ -18,63 +18,80 @@ from memories.cluster.client.opening import open_connections
 from memories.cluster.client.resp import Command, ReplyError
 from memories.errors import MemoriesError, UnavailableError
 
-# The run id of a server, and its replies: bytes if they end as expected, else decoded.
-SmallReply: TypeAlias = tuple[str, bytes | list[Any]]
+# The replies of a server: what its parser returns, or all of them, decoded.
+SmallReply: TypeAlias = bytes | list[Any]
 Commands = Callable[[str], Sequence[Command]]  # Made from the run id of the server.
 
 
-def ask_at_once(
-    nodes: Sequence[Node],
-    build: Callable[[int, str], bytes],
-    count: int,
-    begin: bytes,
-    end: Callable[[str], bytes],
-    monotonic: Callable[[], float],
-    *,
-    seconds: float = 0.0,
-) -> list[SmallReply] | None:
-    """Send one small request to each node, and return the replies; None if one does not come.
+class QuickRound:
+    """Connections that were in use a moment ago, for small requests to several nodes at once.
 
-    It uses connections that were in use a moment ago, so that nothing has to be opened or checked.
-    If there is none, nothing is sent, and the list is empty.
+    Nothing has to be opened or checked. As a context manager it gives them back.
 
-    Args:
-        nodes: They are asked in this order.
-        build: Returns `count` encoded commands for a node, from its index and its run id.
-        count: How many commands.
-        begin: The bytes with which the replies begin if they are as expected.
-        end: Returns the bytes with which they end then, from the run id.
-        monotonic: Returns seconds that never run backwards.
-        seconds: How much longer than usually an answer may take.
+    Attributes:
+        run_ids: Of the server of each connection; empty if a node has no such connection.
     """
-    held: list[Connection] = []
-    began = monotonic()
-    try:
-        for node in nodes:
-            connection = node.take_idle()
+
+    __slots__ = ("_held", "_monotonic", "_nodes", "run_ids")
+
+    def __init__(self, nodes: Sequence[Node], monotonic: Callable[[], float]) -> None:
+        self._nodes = nodes
+        self._monotonic = monotonic
+        self._held: list[Connection] = []
+        self.run_ids: list[str] = []
+
+    def __enter__(self) -> Self:
+        for node in self._nodes:
+            connection = node.pool.take_idle()
             if connection is None:
-                return []
-            held.append(connection)
-        for index, connection in enumerate(held):
-            data = build(index, connection.run_id)
-            connection.post(data, count, nodes[index].latency.hedge_seconds + seconds)
-        replies: list[SmallReply] = []
-        for connection in held:
-            run_id = connection.run_id
-            replies.append((run_id, connection.fetch(begin, end(run_id))))
-    except UnavailableError:
-        if monotonic() - began >= HEDGE_SECONDS + seconds:
-            for node, connection in zip(nodes, held, strict=False):
-                if connection.pending:
-                    node.record_timeout()
-        return None  # The caller asks in the other way.
-    finally:
-        for node, connection in zip(nodes, held, strict=False):
-            node.give(connection)
-    spent = monotonic() - began
-    for node in nodes:
-        node.record_quick(spent)
-    return replies
+                self.run_ids = []
+                break
+            self._held.append(connection)
+            self.run_ids.append(connection.run_id)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for node, connection in zip(self._nodes, self._held, strict=False):
+            node.pool.give(connection)
+
+    def ask(
+        self,
+        requests: Sequence[bytes],
+        count: int,
+        parsers: Sequence[Callable[[bytes], bytes | None]],
+        *,
+        meanwhile: Callable[[], object] | None = None,
+        seconds: float = 0.0,
+    ) -> list[SmallReply] | None:
+        """Send a request to each node, and return the replies; None if one does not come.
+
+        Args:
+            requests: Encoded commands for each node; for the first nodes only, if there are fewer.
+            count: How many commands are in each.
+            parsers: For each node, as `Connection.fetch` needs it.
+            meanwhile: Called while the nodes work.
+            seconds: How much longer than usually an answer may take.
+        """
+        began = self._monotonic()
+        try:
+            for node, connection, data in zip(self._nodes, self._held, requests, strict=False):
+                connection.post(data, count, node.latency.hedge_seconds + seconds)
+            if meanwhile is not None:
+                meanwhile()
+            replies = [
+                connection.fetch(parse)
+                for connection, parse in zip(self._held, parsers, strict=False)
+            ]
+        except UnavailableError:
+            if self._monotonic() - began >= HEDGE_SECONDS + seconds:
+                for node, connection in zip(self._nodes, self._held, strict=False):
+                    if connection.pending:
+                        node.record_timeout()
+            return None  # The caller asks in the other way.
+        spent = self._monotonic() - began
+        for node in self._nodes:
+            node.record_quick(spent)
+        return replies
 
 
 class NodeRequest:

@@ -58,6 +58,7 @@ class Node:
         allow_eviction: bool = False,
         setup_commands: Sequence[Command] = (),
         expected_seconds: float = 0.0,
+        with_values: bool = True,
     ) -> None:
         self.address = address
         self.name = address.name  # Or by which name the members know it.
@@ -68,7 +69,8 @@ class Node:
         self._monotonic = monotonic
         self._allow_eviction = allow_eviction
         self._setup_commands = setup_commands  # Sent first on every new connection.
-        self._pool = ConnectionPool(address, latency=self.latency)
+        self._scripts = scripts.ALL if with_values else ()  # A Sentinel runs none.
+        self.pool = ConnectionPool(address, latency=self.latency)
         self._lock = new_lock()
         self._pause_seconds = 0.0
         self._paused_until = 0.0
@@ -83,7 +85,7 @@ class Node:
     @property
     def connected(self) -> bool:
         """Return whether a prepared connection to it is idle."""
-        return any(one.run_id for one in self._pool.idle)
+        return any(one.run_id for one in self.pool.idle)
 
     @property
     def due(self) -> bool:
@@ -112,32 +114,24 @@ class Node:
             seconds: How long each step of opening one may take; by default as measured.
         """
         limit = self.latency.connect_seconds if seconds is None else seconds
-        connection = self._pool.take(limit)
+        connection = self.pool.take(limit)
         if not connection.run_id:
             try:
                 self._prepare(connection, limit)
             except BaseException:
                 connection.close()
-                self._pool.give(connection)
+                self.pool.give(connection)
                 raise
-        return connection
-
-    def take_idle(self) -> Connection | None:
-        """Return a prepared connection that was in use a moment ago; None if there is none."""
-        connection = self._pool.take_idle()
-        if connection is not None and not connection.run_id:
-            self._pool.give(connection)
-            return None
         return connection
 
     def give(self, connection: Connection) -> None:
         """Give back a connection; it is closed unless all of its replies were received."""
-        self._pool.give(connection)
+        self.pool.give(connection)
 
     def use_setup(self, commands: Sequence[Command]) -> None:
         """Send other commands first on every connection, also on those that are idle now."""
         self._setup_commands = commands
-        for connection in self._pool.idle:
+        for connection in self.pool.idle:
             self.forget_scripts(connection)
 
     def forget_scripts(self, connection: Connection) -> None:
@@ -181,7 +175,7 @@ class Node:
         """Record that a caller stopped waiting for an answer."""
         self._timeouts += 1
         self.latency.back_off()
-        self._pool.drop_idle()
+        self.pool.drop_idle()
         if self._timeouts >= _MOST_TIMEOUTS:
             self.record_failure(UnavailableError(f"the node {self.name} does not answer in time"))
 
@@ -263,7 +257,7 @@ class Node:
 
     def close(self) -> None:
         """Close its connections."""
-        self._pool.close()
+        self.pool.close()
 
     def __repr__(self) -> str:
         return f"<Node {self.name}{'' if self.usable else ', failing'}>"
@@ -285,7 +279,7 @@ class Node:
         self.record_success(spent if measured else self.latency.seconds)
 
     def _prepare(self, connection: Connection, seconds: float) -> None:
-        loads = [("SCRIPT", "LOAD", script.source) for script in scripts.ALL]
+        loads = [("SCRIPT", "LOAD", script.source) for script in self._scripts]
         began = self._monotonic()
         _, *replies = connection.pipeline(
             [

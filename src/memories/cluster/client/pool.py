@@ -120,14 +120,15 @@ class ConnectionPool:
         return connection
 
     def take_idle(self) -> Connection | None:
-        """Return a connection that was in use a moment ago; None if there is none."""
+        """Return a prepared connection that was in use a moment ago; None if there is none."""
         if self._pid != os.getpid():
             return None
         try:
             connection = self._idle.pop()
         except IndexError:
             return None
-        if time.monotonic() - connection.idle_since < _TRUSTED_SECONDS and not self._closed:
+        recent = time.monotonic() - connection.idle_since < _TRUSTED_SECONDS
+        if recent and connection.run_id and not self._closed:
             return connection
         self._idle.append(connection)
         return None

@@ -6,7 +6,8 @@ is checked against limits before it is used. Large arguments and replies are not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
 from memories.errors import MemoriesError
@@ -97,17 +98,35 @@ def encode_strings(words: Iterable[bytes]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
-def bulk_between(data: bytes, begin: bytes, end: bytes) -> bytes | None:
-    """Return the one bulk string between two known parts; None if anything else is there."""
-    at = len(begin)
-    start = data.find(b"\r\n", at, at + _LENGTH_BYTES) + 2
-    length = data[at + 1 : start - 2]
-    if start < 2 or not length.isdigit() or data[at : at + 1] != b"$":
-        return None
-    stop = start + int(length)
-    if len(data) != stop + 2 + len(end) or not (data.startswith(begin) and data.endswith(end)):
-        return None
-    return data[start:stop]
+@lru_cache(512)
+def bulk_between(begin: bytes, end: bytes) -> Callable[[bytes], bytes | None]:
+    """Return a parser of replies that are a bulk string between two known parts.
+
+    The parser returns the string, which is empty for a nil, and None if anything else is there.
+    """
+    at, nil = len(begin), begin + NIL + end
+
+    def parse(data: bytes) -> bytes | None:
+        start = data.find(b"\r\n", at, at + _LENGTH_BYTES) + 2
+        length = data[at + 1 : start - 2]
+        if start < 2 or not length.isdigit() or data[at : at + 1] != b"$":
+            return b"" if data == nil else None
+        stop = start + int(length)
+        if len(data) != stop + 2 + len(end) or not (data.startswith(begin) and data.endswith(end)):
+            return None
+        return data[start:stop]
+
+    return parse
+
+
+@lru_cache(512)
+def exactly(expected: bytes) -> Callable[[bytes], bytes | None]:
+    """Return a parser of replies that are exactly as expected; it returns them."""
+
+    def parse(data: bytes) -> bytes | None:
+        return data if data == expected else None
+
+    return parse
 
 
 def _gather(arg: Arg, head: bytearray, out: list[Buffer]) -> bytearray:
@@ -162,10 +181,10 @@ class ReplyDecoder:
             return True, self._items(self._number(line), 0)
         return False, self._reply(line, 0)
 
-    def read_bulks(self, count: int) -> list[Reply]:
-        """Return up to `count` of the next replies, as far as they are bulk strings and here."""
+    def read_here(self, count: int) -> list[Reply]:
+        """Return up to `count` of the next replies, as far as they are here and easy to read."""
         self._left = self._max_bytes
-        return self._bulks_here(count)
+        return self._here(count)
 
     def read_into(self, views: Sequence[memoryview]) -> tuple[bool, Reply]:
         """Read like `read`, but store a bulk string into `views`, and return its length instead.
@@ -218,29 +237,38 @@ class ReplyDecoder:
 
     def _items(self, count: int, depth: int) -> list[Reply]:
         self._charge(ITEM_BYTES * count)
-        items = self._bulks_here(count)
-        items += [self._reply(self._line(), depth + 1) for _ in range(count - len(items))]
+        items = self._here(count)
+        while len(items) < count:
+            items.append(self._reply(self._line(), depth + 1))
+            items += self._here(count - len(items))
         return items
 
-    def _bulks_here(self, count: int) -> list[Reply]:
-        """Return up to `count` bulk strings, as many as have been received whole.
+    def _here(self, count: int) -> list[Reply]:
+        """Return up to `count` bulk strings and numbers, as many as have been received whole.
 
-        This reads what `_bulk` reads, in fewer steps: replies with a thousand values are common.
+        This reads what `_reply` reads, in fewer steps: replies with a thousand values are common.
         """
         items: list[Reply] = []
         data, at = self._data, self._at
         here = len(data)
-        while len(items) < count and data[at : at + 1] == b"$":
+        while len(items) < count:
+            kind = data[at : at + 1]
+            if kind != b"$" and kind != b":":
+                break
             start = data.find(b"\r\n", at, at + _LENGTH_BYTES) + 2
             if start < 2:
                 break
             digits = data[at + 1 : start - 2]
-            if digits == b"-1":
+            if digits == b"-1" and kind == b"$":
                 items.append(None)
                 at = start
                 continue
             if not digits.isdigit():
-                break  # Not a length, or cut: `_bulk` decides.
+                break  # Not a length, or cut: `_reply` decides.
+            if kind == b":":
+                items.append(int(digits))
+                at = start
+                continue
             end = start + int(digits)
             if end + 2 > here or data[end : end + 2] != b"\r\n":
                 break

@@ -117,31 +117,33 @@ return there
 
 # For a Cluster, where the primary of the slot decides alone.
 # KEYS: a register. ARGV: the value, the expected counter ('' for any, 0 for absent).
-# Replies the result and the first bytes of the value before. It stores a version that is there once
-# more, because WAIT is about the writes of its own connection, and the first one may have come by
-# another.
+# Replies 1 if it has stored the value, and the one before had no chunks; else the result and the
+# first bytes of the value before. It stores a version that is there once more, because WAIT is
+# about the writes of its own connection, and the first one may have come by another.
 SLOT_STORE = _script("""
 local known = redis.call('GETRANGE', KEYS[1], 0, 127)
 local version = string.sub(ARGV[1], 1, 32)
 local there = string.sub(known, 1, 32)
-if there == version then
-  redis.call('SET', KEYS[1], ARGV[1])
-  return {'done', known}
-end
-if ARGV[2] ~= '' then
-  local counter = string.sub(known, 1, 16)
-  if known == '' or string.sub(known, 33, 33) == 't' then
-    counter = '0000000000000000'
+local kind = string.sub(known, 33, 33)
+if there ~= version then
+  if ARGV[2] ~= '' then
+    local counter = string.sub(known, 1, 16)
+    if known == '' or kind == 't' then
+      counter = '0000000000000000'
+    end
+    if counter ~= ARGV[2] then
+      return {'conflict', known}
+    end
   end
-  if counter ~= ARGV[2] then
-    return {'conflict', known}
+  if there > version then
+    return {'older', known}
   end
-end
-if there >= version then
-  return {'older', known}
 end
 redis.call('SET', KEYS[1], ARGV[1])
-return {'done', known}
+if kind == 'm' or kind == 'n' then
+  return {'done', known}
+end
+return 1
 """)
 
 # KEYS: a string. ARGV: the digest of the present value, the new value.

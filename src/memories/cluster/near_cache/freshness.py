@@ -18,7 +18,7 @@ from memories.model.events import Event, Removed
 LEASE_SECONDS = 1.0  # The longest that a read may miss another manager's acknowledged write.
 PREFIX = INTERNAL + "near/"
 _SLOTS = 1024
-_INSERT_LOCKS = 64
+_INSERT_LOCKS = 8  # Every call tests each lock of the manager, so there are not many.
 
 
 class FreshnessToken(NamedTuple):

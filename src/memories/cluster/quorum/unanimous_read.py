@@ -10,13 +10,13 @@ the results, and decided by `QuorumRead`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import RequestRound, SmallReply, ask_at_once
+from memories.cluster.client.fanout import QuickRound, RequestRound
 from memories.cluster.client.node import Node
-from memories.cluster.client.resp import NIL, Command, bulk_between, encode, encode_strings
+from memories.cluster.client.resp import Command, bulk_between, encode, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
 from memories.cluster.quorum.batches import BatchRequest, batches, usable_groups
 from memories.cluster.quorum.members import Members
@@ -55,9 +55,10 @@ class UnanimousRead:
         epoch = self._members.epoch
         nodes = nodes_to_ask(self._members, self._members.preference_lists(name))
         word = encode_strings([name])
-        get = b"*2\r\n$3\r\nGET\r\n" + word + _GET_INCARNATION
-        peek = head_request(word)
-        value, *heads = ask_one(self._members, nodes, [get, *[peek] * (len(nodes) - 1)], epoch)
+        requests = [head_request(word)] * len(nodes)
+        requests[0] = b"*2\r\n$3\r\nGET\r\n" + word + _GET_INCARNATION
+        with QuickRound(nodes, self._members.monotonic) as round_:
+            value, *heads = ask_one(round_, requests, epoch)
         for head in heads:
             if head != value[:HEADER_BYTES]:
                 raise UnusualReplyError
@@ -124,27 +125,32 @@ def head_request(word: bytes) -> bytes:
 
 
 def ask_one(
-    members: Members, nodes: Sequence[Node], requests: Sequence[bytes], epoch: int
+    round_: QuickRound,
+    requests: Sequence[bytes],
+    epoch: int,
+    meanwhile: Callable[[], object] | None = None,
 ) -> list[bytes]:
     """Return what each node replies about one register; nothing where it has none.
 
-    Each request asks for the incarnation last.
+    Each request asks for the incarnation last; `meanwhile` is called while the nodes work.
 
     Raises:
         UnusualReplyError: a node does not vote, does not answer or has no idle connection.
     """
-
-    def build(index: int, run_id: str) -> bytes:
-        del run_id
-        return requests[index]
-
-    def end(run_id: str) -> bytes:
-        return _vote(run_id, epoch)
-
-    replies = ask_at_once(nodes, build, 2, b"$", end, members.monotonic)
-    if not replies:
+    parsers = [_voted_value(run_id, epoch) for run_id in round_.run_ids]
+    replies = round_.ask(requests, 2, parsers, meanwhile=meanwhile) if parsers else None
+    if replies is None:
         raise UnusualReplyError
-    return [_value(reply, epoch) for reply in replies]
+    found: list[bytes] = []
+    for index, reply in enumerate(replies):
+        if isinstance(reply, bytes):
+            found.append(reply)
+            continue
+        value, vote = reply
+        if vote != _incarnation(round_.run_ids[index], epoch) or type(value) not in _BYTES:
+            raise UnusualReplyError
+        found.append(value or b"")
+    return found
 
 
 def voted(
@@ -199,28 +205,9 @@ def _incarnation(run_id: str, epoch: int) -> bytes:
 
 
 @lru_cache(256)
-def _vote(run_id: str, epoch: int) -> bytes:
-    """Return the reply to `_GET_INCARNATION` of a node that votes."""
-    return encode_strings([Incarnation(UP, run_id, epoch).text])
-
-
-def _value(reply: SmallReply, epoch: int) -> bytes:
-    """Return the first of two replies, if the second one is the vote of the node."""
-    run_id, data = reply
-    vote = _vote(run_id, epoch)
-    if isinstance(data, list):
-        value, incarnation = data
-        if not _BYTES.issuperset((type(value), type(incarnation))):
-            raise UnusualReplyError
-        if encode_strings([incarnation or b""]) != vote:
-            raise UnusualReplyError
-        return value or b""
-    found = bulk_between(data, b"", vote)
-    if found is not None:
-        return found
-    if data != NIL + vote:
-        raise UnusualReplyError
-    return b""
+def _voted_value(run_id: str, epoch: int) -> Callable[[bytes], bytes | None]:
+    """Return the parser of a bulk string and the vote of a node after it."""
+    return bulk_between(b"", encode_strings([_incarnation(run_id, epoch)]))
 
 
 def _found(name: bytes, value: bytes) -> FoundRegister:

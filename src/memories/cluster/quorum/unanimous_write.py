@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import Commands, RequestRound, ask_at_once
-from memories.cluster.client.resp import Command, encode_strings
+from memories.cluster.client.fanout import Commands, QuickRound, RequestRound
+from memories.cluster.client.resp import Command, encode_strings, exactly
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation
 from memories.cluster.limits import CONFIRMED_SECONDS
 from memories.cluster.manifest import ChunkUpload
@@ -89,30 +89,29 @@ class UnanimousWrite:
         if body.nbytes > _SMALL_BYTES:
             raise UnusualReplyError
         word = encode_strings([name])
-        heads = ask_one(self._members, nodes, [head_request(word)] * len(nodes), epoch)
         version = self._versions.successor()
         text = version.text
-        for head in heads:
-            if head >= text or head[KIND_AT : KIND_AT + 1] in MANIFEST_KINDS:
-                raise UnusualReplyError
-        value = encode_strings([pack_small(text, name, body)])
-        request = _STORE_ONE + word
+        prepared: list[bytes] = []
 
-        def build(index: int, run_id: str) -> bytes:
-            del index
-            return request + _accepted(run_id, epoch) + value
+        def prepare() -> None:
+            prepared.append(encode_strings([pack_small(text, name, body)]))
 
-        given[name] = GivenVersion(version, None)
-        began = self._members.monotonic()
-        holders = nodes[: preferences[0].copies]
-        replies = ask_at_once(holders, build, 1, b":", _stored_one, self._members.monotonic)
-        if not replies:
-            raise UnusualReplyError
-        for _, reply in replies:
-            if reply != _STORED_ONE:
+        with QuickRound(nodes, self._members.monotonic) as round_:
+            for head in ask_one(round_, [head_request(word)] * len(nodes), epoch, prepare):
+                if head >= text or head[KIND_AT : KIND_AT + 1] in MANIFEST_KINDS:
+                    raise UnusualReplyError
+            given[name] = GivenVersion(version, None)
+            began = self._members.monotonic()
+            copies, request = preferences[0].copies, _STORE_ONE + word
+            requests = [
+                request + _accepted(run_id, epoch) + prepared[0]
+                for run_id in round_.run_ids[:copies]
+            ]
+            replies = round_.ask(requests, 1, [exactly(_STORED_ONE)] * copies)
+            if replies != [_STORED_ONE] * copies:
                 raise UnusualReplyError
-        if self._members.monotonic() - began > CONFIRMED_SECONDS:
-            raise UnusualReplyError
+            if self._members.monotonic() - began > CONFIRMED_SECONDS:
+                raise UnusualReplyError
         return WrittenRegister(version, None)
 
     def _write_many(
@@ -246,8 +245,3 @@ class _BatchWrite:
 def _accepted(run_id: str, epoch: int) -> bytes:
     """Return the two incarnations that the script accepts, encoded."""
     return encode_strings(Incarnation(JOINING, run_id, epoch).accepted)
-
-
-def _stored_one(run_id: str) -> bytes:
-    del run_id
-    return _STORED_ONE

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from memories.cluster.client.fanout import NodeRequest, RequestRound, ask_at_once
+from memories.cluster.client.fanout import NodeRequest, QuickRound, RequestRound
 from memories.cluster.client.node import Node, parse_info
-from memories.cluster.client.resp import NIL, Command, ReplyError, bulk_between, encode
+from memories.cluster.client.resp import Command, ReplyError, encode
 from memories.cluster.limits import allowance
 from memories.cluster.reasons import join_reasons
 from memories.cluster.register_copy import RegisterCopy, read_copy
@@ -25,21 +25,19 @@ from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 READ_SECONDS = 5.0  # Longer than a failover takes with usual settings.
 _PAUSE_SECONDS = 0.05
 NOT_ANSWERED = "no node of its slot answers"
+NOT_PRIMARY = "the node is not a primary any more"
 NOT_COPIED = "the node restarted, and has not copied its primary yet"
-# Connections are READONLY, so a node that restarted empty as a replica would answer for the primary
-# it was. In this mode it answers MOVED.
-_PRIMARY_ONLY: tuple[Command, Command] = ("READWRITE",), ("READONLY",)
-_OK = b"+OK\r\n"
 _NEVER_SYNCED = frozenset({"0", "1"})  # Offsets of a replica before its first copy is complete.
 
 
 class _ShardRead:
     """A read of registers of one shard, and the replies of its nodes."""
 
-    def __init__(self, shard: Shard, names: Sequence[bytes], copies: int) -> None:
+    def __init__(self, shard: Shard, names: Sequence[bytes], shards: Shards) -> None:
         self.shard = shard
         self.names = names
-        self.needed = len(shard.replicas) - (copies - 1) + 1
+        self.needed = len(shard.replicas) - (shards.copies - 1) + 1
+        self._is_primary = shards.topology.is_primary
         self.asked: set[str] = set()
         self.replies: dict[bytes, dict[str, RegisterCopy]] = {name: {} for name in names}
         self.damaged: dict[bytes, set[str]] = {name: set() for name in names}
@@ -53,6 +51,9 @@ class _ShardRead:
             return []
         about, *replies = request.replies
         if node == self.shard.primary:
+            if not self._is_primary(about):
+                self.reasons[node] = NOT_PRIMARY
+                return []
             replies.pop()
         elif isinstance(about, ReplyError) or not has_copy(about):
             self.reasons[node] = NOT_COPIED
@@ -130,24 +131,19 @@ class ClusterRead:
             node = self._node(self._shards.shard_of(name).primary)
         except UnavailableError:
             return None
-        before, after = _PRIMARY_ONLY
+        topology = self._shards.topology
+        before, after = topology.guard
         data = b"".join(map(bytes, encode([before, _read_command(name, whole), after])))
         if not node.usable:
             return None
-        replies = ask_at_once(
-            [node],
-            lambda index, run_id: data,
-            3,
-            _OK + b"$",
-            lambda run_id: _OK,
-            self._shards.monotonic,
-        )
+        with QuickRound([node], self._shards.monotonic) as round_:
+            replies = round_.ask([data], 3, [topology.parse_guarded]) if round_.run_ids else None
         if not replies:
             return None
-        reply = replies[0][1]
-        value = reply[1] if isinstance(reply, list) else bulk_between(reply, _OK, _OK)
-        if value is None and not isinstance(reply, list) and reply != _OK + NIL + _OK:
+        (reply,) = replies
+        if isinstance(reply, list) and not topology.is_primary(reply[0]):
             return None
+        value = reply[1] if isinstance(reply, list) else reply
         try:
             return None if isinstance(value, Exception) else read_copy(name, value, whole=whole)
         except CorruptDataError:
@@ -155,7 +151,7 @@ class ClusterRead:
 
     def _ask_all(self, names: Sequence[bytes], whole: bool) -> list[_ShardRead]:
         served = group_by_shard(self._shards.slot_map, names)
-        groups = [_ShardRead(shard, some, self._shards.copies) for shard, some in served.items()]
+        groups = [_ShardRead(shard, some, self._shards) for shard, some in served.items()]
         slack = allowance(len(names))
         began = self._shards.monotonic()
         with RequestRound(self._shards.monotonic) as round_:
@@ -185,7 +181,7 @@ class ClusterRead:
         reads: list[Command] = [_read_command(name, whole) for name in group.names]
         if whole:
             reads = [b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(n), n) for n in group.names]
-        before, after = _PRIMARY_ONLY
+        before, after = self._shards.topology.guard
         of_primary: list[Command] = [before, *reads, after]
         of_replica: list[Command] = [("INFO", "replication"), *reads]
         for name in nodes:

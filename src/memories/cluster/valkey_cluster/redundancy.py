@@ -1,8 +1,8 @@
 """How many copies the nodes of a Cluster can hold now: fewer while replicas are gone.
 
 A write that fewer replicas have confirmed than it needs is acknowledged only if the others cannot
-take over from the primary: they do not answer, or are copying it. And a majority of all primaries
-must see the primary alive: one that was cut off from them loses what it accepts to its successor.
+take over from the primary: they do not answer, or are copying it. And a majority of all primaries,
+or Sentinels, must see the primary alive: one that was cut off from them loses what it accepts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from memories.cluster.client.node import Node, info_number, parse_info
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.valkey_cluster.shards import Shards
-from memories.cluster.valkey_cluster.slots import FAILING, ClusterMember, Shard, read_members
+from memories.cluster.valkey_cluster.slots import Shard
 from memories.errors import UnavailableError
 from memories.foundation.logging import logger
 
@@ -109,7 +109,9 @@ class Redundancy:
         self._shards.refresh()
         shards = self._shards.slot_map.all_shards()
         shard = next((one for one in shards if one.primary == primary), None)
-        if shard is None or not self._is_alive(primary, [one.primary for one in shards]):
+        primaries = [one.primary for one in shards]
+        alive = self._shards.topology.is_alive(primary, primaries, self._shards.views)
+        if shard is None or not alive:
             return self.wanted
         state = self._ask_replication(self._shards.node(primary)) or {}
         feeding = any("state=" in v and "state=online" not in v for v in state.values())
@@ -117,24 +119,6 @@ class Redundancy:
             self._could_take_over(self._shards.node(name), feeding) for name in shard.replicas
         )
         return min(self.wanted, able)
-
-    def _is_alive(self, primary: str, primaries: Iterable[str]) -> bool:
-        """Return whether a majority of all primaries sees that one as a primary that answers."""
-        views = {name: self._view_of(self._shards.node(name)) for name in primaries}
-        me = next((one for one in views[primary] if "myself" in one.flags), None)
-        votes = 0
-        for view in views.values():
-            seen = next((one for one in view if me is not None and one.id == me.id), None)
-            votes += seen is not None and seen.is_primary and not seen.flags & FAILING
-        return votes > len(views) / 2
-
-    def _view_of(self, node: Node) -> list[ClusterMember]:
-        try:
-            (text,) = node.pipeline([("CLUSTER", "NODES")], seconds=_ASK_SECONDS, strict=True)
-        except (UnavailableError, ReplyError) as error:
-            node.last_error = str(error)
-            return []
-        return read_members(text)
 
     def _could_take_over(self, replica: Node, feeding: bool) -> bool:
         """Return whether a replica answers and has a copy, be it an old one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from memories.cluster.client.node import Node, parse_info
+from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.limits import BATCH
@@ -87,7 +87,7 @@ class ClusterRegisters(Registers):
                 reasons[name] = node.last_error
                 continue
             try:
-                _require_copy(node)
+                self._require_copy(node)
                 yield from scan_node(node, prefix)
                 return
             except (UnavailableError, ReplyError) as error:
@@ -96,15 +96,16 @@ class ClusterRegisters(Registers):
             f"the keys could not all be listed: {join_reasons(reasons, otherwise=NOT_ANSWERED)}"
         )
 
+    def _require_copy(self, node: Node) -> None:
+        """Raise `UnavailableError` unless a node may say which keys there are.
 
-def _require_copy(node: Node) -> None:
-    """Raise `UnavailableError` unless a node may say which keys there are.
-
-    SCAN is answered by a node whose Cluster is down, too: a primary that has just restarted empty.
-    """
-    info, replication = node.pipeline([("CLUSTER", "INFO"), ("INFO", "replication")], strict=True)
-    if parse_info(info).get("cluster_state") != "ok" or not has_copy(replication):
-        raise UnavailableError(NOT_COPIED)
+        SCAN is answered by a node whose Cluster is down, too: a primary that has just restarted
+        empty.
+        """
+        topology = self._shards.topology
+        health, replication = node.pipeline([topology.health, ("INFO", "replication")], strict=True)
+        if not (topology.is_healthy(health) and has_copy(replication)):
+            raise UnavailableError(NOT_COPIED)
 
 
 def _to_result(copy: RegisterCopy | Exception) -> FoundRegister | Exception | None:

@@ -21,6 +21,7 @@ from memories.cluster.valkey_cluster.redundancy import Redundancy, count_missing
 from memories.cluster.valkey_cluster.registers import ClusterRegisters
 from memories.cluster.valkey_cluster.repair import ClusterRepair
 from memories.cluster.valkey_cluster.shards import Shards
+from memories.cluster.valkey_cluster.topology import Topology
 from memories.cluster.versions import VersionMaker
 from memories.errors import InvalidOptionError
 from memories.foundation.clock import Clock
@@ -34,7 +35,7 @@ _OWN_TOOL = (
 
 
 class ClusterService(NodeService):
-    """A Valkey or Redis Cluster.
+    """A Valkey or Redis Cluster, or a primary that Sentinels watch.
 
     Raises:
         UnavailableError: too few nodes answer.
@@ -43,7 +44,7 @@ class ClusterService(NodeService):
 
     def __init__(
         self,
-        seeds: Sequence[Node],
+        topology: Topology,
         copies: int,
         clock: Clock,
         allow_eviction: bool,
@@ -51,7 +52,7 @@ class ClusterService(NodeService):
     ) -> None:
         super().__init__(clock)
         self.shards = Shards(
-            seeds, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
+            topology, copies, monotonic=clock.monotonic, allow_eviction=allow_eviction
         )
         self._refreshed_at = 0.0
         self.redundancy = Redundancy(self.shards, strict=strict)

@@ -8,12 +8,14 @@ already recognises it.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import NodeRequest, RequestRound, ask_at_once
-from memories.cluster.client.resp import Command, ReplyError, bulk_between, encode, encode_strings
+from memories.cluster.client.fanout import NodeRequest, QuickRound, RequestRound
+from memories.cluster.client.resp import Command, ReplyError, encode, encode_strings, exactly
 from memories.cluster.limits import allowance
 from memories.cluster.manifest import ChunkUpload
 from memories.cluster.register_api import WrittenRegister
@@ -23,6 +25,7 @@ from memories.cluster.register_format import (
     RegisterKind,
     key_text,
     pack_register,
+    pack_small,
 )
 from memories.cluster.run_script import run_script
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, ask_redirected
@@ -37,7 +40,7 @@ WAIT_SECONDS = 0.7  # How long replicas may take to confirm a write.
 _PAUSE_SECONDS = 0.1
 _SMALL_BYTES = 64 << 10
 _CALL = scripts.SLOT_STORE.encoded(1, 3)
-_DONE = b"*2\r\n$4\r\ndone\r\n"  # How the reply of a script that has stored begins.
+_STORED = 1  # The reply of the script that has stored, if there is nothing to say of the old value.
 _WAVE_BYTES = 8 << 20  # Sent to one node before its answer is awaited.
 _WAVE_WRITES = 500
 # The node has not stored it, but it or another one may soon: refresh the slot map and try again.
@@ -49,29 +52,49 @@ _LATER = frozenset(
 class _PendingWrite:
     """One register that is being written."""
 
-    def __init__(self, name: bytes, body: RegisterBody, if_version: int | None) -> None:
+    __slots__ = (
+        "body",
+        "condition",
+        "if_version",
+        "in_doubt",
+        "name",
+        "nbytes",
+        "reason",
+        "replaced",
+        "retry_until",
+        "version",
+    )
+
+    def __init__(
+        self, name: bytes, body: RegisterBody, if_version: int | None, version: RegisterVersion
+    ) -> None:
         self.name = name
         self.body = body
         self.condition = b"" if if_version is None else b"%016x" % if_version
         self.if_version = if_version
+        self.version = version
         self.in_doubt = False
         self.retry_until = 0.0
         self.replaced: ChunkUpload | None = None
         self.reason = NOT_ANSWERED
         self.nbytes = body.nbytes
 
-    def set_version(self, version: RegisterVersion) -> None:
-        """Pack the register again, with this version."""
-        self.version = version
-        self.register = pack_register(self.name, version, self.body.kind, self.body.segments)
+    @property
+    def register(self) -> tuple[memoryview, ...]:
+        """Return the bytes to store."""
+        return pack_register(self.name, self.version, self.body.kind, self.body.segments)
 
     @property
     def command(self) -> Command:
         """Return the call of the script that stores it."""
         if self.nbytes <= _SMALL_BYTES:
-            value = b"".join(self.register)
-            return _CALL + encode_strings((self.name, value, self.condition))
+            return self.small_command()
         return scripts.SLOT_STORE.call([self.name], self.register, self.condition)
+
+    def small_command(self) -> bytes:
+        """Return that call as bytes, with a copy of the body."""
+        value = pack_small(self.version.text, self.name, self.body)
+        return _CALL + encode_strings((self.name, value, self.condition))
 
     def error(self) -> UnavailableError:
         """Return the error of a write that was not acknowledged."""
@@ -106,9 +129,8 @@ class ClusterWrite:
     ) -> dict[bytes, WrittenRegister | Exception]:
         """Write each register; see `Registers`."""
         results: dict[bytes, WrittenRegister | Exception] = {}
-        pending = {name: _PendingWrite(name, body, if_version) for name, body in bodies.items()}
-        for one in pending.values():
-            one.set_version(self._versions.successor())
+        version = self._versions.successor()
+        pending = {n: _PendingWrite(n, body, if_version, version) for n, body in bodies.items()}
         end = self._shards.monotonic() + WRITE_SECONDS
         if len(pending) == 1 and self._send_one(next(iter(pending.values())), results):
             return results
@@ -135,28 +157,18 @@ class ClusterWrite:
         if not node.usable or one.nbytes > _SMALL_BYTES:
             return False
         needed = self._redundancy.needed(node.name)
-        data = b"".join(map(bytes, encode([one.command, _wait_for(needed)])))
-        confirmed = b":%d\r\n" % needed
-        replies = ask_at_once(
-            [node],
-            lambda index, run_id: data,
-            2,
-            _DONE,
-            lambda run_id: confirmed,
-            self._shards.monotonic,
-            seconds=WAIT_SECONDS + node.latency.patience_seconds,
-        )
-        if not replies:
-            one.in_doubt = replies is None  # It may have been sent.
+        data = one.small_command() + _encoded_wait(needed)
+        stored = b":%d\r\n:%d\r\n" % (_STORED, needed)
+        with QuickRound([node], self._shards.monotonic) as round_:
+            if not round_.run_ids:
+                return False
+            limit = WAIT_SECONDS + node.latency.patience_seconds
+            replies = round_.ask([data], 2, [exactly(stored)], seconds=limit)
+        if replies is None:
+            one.in_doubt = True  # It may have been sent.
             return False
-        reply = replies[0][1]
-        if isinstance(reply, list):
-            became, copies = reply
-        elif (known := bulk_between(reply, _DONE, confirmed)) is not None:
-            became, copies = [b"done", known], needed
-        else:
-            one.in_doubt = True
-            return False
+        (reply,) = replies
+        became, copies = reply if isinstance(reply, list) else (_STORED, needed)
         if isinstance(became, ReplyError):
             return False  # A node that refuses has changed nothing.
         outcome = self._outcome(one, became, node.name, copies)
@@ -177,7 +189,7 @@ class ClusterWrite:
                 one.reason = str(error)
             return False
         sound = True
-        queues = {shard: [pending[name] for name in names] for shard, names in served.items()}
+        queues = {shard: deque(pending[name] for name in names) for shard, names in served.items()}
         while queues:
             waves = {shard: _wave(queue) for shard, queue in queues.items()}
             queues = {shard: queue for shard, queue in queues.items() if queue}
@@ -232,7 +244,11 @@ class ClusterWrite:
             return False
         *replies, copies = request.replies
         sound = True
+        enough = isinstance(copies, int) and copies >= self._redundancy.wanted
         for one, reply in zip(wave, replies, strict=True):
+            if enough and reply == _STORED:
+                results[one.name] = WrittenRegister(one.version, one.replaced)
+                continue
             node = request.node
             if isinstance(reply, ReplyError) and reply.code == "ASK":
                 node = self._shards.node_asked_for(reply)
@@ -269,7 +285,7 @@ class ClusterWrite:
             one.reason = str(reply)
             one.in_doubt = one.in_doubt or isinstance(reply, UnavailableError)
             return one.error()
-        became, known = reply
+        became, known = (b"done", None) if reply == _STORED else reply
         try:
             before = read_copy(one.name, known, whole=False)
         except CorruptDataError:
@@ -288,7 +304,7 @@ class ClusterWrite:
                 f"{key_text(one.name)} is at version {at}, not at {one.if_version}; nothing was "
                 "stored"
             )
-        one.set_version(self._versions.successor(before.version))
+        one.version = self._versions.successor(before.version)
         return None
 
     def _confirmed(
@@ -336,12 +352,17 @@ def _wait_for(replicas: int) -> Command:
     return ("WAIT", replicas, int(WAIT_SECONDS * 1000))
 
 
-def _wave(queue: list[_PendingWrite]) -> list[_PendingWrite]:
+@lru_cache
+def _encoded_wait(replicas: int) -> bytes:
+    return b"".join(map(bytes, encode([_wait_for(replicas)])))
+
+
+def _wave(queue: deque[_PendingWrite]) -> list[_PendingWrite]:
     """Remove from a queue, and return, the writes that are sent at once."""
     wave: list[_PendingWrite] = []
     nbytes = 0
     while queue and len(wave) < _WAVE_WRITES and (not wave or nbytes < _WAVE_BYTES):
-        wave.append(queue.pop(0))
+        wave.append(queue.popleft())
         nbytes += wave[-1].nbytes
     return wave
 
