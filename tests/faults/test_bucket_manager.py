@@ -81,7 +81,7 @@ def test_a_line_that_hangs_is_cut_off(
     begun = time.monotonic()
     with pytest.raises(UnavailableError, match="the request timed out"):
         manager.retrieve("k")
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < 60
     s3_proxy.fault = lambda request: None
     assert DATA == manager.retrieve("k")
 

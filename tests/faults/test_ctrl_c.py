@@ -21,7 +21,7 @@ from tests.support.buckets.proxy import Fault, MisbehavingProxy
 
 pytestmark = pytest.mark.server
 
-LONG = 10.0  # Only a call that waits for the bucket's time-outs takes so long: a minute or more.
+LONG = 30.0  # Only a call that waits for the bucket's time-outs takes so long: a minute or more.
 
 OPENING = """
 import sys
@@ -216,7 +216,7 @@ def test_an_interrupted_process_ends_though_the_bucket_hangs(
         child.interrupt("")
         began = time.monotonic()
         err = child.end()
-        assert time.monotonic() - began < 12
+        assert time.monotonic() - began < 30  # Ten, and what a busy machine takes.
     assert -signal.SIGINT == child.process.returncode
     assert err.count("memories: ") == 1, err
     assert "waiting for the archive" in err

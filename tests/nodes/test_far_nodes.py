@@ -18,7 +18,7 @@ from memories.cluster.local import LocalGroup
 from memories.errors import MemoriesError
 
 pytestmark = pytest.mark.server
-SLACK_SECONDS = 5.0  # Of a busy machine.
+SLACK_SECONDS = 15.0  # Of a busy machine.
 
 
 @pytest.fixture

@@ -108,12 +108,12 @@ def test_values_expire_and_leave_nothing(
     monkeypatch.setattr("memories.cluster.settling._RETRY_SECONDS", 0.3)
     monkeypatch.setattr("memories.cluster.store._CHUNK_GRACE_MS", 100)
     manager.store_distributed("stays", 1)
-    manager.store_distributed("key", bytes(size), ttl=2)
-    manager.store_many_distributed({"many": bytes(size)}, ttl=2, metadata={"kind": "test"})
+    manager.store_distributed("key", bytes(size), ttl=5)
+    manager.store_many_distributed({"many": bytes(size)}, ttl=5, metadata={"kind": "test"})
     for _ in range(3):
         assert bytes(size) == manager.retrieve_distributed("key")
     assert manager.exists_distributed("key")
-    assert time.time() < (manager.info_distributed("many").expires_at or 0) < time.time() + 2.1
+    assert time.time() < (manager.info_distributed("many").expires_at or 0) < time.time() + 5.1
     assert ["key", "many", "stays"] == list(manager.distributed)
     until(lambda: not manager.exists_distributed("many"))
     assert manager.retrieve_distributed("key", None) is None

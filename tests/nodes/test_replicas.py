@@ -39,7 +39,7 @@ from memories.frames.signing import Keyring
 from memories.frames.writer import pack
 
 pytestmark = pytest.mark.server
-LONGEST_SECONDS = 2.0  # For any call on a value of 1 MB or less, whatever fails.
+LONGEST_SECONDS = 15.0  # For any call on a value of 1 MB or less, whatever fails.
 KEYS = 40
 
 
@@ -153,11 +153,11 @@ def test_a_slow_node_is_hedged(plain_nodes: LocalGroup, in_front: Callable[..., 
     proxy = in_front(plain_nodes.servers[0].port)
     with manager_of([proxy.name, *plain_nodes.names[1:]]) as manager:
         values = fill(manager)
-        proxy.faults.delay_seconds = 0.7
+        proxy.faults.delay_seconds = 2.0
         began = time.monotonic()
         for key, value in values.items():
             assert value == manager.retrieve_distributed(key)
-        assert time.monotonic() - began < 0.7 * 5
+        assert time.monotonic() - began < 12  # A third of them would take 26 seconds.
 
 
 def test_a_node_that_restarted_empty_does_not_vote_until_it_is_up_to_date(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.passing_time import pass_time  # noqa: F401
 
 from memories import MemoryManager
 

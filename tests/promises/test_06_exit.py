@@ -149,7 +149,7 @@ def test_what_a_slow_disk_cannot_take_in_time_is_named(tmp_path: Path, pause: fl
     began = time.monotonic()
     status, out, err = run(script + SLOW, tmp_path, pause)
     assert (0, "") == (status, out)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 45
     assert 1 == err.count("were only in RAM and are lost"), err
     assert "'n1'" in err or "'n19'" in err or "more" in err
     here = kept(tmp_path)

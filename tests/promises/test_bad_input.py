@@ -44,18 +44,36 @@ GOOD_KEYS = [
 def test_a_bad_key_is_refused(manager: MemoryManager, key: Any) -> None:
     """As ValueError always, as TypeError besides where it is no str."""
     manager.store("good", 1)
+    several = [lambda: manager.store_many({key: 1}), lambda: manager.store_many({key: 1}, "cold")]
     for act in (
         lambda: manager.store(key, 1),
         lambda: manager.retrieve(key),
         lambda: manager[key],
         lambda: manager.delete(key),
         lambda: manager.get_tier(key),
+        *([] if isinstance(key, list) else several),
     ):
         with pytest.raises(InvalidKeyError) as caught:
             act()
         assert isinstance(caught.value, ValueError)
         assert isinstance(key, str) != isinstance(caught.value, TypeError)
     assert ["good"] == list(manager)
+
+
+@pytest.mark.parametrize("prefix", [None, 0.5, b"a", ["a"]])
+def test_a_prefix_that_is_no_text_is_refused(manager: MemoryManager, prefix: Any) -> None:
+    """As a key is; nothing is removed."""
+    manager.store("a", 1)
+    for act in (
+        lambda: list(manager.scan(prefix)),
+        lambda: list(manager.scan(prefix, "/")),
+        lambda: manager.delete_prefix(prefix),
+    ):
+        with pytest.raises(InvalidKeyError, match="a prefix must be a str"):
+            act()
+    with pytest.raises(InvalidOptionError, match="delimiter="):
+        list(manager.scan("", prefix or 0))
+    assert ["a"] == list(manager)
 
 
 def test_any_other_text_is_a_key_of_its_own(make: Make, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.promises.conftest import Make
+from tests.support.passing_time import PassTime
 from tests.support.values import identical
 
 from memories import (
@@ -272,16 +273,16 @@ def test_terms_change_without_the_value(make: Make, tier: str) -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_a_key_gets_longer_and_shorter_to_live(make: Make, tier: str) -> None:
+def test_a_key_gets_longer_and_shorter_to_live(make: Make, tier: str, pass_time: PassTime) -> None:
     """A session that is used lives on, and one that was for ever can be given an end."""
     manager = make()
-    manager.store("a", [1, 2], tier, ttl=0.3)
+    manager.store("a", [1, 2], tier, ttl=300)
     manager.store("b", [1, 2], tier)
-    manager.touch("a", ttl=600)
+    manager.touch("a", ttl=60_000)
     manager.touch("b")
     assert manager.info("b").expires_at is None
-    manager.touch("b", ttl=0.3)
-    time.sleep(0.5)
+    manager.touch("b", ttl=300)
+    pass_time(500)
     assert [1, 2] == manager["a"]
     assert "b" not in manager and ["a"] == list(manager)
     with pytest.raises(KeyNotFoundError):

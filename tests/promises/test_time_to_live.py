@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.promises.conftest import Make
+from tests.support.passing_time import PassTime
 
 from memories import KeyNotFoundError, MemoryManager, Rule, TierFullError
 from memories.core.wiring import assemble
@@ -45,7 +46,9 @@ def test_a_clock_that_was_ahead_for_a_moment_keeps_nothing_alive(
     assert ["before"] == list(make())
 
 
-def test_what_was_stored_in_the_future_lives_no_longer_than_it_was_given(tmp_path: Path) -> None:
+def test_what_was_stored_in_the_future_lives_no_longer_than_it_was_given(
+    tmp_path: Path, pass_time: PassTime
+) -> None:
     """A process that ran while the clock was wrong has left values, and their times, behind."""
     code = """
         import sys, time
@@ -53,15 +56,15 @@ def test_what_was_stored_in_the_future_lives_no_longer_than_it_was_given(tmp_pat
         time.time = lambda: real() + 864000.0
         from memories import MemoryManager
         with MemoryManager("5 MB", "5 MB", "20 MB", storage_path=sys.argv[1]) as manager:
-            manager.store("short", 1, "cold", ttl=0.5)
-            manager.store("long", 1, "cold", ttl=1000)
-            manager.store("ram", 1, ttl=0.5)
+            manager.store("short", 1, "cold", ttl=500)
+            manager.store("long", 1, "cold", ttl=5000)
+            manager.store("ram", 1, ttl=500)
             assert manager.exists("short")
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "store")]
     subprocess.run(command, check=True, timeout=60)
     with MemoryManager("5 MB", "5 MB", "20 MB", storage_path=tmp_path / "store") as manager:
-        time.sleep(0.6)
+        pass_time(600)
         assert "long" in manager
         for key in ("short", "ram"):
             assert key not in manager
@@ -142,45 +145,53 @@ def test_all_values_are_read_while_keys_expire(
     assert {"stays": 5} == dict(manager)
 
 
-def test_only_one_breath_shows_what_has_expired(make: Make) -> None:
+def test_only_one_breath_shows_what_has_expired(make: Make, pass_time: PassTime) -> None:
     """A caller that keeps a list of keys and reads one later must not get an expired value."""
     manager = make()
-    manager.store("k", 1, ttl=0.05)
+    manager.store("k", 1, ttl=500)
     keys = list(manager.keys())
-    time.sleep(0.06)
+    pass_time(600)
     assert ["k"] == keys
     with pytest.raises(KeyNotFoundError):
         manager["k"]
-    manager.store("k", 1, ttl=0.05)
+    manager.store("k", 1, ttl=500)
     with pytest.raises(KeyNotFoundError):
         for key in manager.keys():  # noqa: SIM118 - it is about this method.
-            time.sleep(0.06)
+            pass_time(600)
             manager[key]
     assert {} == dict(manager)
 
 
 class Slow:
-    """An object that takes its time to be put together."""
+    """An object that is put together once that may go on."""
+
+    begun, go_on = threading.Event(), threading.Event()
 
     def __init__(self) -> None:
         self.word = "slow"
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        time.sleep(0.3)
+        self.begun.set()
+        assert self.go_on.wait(60)
         self.__dict__ = state
 
 
 @pytest.mark.parametrize("tier", ["hot", "cold", "glacier"])
-def test_what_is_shown_is_not_removed_meanwhile(make: Make, tier: str) -> None:
+def test_what_is_shown_is_not_removed_meanwhile(make: Make, tier: str, pass_time: PassTime) -> None:
     """The background removes what has expired, and so does a reader that finds an expired value."""
     manager = make(migration=MigrationSettings(interval_seconds=0.002))
+    Slow.go_on.set()
     manager.store("a", Slow(), tier)
-    manager.store("b", 7, tier, ttl=0.2)
+    manager.store("b", 7, tier, ttl=500)
     found = {}
+    Slow.begun.clear()
+    Slow.go_on.clear()
     reader = threading.Thread(target=lambda: found.update(manager))
     reader.start()
-    time.sleep(0.25)
+    assert Slow.begun.wait(60)
+    pass_time(600)
     assert manager.retrieve("b", None) is None
+    Slow.go_on.set()
     reader.join()
     assert ["a", "b"] == list(found)
     assert ["a"] == list(manager)
@@ -258,15 +269,15 @@ def test_what_has_expired_is_not_written_down(make: Make) -> None:
     assert ["stays"] == [record.key for record in records]
 
 
-def test_the_number_of_keys_is_that_of_the_listing(make: Make) -> None:
+def test_the_number_of_keys_is_that_of_the_listing(make: Make, pass_time: PassTime) -> None:
     """`len` counted what no listing showed."""
     manager = make()
     for number in range(20):
         manager.store(
-            f"k{number}", number, ["hot", "cold"][number % 2], ttl=0.1 if number % 3 else 9
+            f"k{number}", number, ["hot", "cold"][number % 2], ttl=500 if number % 3 else 5000
         )
     assert 20 == len(manager) == len(list(manager))
-    time.sleep(0.11)
+    pass_time(600)
     assert 7 == len(manager) == len(list(manager))
     for number in range(0, 20, 3):
         manager.store(f"k{number}", 0, ttl=0.01)

@@ -15,7 +15,7 @@ from memories.core.value_reader import ValueReader
 from memories.core.value_writer import ValueWriter
 from memories.engine.hierarchy import Hierarchy
 from memories.errors import InvalidOptionError
-from memories.foundation.keys import check_key
+from memories.foundation.keys import check_key, check_prefix
 from memories.model.tiers import Cause, TierChoice, TierText
 from memories.options.metadata import matcher
 from memories.options.settings import check_several, check_tier
@@ -65,11 +65,14 @@ class KeyCalls:
         Keys that come or go meanwhile may or may not be seen.
 
         Raises:
-            InvalidOptionError: the delimiter is empty.
+            InvalidOptionError: the delimiter is empty, or not a text.
         """
         self._hierarchy.require_readable()
-        if delimiter == "":
-            raise InvalidOptionError("delimiter='' must be a text like '/', or None for all keys")
+        prefix = check_prefix(prefix)
+        if delimiter is not None and (not isinstance(delimiter, str) or not delimiter):
+            raise InvalidOptionError(
+                f"delimiter={delimiter!r:.60} must be a text like '/', or None for all keys"
+            )
         self._hierarchy.settlement.settle()
         if delimiter is not None:
             yield from self._hierarchy.catalog.level(prefix, delimiter, self._exists)
@@ -104,7 +107,7 @@ class KeyCalls:
 
         Their space on the disk is free then, except where it lies between other values.
         """
-        return self._hierarchy.remove_prefix(prefix)
+        return self._hierarchy.remove_prefix(check_prefix(prefix))
 
     def delete_many(self, keys: Iterable[str]) -> int:
         """Remove those of `keys` that are in any tier, together; return how many there were.

@@ -129,7 +129,7 @@ class ValueWriter:
         except Exception as error:
             key = next(islice(values, done, None), "")
             error.add_note(
-                f"the first {done} of {len(values)} values are stored, {key[:200]!r} failed, and "
+                f"the first {done} of {len(values)} values are stored, {key!r:.200} failed, and "
                 "those after it were not tried"
             )
             raise

@@ -32,6 +32,17 @@ def check_key(key: Any) -> str:
     return _check_text(str.__str__(key))
 
 
+def check_prefix(prefix: Any) -> str:
+    """Return `prefix` if it is a text, which may be empty.
+
+    Raises:
+        InvalidKeyTypeError: it is not a `str`.
+    """
+    if not isinstance(prefix, str):
+        raise InvalidKeyTypeError(f"a prefix must be a str, not {type(prefix).__name__}")
+    return prefix
+
+
 def _check_text(key: str) -> str:
     if not key:
         raise InvalidKeyError("a key must not be empty")

@@ -7,10 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from memories.core.manager import MemoryManager
 from memories.core.value_writer import NewResult
 from memories.engine.payload import Payload
 from memories.errors import InvalidOptionError
+from memories.foundation.keys import check_key
 from memories.model.tiers import TierName
 from memories.options.metadata import unpack
 from memories.sharing.change_count import ChangeCount
@@ -103,5 +106,9 @@ class Service:
     ) -> None:
         """Store a result that another process has computed in `seconds`."""
         payload = Payload.of(result, copy=True)
-        result_of = NewResult(key, tier, ttl, seconds)
+        given = check_key(key), tier, ttl, seconds
+        try:
+            result_of = msgspec.convert(given, NewResult)
+        except msgspec.ValidationError as error:
+            raise InvalidOptionError(f"a result cannot be stored with {given!r:.200}") from error
         self.manager._writer.put_result(result_of, payload, of_worker=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.passing_time import PassTime, pass_time  # noqa: F401
 
 from memories import InvalidOptionError, MemoryManager, UnsupportedTypeError
 
@@ -113,10 +114,13 @@ def test_an_exception_is_not_kept_and_none_is(manager: MemoryManager) -> None:
     assert 2 == len(calls)
 
 
-def test_results_expire_and_are_evictable(manager: MemoryManager) -> None:
+def test_results_expire_and_are_evictable(
+    manager: MemoryManager,
+    pass_time: PassTime,  # noqa: F811
+) -> None:
     """They can be computed again, so they never fill a tier for good."""
 
-    @manager.cache(ttl=0.2, tier="warm")
+    @manager.cache(ttl=200, tier="warm")
     def now() -> float:
         return time.monotonic()
 
@@ -124,7 +128,7 @@ def test_results_expire_and_are_evictable(manager: MemoryManager) -> None:
     assert first == now()
     assert "warm" == manager.get_tier(now.cache_key())
     assert manager._hierarchy.lookup(now.cache_key()).terms.evictable
-    time.sleep(0.25)
+    pass_time(250)
     assert first != now()
     with MemoryManager("1 MB", "1 MB", "5 MB") as small:
 

@@ -94,7 +94,7 @@ def test_the_search_costs_little_for_small_values() -> None:
     """A hundred thousand values of 1 KB must not take minutes."""
     value = np.arange(128, dtype="<i8")
     pack(value, "high")
-    begun = time.perf_counter()
+    begun = time.process_time()
     for _ in range(20):
         pack(value, "high")
-    assert (time.perf_counter() - begun) / 20 < 0.02
+    assert (time.process_time() - begun) / 20 < 0.02
