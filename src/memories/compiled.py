@@ -30,7 +30,7 @@ else:
 # `try` or `with`: the end of a compiled generator does not run when it is dropped early. None may
 # extend a class that is not compiled, unless as `mypyc_attr(native_class=False)`: that crashes.
 MODULES: Final = (
-    "memories.backends.disk.inline_records",
+    "memories.backends.disk.many_records",
     "memories.backends.disk.run_table",
     "memories.backends.disk.small_reads",
     "memories.codecs.plain",

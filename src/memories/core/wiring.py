@@ -194,7 +194,7 @@ class _Wiring:
         for observer, of_batch, kinds in (
             (counters.observe, counters.observe_batch, KINDS),
             (move_log.observe, move_log.observe_batch, (Moved, Removed)),
-            (self.sampler.observe, self.sampler.observe_batch, (Stored,)),
+            (self.sampler.observe, self.sampler.observe_batch, (Stored, Moved)),
             (self.costs.observe, self.costs.observe_batch, (Moved,)),
         ):
             events.subscribe(observer, of_batch, kinds=kinds)

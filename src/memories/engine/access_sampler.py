@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from memories.engine.hit_clock import SampledTick
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry, ExpiringEntry
-from memories.model.events import Event, ReadBatch, Retrieved, Stored, ValueEvent
+from memories.model.events import Event, Moved, ReadBatch, Retrieved, Stored, ValueEvent
+from memories.model.tiers import Cause
 from memories.policies.hashing import EVERY_DIGEST, digest, digests
 from memories.policies.miss_ratio_curve import MissRatioCurve, ReuseDistanceSampler
 
@@ -70,13 +71,23 @@ class AccessSampler:
             self.record(event.key, event.size, read=False)
 
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
-        """Record a batch of stores."""
-        if isinstance(events[0], Stored):
+        """Record a batch of stores, and note what a restore has brought into RAM.
+
+        Otherwise no sample would shrink in a program that only reads what was restored, and each
+        entry would report its hits.
+        """
+        first = events[0]
+        if isinstance(first, Moved):
+            if first.cause is Cause.RESTORED:
+                self._note_all([(event.key, event.size) for event in events], read=False)
+        elif isinstance(first, Stored):
             self._record_all([(event.key, event.size) for event in events], read=False)
-            if len(self._notes) == MAX_NOTES:
-                # Stores come faster than the migrator reads the notes of them. The sample shrinks
-                # now, or entries would report their hits that are not in it later.
-                self.process_notes()
+        else:
+            return
+        if len(self._notes) == MAX_NOTES:
+            # They come faster than the migrator reads the notes of them. The sample shrinks
+            # now, or entries would report their hits that are not in it later.
+            self.process_notes()
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Record reads that durable tiers answered."""
@@ -116,11 +127,14 @@ class AccessSampler:
         with self._lock:
             return self._reuse.curve(reads)
 
-    def _record_all(self, accesses: list[tuple[str, int]], *, read: bool) -> None:
+    def _note_all(self, accesses: list[tuple[str, int]], *, read: bool) -> None:
         limit, notes = self._reuse.limit, self._notes
         for (_, size), bits in zip(accesses, digests([key for key, _ in accesses]), strict=True):
             if bits < limit:
                 notes.append((bits, size, read))
+
+    def _record_all(self, accesses: list[tuple[str, int]], *, read: bool) -> None:
+        self._note_all(accesses, read=read)
         listener = self._listener
         if listener is not None:
             for key, size in accesses:

@@ -256,13 +256,11 @@ class BatchWriter:
         The tier has no device. Its room is for other values as well, so nothing leaves it.
         """
         started = self._monotonic()
-        left, records = list[str](), list[Record]()
+        records = list[Record]()
         with self._locks.try_lock_all(keys) as locked:
-            for key in keys:
-                if key not in locked:
-                    left.append(key)
-                    continue
-                found = self._catalog.lookup(key)
+            left = [key for key in keys if key not in locked]
+            mine = [key for key in keys if key in locked]
+            for found in self._catalog.lookup_locked(mine):
                 if isinstance(found, Record) and may_come(found):
                     records.append(found)
             values = self._read(records, target)
@@ -393,12 +391,13 @@ class BatchWriter:
         self, records: Sequence[Record], target: VolatileTier
     ) -> list[tuple[Record, OwnedValue]]:
         """Read values into RAM, and leave out those that the single way must read."""
+        rules = self._catalog.rules
         small = [
             one
             for one in records
             if one.stored <= MAX_VALUE
             and one.tier is TierName.COLD
-            and self._catalog.rules.room(one.key, target.name) is None
+            and not (rules and rules.room(one.key, target.name) is not None)
         ]
         try:
             found = self._catalog.journal.use_neighbours(small, _load, None)

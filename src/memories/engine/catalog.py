@@ -26,7 +26,7 @@ from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import is_held_here
 from memories.foundation.keys import INTERNAL, MAX_KEY_BYTES
 from memories.model.entry import Common, Entry, ExpiringEntry
-from memories.model.record import Record
+from memories.model.record import DEFAULT_TERMS, Record
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
 
@@ -133,12 +133,12 @@ class Catalog:
     def put_batch(self, entries: Iterable[Entry]) -> None:
         """Make each of `entries` the entry of its key."""
         with self.lock:
-            self._change(lambda: self._swap_all(entries, drop=False))
+            self._change(lambda: self._put_all(entries))
 
     def drop_batch(self, entries: Iterable[Entry]) -> None:
         """Remove the entries of many keys; their records are found from then on."""
         with self.lock:
-            self._change(lambda: self._swap_all(entries, drop=True))
+            self._change(lambda: self._drop_all(entries))
 
     def request_front(self, key: str) -> None:
         """Ask that the next reads of `key` are answered by the front cache; mostly lock-free."""
@@ -338,9 +338,20 @@ class Catalog:
             if entry is not None and entry.version == record.version:
                 self._set_backed(entry, record.tier)
 
-    def _swap_all(self, entries: Iterable[Entry], *, drop: bool) -> None:
+    def _drop_all(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            self._swap(entry.key, None if drop else entry)
+            self._swap(entry.key, None)
+
+    def _put_all(self, entries: Iterable[Entry]) -> None:
+        known, front, order = self.entries, self.front, self.order
+        for entry in entries:
+            key = entry.key
+            if key in known or order.in_use or entry.common.terms is not DEFAULT_TERMS:
+                self._swap(key, entry)
+                continue
+            known[key] = entry  # As `_swap` does, in fewer calls.
+            self._count(entry, 1)
+            front.count_arrivals(1, known)
 
     def _swap(self, key: str, entry: Entry | None) -> None:
         # The front goes first: after one reader saw the new value, no other may see the old one.
@@ -369,10 +380,12 @@ class Catalog:
         if entry.key[0] == INTERNAL:
             self._internal += change
             return
-        self.counts[entry.tier] += change
-        self.rules.count_entry(entry, change)
-        if entry.backed is not None:
-            self.backing[entry.backed] += change
+        common = entry.common
+        self.counts[common.tier] += change
+        if self.rules:
+            self.rules.count_entry(entry, change)
+        if common.backed is not None:
+            self.backing[common.backed] += change
 
 
 _key_of = attrgetter("key")

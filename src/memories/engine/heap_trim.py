@@ -35,22 +35,27 @@ class HeapTrim:
 
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
         """Count values that have left RAM together."""
-        for event in events:
-            if isinstance(event, Moved | Removed):
-                self._count(event)
+        first = events[0]
+        if isinstance(first, Moved | Removed) and _has_left(first):  # Then all of them have.
+            self._add(sum([event.size for event in events]))
 
     def _count(self, event: Moved | Removed) -> None:
-        if isinstance(event, Moved):
-            left = event.target.durable and not event.source.durable
-        else:
-            left = event.cause is Cause.CAPACITY and not event.tier.durable
-        if not left:
-            return
-        self._left += event.size
+        if _has_left(event):
+            self._add(event.size)
+
+    def _add(self, nbytes: int) -> None:
+        self._left += nbytes
         if self._left >= TRIM_BYTES and (now := self._monotonic()) >= self._next:
             self._left = 0
             self._trim()
             self._next = now + TRIM_SHARE * (self._monotonic() - now)
+
+
+def _has_left(event: Moved | Removed) -> bool:
+    """Return whether a value has left RAM for room."""
+    if isinstance(event, Moved):
+        return event.target.durable and not event.source.durable
+    return event.cause is Cause.CAPACITY and not event.tier.durable
 
 
 def trim_heap() -> bool:

@@ -45,7 +45,8 @@ class BoundedDict(Generic[K, V]):
 
     def update(self, items: Iterable[tuple[K, V]]) -> None:
         """Set the values of many keys, the most recently set one last."""
-        mine, weigh = self._items, self._weigh
+        mine, weigh, most = self._items, self._weigh, self._most
+        limit = BYTES_PER_KEY * most
         with self._lock:
             for key, value in items:
                 weight = weigh(key, value)
@@ -53,8 +54,8 @@ class BoundedDict(Generic[K, V]):
                     self._drop(key)
                 mine[key] = value
                 self._bytes += weight
-                while len(mine) > self._most or self._bytes > BYTES_PER_KEY * self._most:
-                    self._drop(next(iter(mine)))
+                while len(mine) > most or self._bytes > limit:
+                    self._bytes -= weigh(*mine.popitem(last=False))
 
     def get(self, key: K) -> V | None:
         """Return the value of `key`, None if it is absent."""

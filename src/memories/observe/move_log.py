@@ -39,9 +39,13 @@ class MoveLog:
         """Add moves of different keys."""
         self.latest.extend(moves)
         known = self._moves.get
-        self._moves.update(
-            [(move.key, (*(known(move.key) or ()), move)[-MOVES_PER_KEY:]) for move in moves]
-        )
+        latest: list[tuple[str, tuple[Moved, ...]]] = []
+        for move in moves:
+            before = known(move.key)
+            latest.append(
+                (move.key, (move,) if before is None else (*before, move)[-MOVES_PER_KEY:])
+            )
+        self._moves.update(latest)
 
     @property
     def is_full(self) -> bool:

@@ -14,6 +14,7 @@ from tests.support.wholeness import assert_whole
 
 from memories import CorruptDataError, MemoryManager
 from memories.engine.catalog import Instant
+from memories.engine.hit_clock import SampledTick
 from memories.model.events import Event, Failed, Moved
 from memories.model.tiers import Cause, TierName
 from memories.snapshot import capture, open_snapshot
@@ -183,3 +184,17 @@ def test_each_value_that_comes_back_is_an_event(tmp_path: Path) -> None:
         moves = [one for one in events if isinstance(one, Moved) and one.cause is Cause.RESTORED]
         assert sorted(stored) == sorted(one.key for one in moves)
         assert {("cold", "hot")} == {(one.source, one.target) for one in moves}
+
+
+def test_most_of_what_comes_back_only_counts_its_hits(tmp_path: Path) -> None:
+    """Nothing reads the samples of hits meanwhile, which then would hold every key."""
+    stored = {f"k{n:05}": b"value" for n in range(12_000)}
+    with make(tmp_path / "store") as manager:
+        manager.store_many(stored, tier="warm")
+        manager.create_snapshot(tmp_path / "s")
+    with make(tmp_path / "other") as manager:
+        manager.restore_snapshot(tmp_path / "s", wait=True)
+        entries = manager._hierarchy.catalog.entries
+        assert len(stored) == len(entries)
+        latest = [entries[key] for key in sorted(stored)[-2_000:]]
+        assert sum(isinstance(entry.tick, SampledTick) for entry in latest) < 1_000

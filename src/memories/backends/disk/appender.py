@@ -14,7 +14,6 @@ from xxhash import xxh3_64
 
 from memories.backends.disk import log_format
 from memories.backends.disk.index import Index
-from memories.backends.disk.inline_records import InlineRecords
 from memories.backends.disk.log import Log
 from memories.backends.disk.log_format import (
     FILE,
@@ -28,6 +27,7 @@ from memories.backends.disk.log_format import (
     stored_by_file,
     unpack_place,
 )
+from memories.backends.disk.many_records import HeadRecords, InlineRecords
 from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.paths import StorePaths
@@ -348,21 +348,10 @@ class Appender:
     def _append_heads(
         self, kind: int, found: Sequence[tuple[Record, IndexRow | None]]
     ) -> list[Entered]:
-        synced, seal, body_of = self._log.synced, self._seal, log_format.pack_body
-        pack_head = log_format.pack_head
-        oldest = [oldest_of(old) for _, old in found]
-        heads = [
-            pack_head(kind, body_of(kind, record, seal), oldest=lowest, synced=synced)
-            for (record, _), lowest in zip(found, oldest, strict=True)
-        ]
-        data = b"".join(heads)
-        segment, offset = self._append_whole(data)
-        entered: list[Entered] = []
-        for (record, old), lowest, head in zip(found, oldest, heads, strict=True):
-            row = IndexRow(record, kind, segment, offset, len(head), lowest)
-            entered.append((old, row))
-            offset += len(head)
-        self._enter_all(entered, len(data))
+        packed = HeadRecords(kind, found, self._log.synced, self._seal)
+        segment, offset = self._append_whole(packed.data)
+        entered = packed.rows(segment, offset)
+        self._enter_all(entered, len(packed.data))
         return entered
 
     def _append_whole(self, data: bytes) -> Position:

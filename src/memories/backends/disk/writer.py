@@ -253,9 +253,8 @@ class Writer:
         """Write those records that are the newest of their keys, whose frames lie in packs."""
         with self.lock:
             self._mend()
-            found = []
-            for record in records:
-                old = self.row(record.key)
+            found, olds = [], self._rows([record.key for record in records])
+            for record, old in zip(records, olds, strict=True):
                 if old is None or old.record.version < record.version:
                     found.append((record, old))
             entered = self.appender.packed(found) if found else []

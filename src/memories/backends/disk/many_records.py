@@ -1,6 +1,6 @@
-"""Packs records of the log that contain their frames, and makes their rows once they have a place.
+"""Packs many records of the log for one write, and makes their rows once they have a place.
 
-`log_format` describes the bytes. This part of it is the way of every small value.
+`log_format` describes the bytes, and packs one record.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from memories.backends.disk.seal import StoreSeal
 from memories.model.record import Record
 
 Found = tuple[Record, IndexRow | None, Sequence[Any]]  # A record, what it replaces, and its frame.
+FoundHead = tuple[Record, IndexRow | None]
 # Names of this module, which compiled code finds without a look-up.
 _pack_body: Final[Callable[..., bytes]] = pack_body
 _digest: Final[Callable[[Any], int]] = xxh3_64_intdigest
@@ -93,6 +94,47 @@ class InlineRecords:
             place = _pack_place(_INLINE, segment, offset + self._befores[at], length)
             placed = _replace(record, stored=length, place=place)
             row = _Row(placed, _INLINE, segment, offset, extent, self._oldest[at])
+            entered.append((old, row))
+            offset += extent
+        return entered
+
+
+class HeadRecords:
+    """Records of different keys without frames, all of one kind, to be appended in one write.
+
+    Attributes:
+        data: The bytes.
+    """
+
+    __slots__ = ("_extents", "_found", "_kind", "_oldest", "data")
+
+    def __init__(
+        self, kind: int, found: Sequence[FoundHead], synced: Position, seal: StoreSeal | None
+    ) -> None:
+        mark: int = synced.segment << 32 | synced.offset
+        parts: list[bytes] = []
+        self._kind = kind
+        self._found = found
+        self._extents: list[int] = []
+        self._oldest: list[int] = []
+        for record, old in found:
+            lowest = _oldest_of(old)
+            body = _pack_body(kind, record, seal)
+            size = len(body)
+            front = _pack_front(_MAGIC, _VERSION, kind, 0, size, lowest, 0, mark, 0)
+            head_sum = _digest(front + body).to_bytes(8, "little")
+            size += _HEADER
+            parts += (front, head_sum, body, _PADDING[-size & 63])
+            self._extents.append(size + (-size & 63))
+            self._oldest.append(lowest)
+        self.data = b"".join(parts)
+
+    def rows(self, segment: int, offset: int) -> list[tuple[IndexRow | None, IndexRow]]:
+        """Return what is replaced and the new row of each record, now that they begin there."""
+        entered: list[tuple[IndexRow | None, IndexRow]] = []
+        for at, (record, old) in enumerate(self._found):
+            extent = self._extents[at]
+            row = _Row(record, self._kind, segment, offset, extent, self._oldest[at])
             entered.append((old, row))
             offset += extent
         return entered

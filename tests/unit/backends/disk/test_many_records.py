@@ -1,22 +1,26 @@
-"""Many records of the log with their frames: the bytes and rows of each are those of one alone."""
+"""Many records of the log: the bytes and rows of each are those of one alone."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
-from memories.backends.disk.inline_records import InlineRecords
 from memories.backends.disk.log_format import (
     INLINE,
+    PACKED,
     PLACE,
+    TOMBSTONE,
     IndexRow,
     Position,
     encode_record,
+    pack_head,
     pack_inline,
     unpack_head,
 )
+from memories.backends.disk.many_records import HeadRecords, InlineRecords
 from memories.backends.disk.replay import oldest_of
 from memories.testing.backends import record_for
 
@@ -71,3 +75,21 @@ def test_no_records_are_no_bytes() -> None:
     """A batch may be empty."""
     packed = InlineRecords([], SYNCED, None)
     assert (b"", 0, []) == (packed.data, packed.head_bytes, packed.rows(1, 64))
+
+
+@pytest.mark.parametrize("kind", [PACKED, TOMBSTONE])
+def test_heads_alone_are_those_of_single_records(kind: int) -> None:
+    """Of removals, and of values whose frames lie in a file of many."""
+    items = [(record, old) for record, old, _ in found()]
+    expected = [
+        pack_head(kind, encode_record(record), oldest=oldest_of(old), synced=SYNCED)
+        for record, old in items
+    ]
+    packed = HeadRecords(kind, items, SYNCED, None)
+    assert b"".join(expected) == packed.data
+    at = 192
+    rows = packed.rows(5, at)
+    for (record, old), (replaced, row), head in zip(items, rows, expected, strict=True):
+        assert replaced is old
+        assert IndexRow(record, kind, 5, at, len(head), oldest_of(old)) == row
+        at += len(head)
