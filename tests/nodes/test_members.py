@@ -361,8 +361,9 @@ def test_a_write_that_is_repeated_is_one_write(
             assert "newer" == one.retrieve_distributed("key")
 
 
+@pytest.mark.parametrize("step", ["read", "written"])
 def test_a_change_of_members_ends_a_copy_with_an_error_of_ours(
-    plain_nodes: LocalGroup, monkeypatch: pytest.MonkeyPatch
+    plain_nodes: LocalGroup, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """It ended the thread of a recovery with a traceback, and `repair` with a foreign error."""
     with manager_of(plain_nodes.names) as manager:
@@ -372,10 +373,13 @@ def test_a_change_of_members_ends_a_copy_with_an_error_of_ours(
         def changed(jobs: Any) -> None:
             raise OutdatedMembersError("the members have changed")
 
-        monkeypatch.setattr(registers._writer, "store", changed)
+        if step == "read":
+            monkeypatch.setattr(registers, "fetch_missing", changed)
+        else:
+            monkeypatch.setattr(registers._writer, "store", changed)
         (name,) = plain_nodes.names[:1]
         with pytest.raises(UnavailableError, match="members of the cluster change"):
-            registers.copy_to([b"m:r:key"], to=name)
+            registers.copy_newest(registers.query([b"m:r:key"]), to=name)
         monkeypatch.undo()
         assert "value" == manager.retrieve_distributed("key")
 

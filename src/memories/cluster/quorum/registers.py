@@ -178,17 +178,17 @@ class QuorumRegisters(Registers):
             ]
             if due:
                 jobs.append(WriteJob(query, query.version, (), only=due))
-        self.fetch_missing([job.query for job in jobs])
         ready: list[WriteJob] = []
-        for job in jobs:
-            if job.query.newest.data is None:
-                results[job.name] = UnavailableError(
-                    f"{key_text(job.name)} cannot be read for copying"
-                )
-            else:
-                job.set_register((memoryview(job.query.newest.data),))
-                ready.append(job)
         try:
+            self.fetch_missing([job.query for job in jobs])
+            for job in jobs:
+                if job.query.newest.data is None:
+                    results[job.name] = UnavailableError(
+                        f"{key_text(job.name)} cannot be read for copying"
+                    )
+                else:
+                    job.set_register((memoryview(job.query.newest.data),))
+                    ready.append(job)
             self._writer.store(ready)
             for job in ready:
                 for node in job.stored_on:
