@@ -41,8 +41,8 @@ LAYERS = (
     ("core",),
     ("sharing",),
     ("__init__",),
-    ("testing", "torch", "integrations"),
-    ("aio", "diskcache", "dask", "fsspec", "joblib", "xarray", "zarr"),
+    ("testing", "integrations"),
+    ("aio", "diskcache", "dask", "fsspec", "joblib", "torch", "xarray", "zarr"),
     ("cli",),
     ("__main__",),
 )
@@ -82,6 +82,7 @@ ONLY_FOR_ONE = {
     "cluster.inspect": "the command `memories cluster status`, without a manager",
     "cluster.quorum.node_recovery": "a step of the protocol; tests/nodes restart servers for it",
     "cluster.quorum.rebalance": "a step of the protocol; tests/nodes/test_members.py runs it",
+    "integrations.torch.iterable": "it needs torch when it is loaded",
     "integrations.diskcache.importing": "the command `memories import diskcache`; tests run it",
     "integrations.diskcache.queue": "the ends of a queue, apart from the items in it",
     "cluster.quorum.service": "one of two topologies, chosen when the nodes are known",

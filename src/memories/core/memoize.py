@@ -70,7 +70,7 @@ _NOTHING: Final = _Nothing()
 class ResultStore(Protocol):
     """Keeps results by key."""
 
-    def retrieve(self, key: str, default: Any = ..., /) -> Any:
+    def retrieve(self, key: str, default: Any = ..., /, *, copy: bool | None = ...) -> Any:
         """Return the result of `key`, or `default`; without one raise KeyNotFoundError."""
 
     def scan(self, prefix: str) -> Iterator[str]:

@@ -72,9 +72,9 @@ class NoResultStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return NoResultStore, ()
 
-    def retrieve(self, key: str, default: Any, /) -> Any:
+    def retrieve(self, key: str, default: Any, /, **options: Any) -> Any:
         """Return `default`."""
-        del key
+        del key, options
         return default
 
     def scan(self, prefix: str) -> Iterator[str]:

@@ -1,5 +1,5 @@
 """Adapters that give the tiers to other packages, in their own terms; one file or folder per host.
 
 Nothing else in this package imports them. `memories.zarr`, `memories.fsspec`, `memories.xarray`,
-`memories.dask` and `memories.joblib` are the names that users import.
+`memories.dask`, `memories.joblib` and `memories.torch` are the names that users import.
 """

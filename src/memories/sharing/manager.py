@@ -229,11 +229,14 @@ class SharedMemoryManager(StoreMapping):
 
         The threads of one process share a computation; two processes may both compute a result.
         """
-        results = SharedResultStore(self, self._membership)
         decorate = partial(
-            memoize, results, version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
+            memoize, self._results(), version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
         )
         return decorate if function is None else decorate(function)
+
+    def _results(self) -> SharedResultStore:
+        """Return what keeps the results of decorated functions."""
+        return SharedResultStore(self, self._membership)
 
     def __getitem__(self, key: str) -> Any:
         return self.retrieve(key)
