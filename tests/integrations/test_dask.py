@@ -340,6 +340,8 @@ def test_results_on_a_device_stay_there(
     data["third"] = on_device(1000)
     assert {1, "third"} == set(data.hot) and {0} == set(data.slow)
     assert 3 == len(data) == len(list(data))
+    assert isinstance(data[0], OnDevice)
+    assert {0, "third"} == set(data.hot) and not data.fast
     for key in list(data):
         del data[key]
     assert not data and not len(data.manager)

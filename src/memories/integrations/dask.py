@@ -221,12 +221,17 @@ class WorkerData(SpillBuffer):
                 pass  # It has just left the device.
         before = self._cold.total_weight.memory
         value = super().__getitem__(key)
+        if is_on_device(value):  # It has returned from the disk.
+            self.fast.discard(key)
+            self.slow.discard(key)
+            self._set_hot(key, value)
         self._left_ram(self._cold.total_weight.memory - before)
         return value
 
     def __delitem__(self, key: Any) -> None:
         if key in self.hot:
             del self.hot[key]
+            self._cold.forget(key)
             return
         weight = self.fast.weights.get(key, 0)
         super().__delitem__(key)
