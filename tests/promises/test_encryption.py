@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -276,6 +277,46 @@ def test_every_altered_byte_of_a_snapshot_is_an_error(make: Make, tmp_path: Path
         with pytest.raises((CorruptDataError, EncryptionKeyError)):
             manager.restore_snapshot(file)
     assert {"own": MARKER} == dict(manager)
+
+
+def test_the_key_of_a_snapshot_is_rotated(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the same command; its values are copied as they lie, and a failure leaves it whole."""
+    monkeypatch.setenv("MEMORIES_ENCRYPTION", f"file:{tmp_path / 'key'}")
+    create_file(tmp_path / "new", "other")
+    manager, file = make(), tmp_path / "snapshot"
+    manager.store_many(values(), tier="cold")
+    manager.create_snapshot(file)
+    before = file.read_bytes()
+
+    def run(*arguments: object) -> str:
+        return CliRunner().invoke(app, ["key", *map(str, arguments)]).output
+
+    assert "\tprod\t1" in run("list", file)
+    assert "0 of 1 data keys" in run("rotate", file)
+    file.write_bytes(b"x" + before)
+    assert "is not an encrypted file" in run("rotate", file, "--to", f"file:{tmp_path / 'new'}")
+    assert b"x" + before == file.read_bytes()
+    file.write_bytes(before)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fsync", _failing)
+        assert "No space" in run("rotate", file, "--to", f"file:{tmp_path / 'new'}")
+    assert before == file.read_bytes()
+    assert "1 of 1" in run("rotate", file, "--to", f"file:{tmp_path / 'new'}")
+    assert "\tother\t1" in run("list", file)
+    with pytest.raises(EncryptionKeyError, match="'other'"):
+        manager.restore_snapshot(file)
+    assert "1 of 1" in run("rotate", tmp_path / "store", "--to", f"file:{tmp_path / 'new'}")
+    manager.cleanup()
+    again = make(encryption=f"file:{tmp_path / 'new'}")
+    again.clear()
+    again.restore_snapshot(file)
+    assert all(same(value, again.retrieve(name)) for name, value in values().items())
+
+
+def _failing(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_the_commands_open_an_encrypted_snapshot_with_the_key(

@@ -45,7 +45,7 @@ def generate_key(file: Path, name: str, add: bool, as_json: bool) -> None:
 @click.option("--to", metavar="KEY", help="Another key that takes its place, as file:PATH.")
 @json_option
 def rotate_key(store: Path, to: str | None, as_json: bool) -> None:
-    """Wrap the data keys of the encrypted STORE with the newest version of its key.
+    """Wrap the data keys of the encrypted STORE, or snapshot, with the newest version of its key.
 
     The key is the one that MEMORIES_ENCRYPTION names. The store may be open, no value is written
     again, and the command may be interrupted and run again.
@@ -53,13 +53,18 @@ def rotate_key(store: Path, to: str | None, as_json: bool) -> None:
     from memories.backends.disk import data_keys
     from memories.sealing.master_key import EncryptionKey
 
-    require_store(store)
-    configured = configured_key()
+    configured, other = configured_key(), EncryptionKey.parse(to)
     if configured is None:
         raise InvalidOptionError(
             "set MEMORIES_ENCRYPTION to file:PATH or env:NAME, the present key"
         )
-    done = data_keys.rotate(store / "cold", configured, EncryptionKey.parse(to))
+    if store.is_file():
+        from memories.snapshot.key_rotation import rotate_snapshot
+
+        done = rotate_snapshot(store, configured, other)
+    else:
+        require_store(store)
+        done = data_keys.rotate(store / "cold", configured, other)
     if as_json:
         print_json(done._asdict())
     else:
@@ -75,8 +80,8 @@ def rotate_key(store: Path, to: str | None, as_json: bool) -> None:
 def list_keys(store: Path | None, as_json: bool) -> None:
     """Print the ids of the trusted signing keys; the first key of the file signs.
 
-    With an encrypted STORE: the ids of its data keys, each with the name and the version of the
-    master key that wraps it. No key is needed for that.
+    With an encrypted STORE, or snapshot: the ids of its data keys, each with the name and the
+    version of the master key that wraps it. No key is needed for that.
     """
     from memories.frames.signing import Keyring
 
@@ -125,8 +130,13 @@ def import_key(source: IO[str], as_json: bool) -> None:
 def _list_data_keys(store: Path, as_json: bool) -> None:
     from memories.backends.disk import data_keys
 
-    require_store(store)
-    found = data_keys.wrapped_keys(store / "cold")
+    if store.is_file():
+        from memories.snapshot.key_rotation import wrapped_key
+
+        found = [wrapped_key(store)]
+    else:
+        require_store(store)
+        found = data_keys.wrapped_keys(store / "cold")
     if as_json:
         rows = [
             {"id": one.id.hex(), "master_key": one.name, "version": one.version} for one in found

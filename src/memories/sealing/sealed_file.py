@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+from typing import NamedTuple
 
 from memories.errors import CorruptDataError, EncryptionKeyError
 from memories.sealing import key_files
@@ -19,7 +20,7 @@ from memories.sealing.blob import (
     DataKey,
     Fetch,
 )
-from memories.sealing.master_key import EncryptionKey
+from memories.sealing.master_key import EncryptionKey, WrappedKey
 
 # mark, version, length of the data key's text, the place
 _FRONT = struct.Struct("<8sII16s")
@@ -37,14 +38,43 @@ def begin(key: EncryptionKey) -> tuple[bytes, BlobWriter]:
         EncryptionKeyError: the master key cannot be read.
     """
     data_key, place = DataKey.new(), os.urandom(_PLACE_BYTES)
-    text = key_files.pack(key.wrap(data_key, place))
-    front = _FRONT.pack(_MARK, _VERSION, len(text), place)
-    return front + text, BlobCipher([data_key], place).writer(_CONTEXT, CHUNK_BITS)
+    header = pack_header(key.wrap(data_key, place), place)
+    return header, BlobCipher([data_key], place).writer(_CONTEXT, CHUNK_BITS)
+
+
+def pack_header(wrapped: WrappedKey, place: bytes) -> bytes:
+    """Return the header of a file whose data key is wrapped for `place`."""
+    text = key_files.pack(wrapped)
+    return _FRONT.pack(_MARK, _VERSION, len(text), place) + text
 
 
 def is_sealed(start: bytes) -> bool:
     """Return whether a file that begins with `start` is encrypted."""
     return start.startswith(_MARK)
+
+
+class SealedHeader(NamedTuple):
+    """What an encrypted file begins with."""
+
+    wrapped: WrappedKey
+    place: bytes
+    nbytes: int  # Where the blob begins.
+
+
+def read_header(fetch: Fetch, size: int, what: str) -> SealedHeader:
+    """Return the header of a file of `size` bytes that `fetch` reads; errors call it `what`.
+
+    Raises:
+        CorruptDataError: it is not encrypted, damaged, or a later release wrote it.
+    """
+    front = bytes(fetch(0, min(FRONT_BYTES, size)))
+    if len(front) < FRONT_BYTES or not is_sealed(front):
+        raise CorruptDataError(f"{what} is not an encrypted file")
+    _, version, length, place = _FRONT.unpack(front)
+    if version != _VERSION or length > min(_MAX_TEXT_BYTES, size - FRONT_BYTES):
+        raise CorruptDataError(f"{what} is encrypted in version {version}, or damaged at its start")
+    wrapped = key_files.parse(bytes(fetch(FRONT_BYTES, length)), what)
+    return SealedHeader(wrapped, place, FRONT_BYTES + length)
 
 
 class SealedFile:
@@ -61,21 +91,12 @@ class SealedFile:
             EncryptionKeyError: there is no key, or it is not the one of the file.
             CorruptDataError: the file is damaged, or a later release wrote it.
         """
-        front = bytes(fetch(0, min(FRONT_BYTES, size)))
-        if len(front) < FRONT_BYTES:
-            raise CorruptDataError("its header is cut short")
-        _, version, length, place = _FRONT.unpack(front)
-        if version != _VERSION or length > min(_MAX_TEXT_BYTES, size - FRONT_BYTES):
-            raise CorruptDataError(
-                f"it is encrypted in version {version}, or its header is damaged"
-            )
-        wrapped = key_files.parse(bytes(fetch(FRONT_BYTES, length)), what)
+        wrapped, place, self._start = read_header(fetch, size, what)
         if key is None:
             raise EncryptionKeyError(
                 f"{what} is encrypted with the key {wrapped.name!r}: give it with encryption=, or "
                 "set MEMORIES_ENCRYPTION"
             )
-        self._start = FRONT_BYTES + length
         cipher = BlobCipher([key.unwrap(wrapped, place)], place)
         self._fetch = fetch
         stored = size - self._start

@@ -18,7 +18,7 @@ _WINDOW_BYTES = 1 << 20
 
 
 class PreadFile:
-    """A regular file, open for reading; `key` decrypts one that is encrypted.
+    """A regular file, open for reading; `key` decrypts one that is encrypted, unless it is `raw`.
 
     Safe to use from many threads.
 
@@ -28,7 +28,7 @@ class PreadFile:
         CorruptDataError: it is encrypted, and damaged.
     """
 
-    def __init__(self, path: Path, key: EncryptionKey | None = None) -> None:
+    def __init__(self, path: Path, key: EncryptionKey | None = None, *, raw: bool = False) -> None:
         self.path = path
         try:
             self._fd = open_regular(path, os.O_RDONLY, links=True)
@@ -38,7 +38,7 @@ class PreadFile:
         self.sealed: SealedFile | None = None
         self._window = 0, memoryview(b"")
         try:
-            if is_sealed(self._pread(0, MARK_BYTES)):
+            if not raw and is_sealed(self._pread(0, MARK_BYTES)):
                 self.sealed = SealedFile(self._pread, self.size, key, str(path))
                 self.size = self.sealed.nbytes
         except BaseException:

@@ -109,7 +109,7 @@ class PoweredFiles(Files):
 
     def cut(self, target: Path, chance: random.Random) -> None:
         """Write into `target` what the disk may hold after a power cut now."""
-        for directory in (self._root, *(self._root / name for name in ("log", "values", "index"))):
+        for directory in [self._root, *(one for one in self._root.iterdir() if one.is_dir())]:
             there = target / directory.relative_to(self._root)
             there.mkdir(parents=True)
             names = dict(self._entries.get(directory, {}))

@@ -24,7 +24,6 @@ from memories.backends.disk.seal import StoreSeal
 from memories.backends.disk.small_reads import SMALL_BYTES, SmallReads, use_together
 from memories.errors import CorruptDataError
 from memories.model.record import Record
-from memories.sealing.blob import BlobReader, Fetch
 
 T = TypeVar("T")
 unpack = PLACE.unpack
@@ -94,8 +93,7 @@ class FrameReader:
             return self.stored(record)
         if record.stored < SMALL_BYTES:
             return memoryview(self._seal.open_frame(record, self.stored(record)))
-        blob, fetch = self._blob(record, self._seal)
-        return blob.read(fetch, 0, blob.nbytes)
+        return self._read_sealed(record, self._seal, None)[0]
 
     def read_ranges(self, record: Record, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Return parts of an encrypted frame, decrypting only where they lie.
@@ -104,11 +102,12 @@ class FrameReader:
             CorruptDataError: they were altered, or the frame has not so many bytes.
         """
         assert self._seal is not None, "other frames are read as a whole"
-        blob, fetch = self._blob(record, self._seal)
-        return [blob.read(fetch, start, stop) for start, stop in spans]
+        return self._read_sealed(record, self._seal, spans)
 
-    def _blob(self, record: Record, seal: StoreSeal) -> tuple[BlobReader, Fetch]:
-        """Return what decrypts the frame of `record`, and what reads bytes of its file."""
+    def _read_sealed(
+        self, record: Record, seal: StoreSeal, spans: Sequence[tuple[int, int]] | None
+    ) -> list[memoryview]:
+        """Return parts of an encrypted frame, or all of it."""
         try:
             place = FrameLocation._make(unpack(record.place))
         except struct.error:
@@ -127,7 +126,7 @@ class FrameReader:
         def fetch(offset: int, length: int) -> bytes:
             return read_exactly(self._files, handle.descriptor, length, place.offset + offset)
 
-        return seal.frame_reader(record, fetch, place.length), fetch
+        return seal.read_frame(record, fetch, place.length, spans)
 
     def stored(self, record: Record) -> memoryview:
         """Return the frame of `record` as it lies in its file."""

@@ -60,16 +60,26 @@ class StoreSeal:
         Raises:
             CorruptDataError: it was altered, or is that of another key or version.
         """
-        return self._cipher.open(_frame_of(record), data)
+        try:
+            return self._cipher.open(_frame_of(record), data)
+        except CorruptDataError as error:
+            raise _damaged(record, error) from error
 
-    def frame_reader(self, record: Record, fetch: Fetch, nbytes: int) -> BlobReader:
-        """Return what reads parts of the frame of a record, which takes `nbytes` in its file.
+    def read_frame(
+        self, record: Record, fetch: Fetch, nbytes: int, spans: Sequence[tuple[int, int]] | None
+    ) -> list[memoryview]:
+        """Return parts of the frame of a record, or all of it, which takes `nbytes` in its file.
 
         Raises:
-            CorruptDataError: no encrypted frame lies there.
+            CorruptDataError: it was altered, is another one, or has not so many bytes.
         """
         head = bytes(fetch(0, min(HEADER_BYTES, nbytes)))
-        return self._cipher.reader(_frame_of(record), head, nbytes)
+        try:
+            blob = self._cipher.reader(_frame_of(record), head, nbytes)
+            wanted = [(0, blob.nbytes)] if spans is None else spans
+            return [blob.read(fetch, start, stop) for start, stop in wanted]
+        except CorruptDataError as error:
+            raise _damaged(record, error) from error
 
     def run_writer(self, number: int) -> BlobWriter:
         """Return what encrypts a run of the index."""
@@ -93,6 +103,10 @@ class StoreSeal:
             return self._cipher.open(_MANIFEST, data)
         except CorruptDataError:
             return None
+
+
+def _damaged(record: Record, error: CorruptDataError) -> CorruptDataError:
+    return CorruptDataError(f"the frame of {record.key[:200]!r} is damaged: {error}")
 
 
 def _frame_of(record: Record) -> bytes:

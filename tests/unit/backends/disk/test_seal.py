@@ -278,9 +278,9 @@ def test_frames_cannot_be_exchanged(tmp_path: Path, key: EncryptionKey) -> None:
         for forged in (*stored, elsewhere[0], b"\0" * len(stored[0])):
             put_bytes(path, new.place, forged)
             with DiskBackend(path, encryption=key, read_only=True) as backend:
-                with pytest.raises(CorruptDataError):
+                with pytest.raises(CorruptDataError, match="the frame of 'a' is damaged"):
                     backend.read(new)
-                with pytest.raises(CorruptDataError):
+                with pytest.raises(CorruptDataError, match="the frame of 'a' is damaged"):
                     backend.read_ranges(new, [(5, 6)])
                 assert backend.small_reads.find("a") is None
 
