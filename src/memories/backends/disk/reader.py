@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from memories.backends.base import LARGE_BYTES
 from memories.backends.disk.fd_cache import Handle, HandleCache
-from memories.backends.disk.files import Files, read_exactly
+from memories.backends.disk.files import Files, UnsyncedFiles, read_exactly
 from memories.backends.disk.log_format import FILE, INLINE, PACKED, PLACE, FrameLocation
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.seal import StoreSeal
@@ -72,7 +72,7 @@ class FrameReader:
         # The function itself where nothing is added to it: a call in Python costs a tenth of it.
         self._known, self.pread = (
             handles.known,
-            os.pread if type(files).read is Files.read else files.read,
+            os.pread if type(files) in (Files, UnsyncedFiles) else files.read,
         )
         self._seal = files.seal
         self.small = SmallReads(
