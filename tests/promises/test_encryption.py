@@ -119,6 +119,7 @@ def test_nothing_in_the_directory_shows_a_key_or_a_value(make: Make, tmp_path: P
     for name in sorted(set(values()) - {f"{MARKER}/nested"}):
         assert same(values()[name], again.retrieve(name))
     assert {"note": MARKER} == again.info(f"{MARKER}/text").metadata
+    assert set(again.find(note=MARKER)) == set(values()) - {f"{MARKER}/nested"}
 
 
 def test_without_the_key_it_is_refused_and_stays_as_it_is(

@@ -25,6 +25,7 @@ HEADER_BYTES = _HEADER.size
 _MARK, _VERSION = b"mSea", 1
 CHUNK_BITS = 17
 BLOCK_BITS = 12  # Of what is read in blocks of a page.
+_ONE_CHUNK = _HEADER.pack(_MARK, _VERSION, CHUNK_BITS, 0, b"", b"")[:8]
 _INFO, _ROUND = b"memories blob 1\0", b"\1"  # Of HKDF-Expand; one round yields the whole key.
 _MORE, _LAST = b"\0\0\0\0", b"\1\0\0\0"
 _ONLY = bytes(8) + _LAST
@@ -90,14 +91,20 @@ class BlobCipher:
         self._digest = hmac.digest
         self._secrets = dict(keys)
         self._place = place
-        self._id, self._secret = keys[-1]
+        self._secret = keys[-1].secret
+        # What a header begins with, by the chunk size.
+        self._fronts = {
+            bits: _HEADER.pack(_MARK, _VERSION, bits, 0, keys[-1].id, b"")[:-SALT_BYTES]
+            for bits in (CHUNK_BITS, BLOCK_BITS)
+        }
 
-    def seal(self, context: bytes, data: Any) -> bytes:
-        """Return the blob of `data`, which only `context` opens."""
-        if memoryview(data).nbytes > 1 << CHUNK_BITS:
+    def seal(self, context: bytes, data: bytes | memoryview) -> bytes:
+        """Return the blob of `data`, bytes one by one, which only `context` opens."""
+        if len(data) > 1 << CHUNK_BITS:
             return b"".join(part for block in self.blocks(context, [data]) for part in block)
         head, cipher, bound = self._new(context, CHUNK_BITS)
-        return head + bytes(cipher.encrypt(_ONLY, data, bound))
+        sealed: bytes = head + cipher.encrypt(_ONLY, data, bound)
+        return sealed
 
     def blocks(self, context: bytes, buffers: Sequence[Any]) -> Iterator[list[bytes]]:
         """Yield the blob of many buffers one after the other, two megabytes at a time."""
@@ -119,15 +126,26 @@ class BlobCipher:
         """Return what makes a blob of bytes that come piece by piece."""
         return BlobWriter(*self._new(context, bits), 1 << bits)
 
-    def open(self, context: bytes, blob: Any) -> bytes:
+    def open(self, context: bytes, blob: bytes | bytearray | memoryview) -> bytes:
         """Return what a blob holds.
 
         Raises:
             CorruptDataError: it was altered, belongs elsewhere, or another key encrypted it.
         """
-        data = memoryview(blob)
-        reader = self.reader(context, bytes(data[:HEADER_BYTES]), data.nbytes)
-        return reader.whole(data)
+        nbytes, head = len(blob), bytes(blob[:HEADER_BYTES])
+        secret = self._secrets.get(head[8:16])
+        one = HEADER_BYTES + TAG_BYTES <= nbytes <= HEADER_BYTES + TAG_BYTES + (1 << CHUNK_BITS)
+        if one and secret is not None and head[:8] == _ONE_CHUNK:
+            # The way of most blobs, in few calls.
+            cipher = self._aesgcm(self._digest(secret, _INFO + head[16:] + _ROUND, "sha256"))
+            try:
+                found: bytes = cipher.decrypt(
+                    _ONLY, blob[HEADER_BYTES:], head + self._place + context
+                )
+            except self._invalid as error:
+                raise _altered() from error
+            return found
+        return self.reader(context, head, nbytes).whole(memoryview(blob))
 
     def reader(
         self, context: bytes, head: bytes, nbytes: int, bits: int = CHUNK_BITS
@@ -156,7 +174,7 @@ class BlobCipher:
     def _new(self, context: bytes, bits: int) -> tuple[bytes, Any, bytes]:
         """Return the header of a new blob, its cipher, and what its chunks are bound to."""
         salt = os.urandom(SALT_BYTES)
-        head = _HEADER.pack(_MARK, _VERSION, bits, 0, self._id, salt)
+        head = self._fronts[bits] + salt
         cipher = self._aesgcm(self._digest(self._secret, _INFO + salt + _ROUND, "sha256"))
         return head, cipher, head + self._place + context
 
