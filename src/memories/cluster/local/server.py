@@ -161,7 +161,7 @@ class LocalServer:
         path.unlink(missing_ok=True)
         descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "w") as file:
-            file.write(f'requirepass "{self._password}"\nprimaryauth "{self._password}"\n')
+            file.write(f'requirepass "{self._password}"\nmasterauth "{self._password}"\n')
         return [str(path)]
 
     def _options(self) -> list[str]:

@@ -90,7 +90,8 @@ class Shards:
             if isinstance(error, EvictingNodeError):
                 raise error
         while (short := self._short_shards()) and self.monotonic() < began + _HIDDEN_SECONDS:
-            if not any(hidden_replicas(self._members, shard) for shard in short):
+            views = self.views.values()  # The replica itself is the first that knows what it is.
+            if not any(hidden_replicas(view.members, one) for view in views for one in short):
                 break
             self.refresh()
         if short:
