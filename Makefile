@@ -8,7 +8,7 @@ WORKERS ?= 4
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help demo compile test check lint format bench days reference docs dist matrix workflows test-lowest torture test-gpu clean
+.PHONY: help demo compile test check lint format bench days reference docs dist matrix workflows test-lowest test-portable torture test-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -89,6 +89,10 @@ matrix: ## Run the tests with every Python on this machine (PYTHONS="..." choose
 test-lowest: ## Run the tests with the lowest versions of all dependencies.
 	@.ci/venv test torture
 	@$(BIN)/python -m pytest -m torture --timeout 3600 tests/torture/test_lower_bounds.py $(ARGS)
+
+test-portable: ## Run the tests without what only Linux has, as on another system.
+	@.ci/venv test
+	@MEMORIES_INTERPRETED=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -p tests.support.portable $(ARGS)
 
 torture: ## Run the long campaigns: kills, faults and races, many times over.
 	@.ci/venv test torture compile

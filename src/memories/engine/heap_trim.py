@@ -8,8 +8,8 @@ wait for that for ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 
+from memories.foundation.system import c_function
 from memories.model.events import Event, Moved, Removed, ValueEvent
 from memories.model.tiers import Cause
 
@@ -60,16 +60,5 @@ def _has_left(event: Moved | Removed) -> bool:
 
 def trim_heap() -> bool:
     """Give what the allocator of C holds unused back to the system, if it can do that."""
-    trim = _malloc_trim()
+    trim = c_function("malloc_trim")  # Only glibc has it.
     return trim is not None and bool(trim(0))
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    # Imported at its first use: most programs never have so much to give back.
-    import ctypes
-
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError):
-        return None  # Only glibc has it.

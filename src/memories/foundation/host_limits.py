@@ -9,15 +9,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from memories.foundation.system import CGROUPS, PROC
 from memories.foundation.units import MAX_BYTES
 
 ENTRY_BYTES = 256  # Charged per entry on top of its payload: the entry, its dict slot, its links.
 
 STALLED_PERCENT = 10.0  # Of ten seconds: far above the noise of a reclaim now and then.
 
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/proc/self/cgroup")
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_MEMINFO = PROC / "meminfo"
+_CGROUP = PROC / "self/cgroup"
+_CGROUP_ROOT = CGROUPS
 
 
 def host_room() -> int:

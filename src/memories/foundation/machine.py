@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_CGROUPS = Path("/proc/self/cgroup")
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
+from memories.foundation.system import CGROUPS, PROC
+
+_CGROUPS = PROC / "self/cgroup"
+_CGROUP_ROOT = CGROUPS
 
 
 def ram_bytes() -> int:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import STOP_SECONDS, BackgroundThread, Latch
+from memories.foundation.system import usable_processors
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -155,8 +156,4 @@ def _helpers() -> _Helpers:
 
 def _count() -> int:
     """Return how many helpers this process has cores for."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return min(cores - 1, _MAX_HELPERS)
+    return min(usable_processors() - 1, _MAX_HELPERS)

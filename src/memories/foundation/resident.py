@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-_STATM = Path("/proc/self/statm")
+from memories.foundation.system import PROC
+
+_STATM = PROC / "self/statm"
 
 
 def resident_bytes() -> int | None:

@@ -10,6 +10,8 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
+from memories.foundation.system import c_function
+
 WRITEBACK_BYTES = 8 << 20  # The length of the pieces that are handed to the disk.
 _SYNC_FILE_RANGE_WRITE = 2  # Begin to write, without waiting.
 
@@ -25,8 +27,8 @@ def begin_writeback(descriptor: int, offset: int, length: int) -> None:
 
 @cache
 def _sync_file_range() -> Callable[[int, int, int], object] | None:
-    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    call = c_function("sync_file_range")
     if call is None:
         return None
-    call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-    return lambda fd, offset, length: call(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+    begin, whole = call, ctypes.c_int64  # What is handed over would else be an int of 32 bits.
+    return lambda fd, at, length: begin(fd, whole(at), whole(length), _SYNC_FILE_RANGE_WRITE)

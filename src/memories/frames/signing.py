@@ -19,6 +19,7 @@ from memories.errors import InvalidOptionError, StorageError, UntrustedDataError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.printable import printable
 from memories.foundation.regular_file import Found, open_regular, read_regular
+from memories.foundation.system import sync
 from memories.foundation.user_directories import config_directory
 from memories.frames.store_binding import IDENTITY_NAME, UNBOUND, Signature, StoreBinding
 
@@ -333,7 +334,7 @@ def _append(path: Path, key: Key) -> None:
             if written != len(line):
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -345,6 +346,6 @@ def _write_draft(path: Path, key: Key) -> None:
     descriptor = os.open(path, flags, 0o600)
     try:
         os.write(descriptor, f"{key.text}\n".encode())
-        os.fsync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 from memories.errors import EncryptionKeyError, InvalidOptionError
 from memories.foundation import optional_imports
 from memories.foundation.regular_file import open_regular, read_regular
+from memories.foundation.system import sync
 from memories.sealing.blob import EXTRA, SECRET_BYTES, DataKey
 
 MARK = "memories-master-key-1"
@@ -309,7 +310,7 @@ def _write(path: Path, made: MasterSecret, flags: int) -> None:
             if os.write(descriptor, line) != len(line):
                 os.ftruncate(descriptor, start)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
     except FileExistsError as error:

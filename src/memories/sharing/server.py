@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork
 from memories.foundation.logging import logger
 from memories.foundation.periodic import BackgroundThread
+from memories.foundation.system import path_below, peer_user
 from memories.sharing.messages import Channel, LostError, RetiredError
 from memories.sharing.service import Service
 
@@ -156,20 +156,17 @@ def socket_path(directory: Path, descriptor: int) -> str:
     path = str(directory / SOCKET_NAME)
     if len(os.fsencode(path)) <= _LONGEST_PATH:
         return path
-    if not os.path.exists("/proc/self/fd"):  # noqa: PTH110  # A name of the kernel.
+    short = path_below(descriptor, SOCKET_NAME)
+    if short is None:
         raise StorageError(f"{path} is longer than a Unix socket may be named: use a shorter path")
-    return f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
+    return short
 
 
 def same_user(connection: socket.socket) -> bool:
     """Return whether the process at the other end belongs to this user, or to root."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True  # The directory of the store lets in this user only.
-    size = struct.calcsize("3i")
-    _, user, _ = struct.unpack(
-        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    )
-    return user in (0, os.geteuid())
+    user = peer_user(connection)
+    # Where it is unknown, the directory of the store lets in this user only.
+    return user is None or user in (0, os.geteuid())
 
 
 def _listen(directory: Path) -> socket.socket:

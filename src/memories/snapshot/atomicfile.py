@@ -18,6 +18,7 @@ from pathlib import Path
 
 from memories.errors import StorageError
 from memories.foundation.regular_file import require_own_link
+from memories.foundation.system import name_file, open_unnamed, sync
 from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
 from memories.sealing import sealed_file
 from memories.sealing.master_key import EncryptionKey
@@ -25,7 +26,6 @@ from memories.sealing.master_key import EncryptionKey
 Buffer = bytes | bytearray | memoryview
 
 _GATHER_BYTES = 1 << 20
-_UNNAMED_UNSUPPORTED = {errno.EISDIR, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT}
 
 
 class AtomicFile:
@@ -63,11 +63,10 @@ class AtomicFile:
             raise OSError(errno.EEXIST, "something other than a regular file lies there")
         self._directory = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY)
         self._collect()
-        try:
-            self._fd = os.open(self._target.parent, os.O_TMPFILE | os.O_RDWR, 0o600)
-        except OSError as error:
-            if error.errno not in _UNNAMED_UNSUPPORTED:
-                raise
+        unnamed = open_unnamed(self._target.parent)
+        if unnamed is not None:
+            self._fd = unnamed
+        else:
             name = f"{self._stem()}{secrets.token_hex(4)}.partial"
             flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
             self._fd = os.open(name, flags, 0o600, dir_fd=self._directory)
@@ -116,18 +115,17 @@ class AtomicFile:
         """Make the file durable and put it at the path, replacing what lies there."""
         self._flush()
         try:
-            os.fsync(self._fd)
+            sync(self._fd)
             if self._name is not None or not self._link(self._target.name):
                 self._replace()
-            os.fsync(self._directory)
+            sync(self._directory)
         except OSError as error:
             raise self._failure("cannot be completed", error) from error
 
     def _link(self, name: str) -> bool:
         """Give the nameless file a name; False if something has it already."""
         try:
-            # A directory descriptor makes Python call linkat, which follows the link in /proc.
-            os.link(f"/proc/self/fd/{self._fd}", name, dst_dir_fd=self._directory)
+            name_file(self._fd, name, self._directory)
         except FileExistsError:
             return False
         return True

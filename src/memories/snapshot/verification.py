@@ -16,6 +16,7 @@ from typing import NamedTuple
 import xxhash
 
 from memories.errors import CorruptDataError, UnsupportedTypeError
+from memories.foundation.system import advise_sequential
 from memories.foundation.worker_pool import WorkerPool
 from memories.frames import head as frame_head
 from memories.snapshot.checksum import combine, crc32
@@ -80,7 +81,7 @@ def verify(fd: int, directory: CentralDirectory, digests: U64, progress: Progres
     Raises:
         CorruptDataError: a member is not what was written.
     """
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    advise_sequential(fd)
     advance = progress or (lambda count: None)
     threads = min(_MOST_THREADS, os.cpu_count() or 1)
     workers, windows, crc = WorkerPool(threads, "verify"), _Windows(), 0

@@ -28,6 +28,7 @@ from memories.backends.bucket.objectstore import (
 from memories.errors import StorageError
 from memories.foundation.fork_lock import OpenDirectory, lock_file
 from memories.foundation.regular_file import open_regular
+from memories.foundation.system import sync
 
 _TEMPORARY = ".part-"
 _GATHER = 512  # Buffers per system call; the kernel takes 1024.
@@ -171,7 +172,7 @@ def _write_synced(path: Path, buffers: Sequence[Buffer]) -> None:
                 written -= len(pending.pop(0))
             if written:
                 pending[0] = pending[0][written:]
-        os.fsync(fd)
+        sync(fd)
     finally:
         os.close(fd)
 
@@ -179,7 +180,7 @@ def _write_synced(path: Path, buffers: Sequence[Buffer]) -> None:
 def _sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync(fd)
     finally:
         os.close(fd)
 

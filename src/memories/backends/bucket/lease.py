@@ -11,7 +11,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -19,6 +18,7 @@ from memories.backends.bucket.objectstore import Absent, Conflict, ObjectStore
 from memories.errors import StoreLockedError, UnavailableError
 from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.system import PROC, boot_id
 
 LEASE_SECONDS = 60.0
 LOCK_NAME = "lock/writer"
@@ -71,7 +71,7 @@ class WriterLease:
             session=secrets.token_hex(8),
             epoch=0,
             host=socket.gethostname(),
-            boot=_boot(),
+            boot=boot_id(),
             pid=os.getpid(),
             started=_started(os.getpid()),
             seconds=seconds,
@@ -233,14 +233,9 @@ class WriterLease:
         return max(0.0, times.get(_NOW, 0.0) - times.get(LOCK_NAME, 0.0))
 
 
-def _boot() -> str:
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else ""
-
-
 def _started(pid: int) -> int:
     """Return when a process began, in ticks since the boot; 0 for one that is not there."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return 0

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from memories.foundation.system import PROC
 from memories.foundation.warn_caller import warn_caller
 
 REMOTE = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "lustre", "beegfs", "glusterfs")
 )
 IN_RAM = frozenset(("tmpfs", "ramfs"))
-_MOUNTS = Path("/proc/self/mountinfo")
+_MOUNTS = PROC / "self/mountinfo"
 
 
 def warn_if_remote(path: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from memories.backends.disk.seal import StoreSeal
 from memories.errors import StorageError
 from memories.foundation.regular_file import open_regular
+from memories.foundation.system import allocate, sync, sync_data
 from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
 
 NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))  # What a full disk says.
@@ -57,7 +58,7 @@ class Files:
 
     def allocate(self, descriptor: int, length: int) -> None:
         """Take `length` bytes on the disk for an empty file."""
-        os.posix_fallocate(descriptor, 0, length)
+        allocate(descriptor, length)
 
     def read(self, descriptor: int, length: int, offset: int) -> bytes:
         """Read up to `length` bytes at `offset`."""
@@ -78,7 +79,7 @@ class Files:
 
     def sync(self, descriptor: int) -> None:
         """Return once the file's bytes and length survive a power cut."""
-        os.fdatasync(descriptor)
+        sync_data(descriptor)
 
     def begin_sync(self, descriptor: int, offset: int, length: int) -> None:
         """Begin to write these bytes to the disk; the `sync` that follows reports failures."""
@@ -108,7 +109,7 @@ class Files:
         """Return once the names in a directory survive a power cut."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)
 

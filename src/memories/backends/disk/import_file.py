@@ -7,18 +7,17 @@ be written to it under its other name; a copy is the last resort.
 from __future__ import annotations
 
 import errno
-import fcntl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from memories.backends.disk.files import Files, append, sync_file
 from memories.backends.disk.log_format import PACKED, pack_place, placed
+from memories.foundation.system import clone_file
 from memories.model.record import Record
 
 Adoption = tuple[Record, int, int]  # With the offset and the length of its frame in the file.
 
-_FICLONE = 0x40049409
 _COPY_BYTES = 8 << 20
 
 
@@ -75,14 +74,13 @@ def placed_in(pack: int, batches: Iterable[Sequence[Adoption]]) -> Iterator[list
 def _reflink(source: Path, target: Path, files: Files) -> bool:
     taken, given = files.create(target), files.open(source)
     try:
-        fcntl.ioctl(taken, _FICLONE, given)
-    except OSError:
-        files.unlink(target)
-        return False
+        cloned = clone_file(given, taken)
     finally:
         files.close(given)
         files.close(taken)
-    return True
+    if not cloned:
+        files.unlink(target)
+    return cloned
 
 
 def _link(source: Path, target: Path, files: Files) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from pathlib import Path
 
-PROC = Path("/proc")
+from memories.foundation.system import PROC
 
 
 def peak_rss_bytes() -> int:

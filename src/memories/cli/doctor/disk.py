@@ -11,6 +11,7 @@ from pathlib import Path
 from memories.cli.doctor.result import DoctorResult, Level, fine, judged
 from memories.cli.doctor.sizes import StoreSizes
 from memories.errors import MemoriesError
+from memories.foundation.system import sync
 from memories.foundation.units import format_size
 from memories.model.tiers import TierName
 
@@ -132,14 +133,14 @@ def _speed(place: Path) -> Iterator[DoctorResult]:
         for _ in range(TRIAL_BYTES // len(block)):
             file.write(block)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
         rate = TRIAL_BYTES / (time.perf_counter() - started)
         skew = abs(os.fstat(file.fileno()).st_mtime - time.time())
         file.write(b"x")
         file.flush()
         started = time.perf_counter()
-        os.fsync(file.fileno())
-        sync = time.perf_counter() - started
+        sync(file.fileno())
+        seconds = time.perf_counter() - started
     yield judged(
         "disk speed",
         rate >= SLOW_BYTES_PER_SECOND,
@@ -148,8 +149,8 @@ def _speed(place: Path) -> Iterator[DoctorResult]:
     )
     yield judged(
         "sync",
-        sync <= SLOW_SYNC_SECONDS,
-        f"{1000 * sync:.1f} ms",
+        seconds <= SLOW_SYNC_SECONDS,
+        f"{1000 * seconds:.1f} ms",
         'durability="full" waits that long for each store',
     )
     yield judged(

@@ -18,6 +18,7 @@ from memories.cli.doctor.sizes import StoreSizes
 from memories.compiled import INTERPRETED, core
 from memories.errors import MemoriesError
 from memories.foundation.optional_imports import install_command
+from memories.foundation.system import PROC
 from memories.foundation.units import format_size
 from memories.model.tiers import TierName
 
@@ -139,7 +140,7 @@ def _limits() -> Iterator[DoctorResult]:
         f"{soft} allowed, at most {hard}",
         f"ulimit -n {ENOUGH_FILES}: each large value that is read from disk keeps a file open",
     )
-    path = Path("/proc/sys/vm/max_map_count")
+    path = PROC / "sys/vm/max_map_count"
     if path.exists():
         maps = int(path.read_text())
         yield judged(

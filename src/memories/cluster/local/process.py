@@ -11,9 +11,9 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from memories.errors import StorageError
+from memories.foundation.system import PROC
 
 _GONE_SECONDS = 5.0
 _LOOK_SECONDS = 0.005
@@ -77,9 +77,9 @@ class ServerProcess:
 def _start_of(pid: int) -> str | None:
     """Return the start time of a process, in the form of the system; None if it has ended."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        text = (PROC / str(pid) / "stat").read_text("utf-8", "replace")
     except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _start_by_ps(pid)
+        return None if (PROC / "self/stat").exists() else _start_by_ps(pid)
     except ProcessLookupError:
         return None
     fields = text.rpartition(")")[2].split()  # The name before may hold anything, blanks included.
