@@ -6,6 +6,7 @@ analytics. It has no queries, no transactions over several keys and no scheduler
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from memories import compiled
@@ -33,6 +34,12 @@ from memories.errors import (
     UnsupportedTypeError,
     UntrustedDataError,
 )
+
+if sys.platform == "win32":
+    raise ImportError(
+        "memories does not run on Windows: its files must stay readable after they were removed, "
+        "and flock must lock them; use WSL 2, with the store in its own file system"
+    )
 
 compiled.install()  # Before a module is imported that may be compiled.
 

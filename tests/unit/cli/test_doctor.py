@@ -154,7 +154,7 @@ def test_a_node_says_its_version(version: str | None, level: Level) -> None:
                 received = b""
                 while count and not received.endswith(b"TRACKING\r\n$3\r\nOFF\r\n"):
                     received += connection.recv(10_000)
-                connection.sendall(b"+OK\r\n" * count)
+                connection.sendall(b"-ERR no arguments\r\n" * count)  # And not NOPERM.
 
         thread = threading.Thread(target=serve)
         thread.start()

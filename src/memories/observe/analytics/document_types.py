@@ -12,7 +12,9 @@ import msgspec
 
 from memories.errors import CorruptDataError
 from memories.model.tiers import TierText
-from memories.observe.analytics.state_document import BOUNDS
+
+# Upper bounds of the document's histograms, in seconds: each is four times the one before.
+BOUNDS = tuple(1e-6 * 4.0**power for power in range(15))
 
 
 class _Tier(TypedDict):

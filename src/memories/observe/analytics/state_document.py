@@ -12,14 +12,12 @@ from typing import Any
 from memories.foundation.histogram import Latency
 from memories.model.events import Moved
 from memories.observe.analytics.derived import prefetch_of
+from memories.observe.analytics.document_types import BOUNDS
 from memories.observe.analytics.hotkeys import HotKey, PinnedKey
 from memories.observe.counters import Stats
 
 VERSION = 1
 Document = dict[str, Any]
-
-# Upper bounds of the document's histograms, in seconds: each is four times the one before.
-BOUNDS = tuple(1e-6 * 4.0**power for power in range(15))
 
 
 def document_of(

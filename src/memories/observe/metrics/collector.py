@@ -12,7 +12,7 @@ from typing import Any
 
 from memories.errors import ClosedError
 from memories.foundation.optional_imports import require
-from memories.observe.analytics.state_document import BOUNDS
+from memories.observe.analytics.document_types import BOUNDS
 from memories.observe.metrics.prometheus import (
     FAMILIES,
     OPERATION_HELP,

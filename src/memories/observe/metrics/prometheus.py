@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from memories._version import __version__
-from memories.observe.analytics.state_document import BOUNDS
+from memories.observe.analytics.document_types import BOUNDS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
