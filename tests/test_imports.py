@@ -91,8 +91,8 @@ def test_the_class_of_the_manager_comes_without_what_a_manager_needs() -> None:
     assert "memories.core.memoize" not in loaded and "memories.policies.auto" not in loaded
 
 
-def test_windows_is_told_so() -> None:
-    """At the import, in words, and not by a module that is not there."""
+def test_the_import_on_windows_says_what_to_use() -> None:
+    """Before a module is missed."""
     code = "import sys; sys.platform = 'win32'; import memories"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "ImportError: memories does not run on Windows" in run.stderr
