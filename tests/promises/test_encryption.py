@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import pickle
 import random
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -239,6 +241,42 @@ def test_a_plain_snapshot_is_encrypted_by_its_restore(make: Make, tmp_path: Path
             assert MARKER.encode() not in data, name
     again = make()
     assert all(same(value, again.retrieve(name)) for name, value in values().items())
+
+
+RESTORE = """
+import sys
+from memories import MemoryManager
+manager = MemoryManager(1, 1, 1, storage_path=sys.argv[1], encryption=sys.argv[2])
+print(flush=True)
+manager.restore_snapshot(sys.argv[3], mode="merge")
+print("done", flush=True)
+"""
+
+
+def test_a_killed_restore_leaves_each_value_old_or_restored(
+    make: Make, tmp_path: Path, key: str
+) -> None:
+    """Values are written batch by batch, and each batch is in the log before the next one."""
+    names = [f"k{number:04}" for number in range(3000)]
+    with MemoryManager(storage_path=tmp_path / "plain") as plain:
+        plain.store_many({name: f"new {name}" for name in names}, tier="cold")
+        plain.create_snapshot(tmp_path / "snapshot")
+    make().store_many({name: f"old {name}" for name in names}, tier="cold")
+    make().cleanup()
+    arguments = [str(tmp_path / "store"), key, str(tmp_path / "snapshot")]
+    child = subprocess.Popen([sys.executable, "-c", RESTORE, *arguments], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    time.sleep(0.02)
+    child.kill()
+    done = b"done" in child.communicate()[0]
+    manager = make()
+    found = manager.retrieve_many(names)
+    restored = [name for name in names if found[name] == f"new {name}"]
+    assert all(found[name] in (f"old {name}", f"new {name}") for name in names)
+    assert not done or restored == names
+    assert names[: len(restored)] == restored
+    assert [] == manager.check()
 
 
 def test_a_snapshot_builds_on_an_encrypted_one_only(make: Make, tmp_path: Path) -> None:
