@@ -8,7 +8,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memories.cluster.rendezvous import prefer, rank
+from memories.cluster.rendezvous import group_by_preference, prefer, rank
 
 NODES = [f"node{number}:6379" for number in range(10)]
 
@@ -36,3 +36,14 @@ def test_any_answers_of_a_list_include_a_node_that_has_the_write(
     for stored in combinations(one.nodes, one.copies):
         for asked in combinations(one.nodes, one.answers):
             assert set(stored) & set(asked)
+
+
+@given(st.sets(st.binary(min_size=1), max_size=30), st.integers(1, 10), st.integers(1, 5))
+def test_many_names_are_grouped_as_each_one_prefers(
+    names: set[bytes], count: int, copies: int
+) -> None:
+    """A write of many and a read of one must go to the same nodes."""
+    copies = min(count, copies)
+    groups = group_by_preference(names, tuple(NODES[:count]), copies)
+    found = {name: place for place, some in groups.items() for name in some}
+    assert {name: prefer(name, NODES[:count], copies) for name in names} == found

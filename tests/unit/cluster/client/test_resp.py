@@ -15,7 +15,9 @@ from memories.cluster.client.resp import (
     GarbledError,
     ReplyDecoder,
     ReplyError,
+    bulk_between,
     encode,
+    exactly,
 )
 
 LIMIT = 1 << 20
@@ -253,3 +255,16 @@ def test_what_is_announced_costs_nothing_before_it_comes() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3 * LIMIT
+
+
+@given(st.binary(max_size=40), st.integers(0, 60))
+def test_a_reply_in_few_steps_is_whole_or_nothing(value: bytes, cut: int) -> None:
+    """A value may end like the reply: the rest would be taken for the answer to the next call."""
+    begin, end = b"+OK\r\n", b"$2\r\nup\r\n"
+    parse = bulk_between(begin, end)
+    whole = begin + b"$%d\r\n%b\r\n" % (len(value + end), value + end) + end
+    assert value + end == parse(whole)
+    assert parse(whole[: min(cut, len(whole) - 1)]) is None
+    assert parse(whole + end) is None
+    assert b"" == parse(begin + b"$-1\r\n" + end)
+    assert exactly(b":1\r\n:1\r\n")(b":1\r\n") is None
