@@ -18,6 +18,7 @@ from tests.support.passing_time import PassTime
 
 from memories import KeyNotFoundError, MemoryManager, Rule, TierFullError
 from memories.core.wiring import assemble
+from memories.engine import expiry
 from memories.engine.payload import Payload
 from memories.model.record import Terms
 from memories.model.tiers import TierName
@@ -177,8 +178,12 @@ class Slow:
 
 
 @pytest.mark.parametrize("tier", ["hot", "cold", "glacier"])
-def test_what_is_shown_is_not_removed_meanwhile(make: Make, tier: str, pass_time: PassTime) -> None:
+def test_what_is_shown_is_not_removed_meanwhile(
+    make: Make, tier: str, pass_time: PassTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The background removes what has expired, and so does a reader that finds an expired value."""
+    monkeypatch.setattr(expiry, "READ_ON_SECONDS", 2000.0)
+    monkeypatch.setattr(expiry, "LONGEST_SECONDS", 2000.0)
     manager = make(migration=MigrationSettings(interval_seconds=0.002))
     Slow.go_on.set()
     manager.store("a", Slow(), tier)

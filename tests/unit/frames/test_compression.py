@@ -17,9 +17,10 @@ from memories.frames.compression import Method
 
 
 def test_a_signal_leaves_no_lock_of_the_library_taken() -> None:
-    """Ctrl-C in one `store` left a lock locked, and a later `store` waited for ever."""
+    """Ctrl-C in one `store` left a lock locked, and a later call waited for ever; in reads, too."""
     code = """
         import random, signal
+        import numpy as np
         from memories.frames import compression
         from memories.frames.compression import Method
 
@@ -28,19 +29,30 @@ def test_a_signal_leaves_no_lock_of_the_library_taken() -> None:
 
         signal.signal(signal.SIGALRM, interrupt)
         chunk, method, struck = memoryview(bytes(20_000)), Method("lz4", 5), 0
+        small, target = bytes(chunk[:2000]), np.empty(20_000, np.uint8)
         random.seed(1)
-        compression.compress(chunk, method)
-        while struck < 1500:
+        packed = memoryview(compression.compress(chunk, method))
+        packed_small = compression.compress_small(small, method)
+        works = [
+            lambda: compression.compress(chunk, method),
+            lambda: compression.compress_small(small, method),
+            lambda: compression.decompress(packed, target),
+            lambda: compression.decompress_small(packed_small, 2000),
+        ]
+        while struck < 1600:
+            work = works[struck % 4]
             try:
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-4))
                 try:
                     while True:
-                        compression.compress(chunk, method)
+                        work()
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 struck += 1
-        print(len(compression.compress(chunk, method)) < 20_000)
+        for work in works:
+            work()
+        print(small == compression.decompress_small(packed_small, 2000))
     """
     done = subprocess.run(
         [sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=60
