@@ -61,13 +61,11 @@ def test_a_fitted_step_is_found_again(manager: Any) -> None:
     assert 2 + 3 * 2 == len(manager)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_worker_processes_fit_with_the_same_store(tmp_path: Path, shared: bool) -> None:
+def test_worker_processes_fit_with_the_same_store(tmp_path: Path) -> None:
     """Those of a shared store keep what they fit; those of another one only read."""
     x, y = data()
-    kind: Any = SharedMemoryManager if shared else MemoryManager
-    with kind(storage_path=tmp_path / "store", cold_memory_size="64 MB") as manager:
-        steps = pipeline(manager)
-        scores = cross_val_score(steps, x, y, cv=2, n_jobs=2)
-        assert list(cross_val_score(pipeline(None), x, y, cv=2)) == list(scores)
-        assert (4 if shared else 0) == len(manager)
+    for kind, kept in ((SharedMemoryManager, 4), (MemoryManager, 0)):
+        with kind(storage_path=tmp_path / kind.__name__, cold_memory_size="64 MB") as manager:
+            scores = cross_val_score(pipeline(manager), x, y, cv=2, n_jobs=2)
+            assert list(cross_val_score(pipeline(None), x, y, cv=2)) == list(scores)
+            assert kept == len(manager)
