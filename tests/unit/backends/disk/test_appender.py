@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from tests.support.disk_stores import without_maintenance
 
 from memories.backends.disk import DiskBackend
+from memories.backends.disk.appender import GATHERED_BYTES
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
 from memories.testing.backends import frame_for, record_for
@@ -76,3 +78,43 @@ def test_what_was_not_appended_changes_nothing(
         backend.write(record_for("k", 3), frame_for(b"newest"))
         assert writer.log.end.segment == 2
         assert_agree(writer)
+
+
+@pytest.mark.parametrize("length", [GATHERED_BYTES - 1, GATHERED_BYTES, 300_001])
+def test_a_long_frame_of_several_parts_is_written_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """Its parts are not joined before; a write that ends early is continued, or is no commit."""
+    data = os.urandom(length)
+    frame = [memoryview(data)[:100], memoryview(data)[100:70_000], memoryview(data)[70_000:]]
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        writer = backend._writer
+        assert writer is not None
+        backend.write(record_for("whole", 1), frame)
+        writev = writer.files.writev
+
+        def in_pieces(descriptor: int, buffers: list[memoryview]) -> int:
+            return writev(descriptor, [buffers[0][:1000]])
+
+        monkeypatch.setattr(writer.files, "writev", in_pieces)
+        backend.write(record_for("pieces", 2), frame)
+        calls = []
+
+        def torn(descriptor: int, buffers: list[memoryview]) -> int:
+            calls.append(1)
+            if len(calls) > 3:
+                raise OSError("the disk is tired")
+            return in_pieces(descriptor, buffers)
+
+        monkeypatch.setattr(writer.files, "writev", torn)
+        if length >= GATHERED_BYTES:
+            with pytest.raises(StorageError, match="tired"):
+                backend.write(record_for("torn", 3), frame)
+            assert backend.lookup("torn") is None
+        monkeypatch.undo()
+        backend.write(record_for("after", 4), frame)
+        assert_agree(writer)
+        for key in ("whole", "pieces", "after"):
+            found = backend.lookup(key)
+            assert found is not None
+            assert data == backend.read(found)
