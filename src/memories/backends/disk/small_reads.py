@@ -115,12 +115,28 @@ class SmallReads:
 
     def rows(self, keys: Sequence[str]) -> list[IndexRow | None] | None:
         """Return the newest row of each key, removals too; None if another way must be taken."""
-        if self.index is None:
+        index = self.index
+        if index is None:
             return None
+        tables, runs = index.state
+        finders: list[Callable[[str], IndexRow | None]] = [run.row for run in runs]
+        rows: list[IndexRow | None] = []
         try:
-            return [self._row(key) for key in keys]
+            for key in keys:
+                row: IndexRow | None = None
+                for table in tables:
+                    row = table.get(key)
+                    if row is not None:
+                        break
+                if row is None:
+                    for find in finders:
+                        row = find(key)
+                        if row is not None:
+                            break
+                rows.append(row)
         except _UNUSUAL:
             return None
+        return rows
 
     def newest(self, keys: Sequence[str]) -> list[Record | None] | None:
         """Return the record of each key that has one; None if another way must be taken."""
