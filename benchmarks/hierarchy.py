@@ -29,6 +29,7 @@ from memories.model.record import DEFAULT_TERMS
 from memories.model.tiers import TierName
 from memories.options.migration import MigrationSettings
 from memories.options.settings import make_settings
+from memories.policies.idle_limits import IdleOutcome
 from memories.simulate.simulator import replay
 from memories.simulate.traces import Trace, read_trace
 from memories.testing.clock import ManualClock
@@ -53,6 +54,7 @@ class Outcome(NamedTuple):
     moved: float  # Bytes moved for each byte stored or read.
     in_glacier: float = 0.0  # The share that glacier answered.
     cold_filled: float = 1.0  # Of cold's capacity, by the values in it, once glacier was in use.
+    idle: IdleOutcome = IdleOutcome()
 
 
 def scaled(trace: Trace, requests: int) -> Trace:
@@ -155,7 +157,7 @@ def run(trace: Trace, services: Services, clock: ManualClock) -> Outcome:
     full = any(record.tier == "glacier" for record in records)
     filled = cold / capacities(trace)["cold"] if full else 1.0
     reads = max(reads, 1)
-    return Outcome(seconds / reads, fast / reads, moved / asked, slow / reads, filled)
+    return Outcome(seconds / reads, fast / reads, moved / asked, slow / reads, filled, stats.idle)
 
 
 def simulated(trace: Trace) -> float:
@@ -189,9 +191,10 @@ def main() -> int:
     print(f"Reads cost {SECONDS} s; capacities {SHARES} of the bytes of all keys.\n")
     print(
         "| trace | LRU chain (ms) | engine (ms) | ratio | with cold as filled | cold filled "
-        "| in RAM: engine | one tier | four tiers | in glacier: engine | four tiers | moved |"
+        "| in RAM: engine | one tier | four tiers | in glacier: engine | four tiers | moved "
+        "| regretted |"
     )
-    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     ratios, alike = [], []
     requests = arguments.requests or (WHOLE_REQUESTS if arguments.whole else QUICK_REQUESTS)
     for name in arguments.only or (WHOLE if arguments.whole else QUICK):
@@ -208,7 +211,8 @@ def main() -> int:
             f"| {name} | {1e3 * base.seconds:.3f} | {1e3 * ours.seconds:.3f} | {ratio:.3f} "
             f"| {as_filled:.3f} | {ours.cold_filled:.2f} | {ours.in_memory:.3f} | {ideal:.3f} "
             f"| {four.share(TierName.HOT, TierName.WARM):.3f} | {ours.in_glacier:.3f} "
-            f"| {four.share(TierName.GLACIER):.3f} | {ours.moved:.2f} |",
+            f"| {four.share(TierName.GLACIER):.3f} | {ours.moved:.2f} "
+            f"| {ours.idle.regretted} of {ours.idle.demoted} |",
             flush=True,
         )
         print(f"  {time.perf_counter() - started:.0f} s", file=sys.stderr)
@@ -219,6 +223,7 @@ def main() -> int:
             print(f"\nGeometric mean {mean:.3f} (bar 0.85), {worst}: {words}")
     print(f"\nNot in the means: {', '.join(OUTLIERS)}.")
     print("\nmoved: bytes moved for each byte stored or read (bar 3).")
+    print("regretted: demotions of idle values that were read again too soon (bar 10 %).")
     return 0
 
 

@@ -56,6 +56,7 @@ class ColdVictims(Victims[Record]):
         self._saved = saved
         self._in_ram = in_ram
         self._cursor = ""
+        self._keys = 0.0  # In the tier, when the latest sample was read.
         self._pool: dict[str, tuple[int, int]] = {}  # Keys, with the versions and sizes seen.
         self._offered: dict[str, int] = {}  # Likewise, those handed to an eviction pass.
         self._lock = new_lock()
@@ -107,6 +108,7 @@ class ColdVictims(Victims[Record]):
     def _sample(self) -> None:
         # Drop records handed to an eviction pass that have left the tier; those that it returned
         # were registered again by `add`.
+        self._keys = self._journal.count_keys() - self._journal.keys_elsewhere()
         held = self._offered.items()
         self._offered = {key: version for key, version in held if self._current(key, version)}
         for looked_at, record in enumerate(self._round()):
@@ -120,7 +122,7 @@ class ColdVictims(Victims[Record]):
 
     def _rank(self, key: str) -> tuple[bool, float, int]:
         version, size = self._pool[key]
-        coldness = self._recency.coldness(key, size, self._saved(size))
+        coldness = self._recency.coldness(key, size, self._saved(size), self._keys)
         return key not in self._in_ram, -coldness, version
 
     def _leaves(self, record: Record) -> bool:

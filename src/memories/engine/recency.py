@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -45,14 +46,17 @@ class RecencyTracker:
         while arrived:  # The caller has the lock, so none is taken by another thread.
             record(arrived.popleft(), 0)
 
-    def coldness(self, key: str, size: int = 1, saved: float = 1.0) -> float:
+    def coldness(
+        self, key: str, size: int = 1, saved: float = 1.0, span: float = math.inf
+    ) -> float:
         """Return how long ago `key` was read or came down, in touches; inf if that is forgotten.
 
-        It is weighed with its bytes, and with the seconds that are saved if it stays.
+        It is weighed with its bytes, and with the seconds that are saved if it stays. Reads count
+        half after `span` touches.
         """
         with self._lock:
             self._record_arrivals()
-            return self._gate.coldness_of(key, size, saved)
+            return self._gate.coldness_of(key, size, saved, span)
 
     def reads(self, key: str) -> int:
         """Return how often `key` was read lately."""
@@ -61,7 +65,7 @@ class RecencyTracker:
             return self._gate.touches(key)
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Forget the reads of `keys`: they were promoted or removed."""
+        """Forget the reads of `keys`, which were removed."""
         with self._lock:
             self._record_arrivals()
             for key in keys:

@@ -301,8 +301,7 @@ class Migrator:
                 continue
             moved, exchange = moved + 1, exchange - record.size
             try:
-                if hierarchy.try_move(record, target, Cause.HIT) and not target.durable:
-                    self._recency.forget([record.key])
+                hierarchy.try_move(record, target, Cause.HIT)
             except TierFullError:
                 # The tier has filled since the read. A hot value is read again.
                 continue

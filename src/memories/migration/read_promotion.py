@@ -76,12 +76,11 @@ class ReadPromotion:
                 backed = isinstance(victim, Entry) and victim.backed is not None
                 return backed or victim.size < LARGER * record.size
 
-            moved = hierarchy.try_move(
+            # Its reads stay known: they keep it on the disk once it comes down again.
+            hierarchy.try_move(
                 record, TierName.WARM, Cause.HIT, may_evict=may_evict,
                 payload=Payload.of_read(value),
             )  # fmt: skip
-            if moved:
-                self._recency.forget([record.key])
         except (MemoriesError, RecursionError):
             # There is no room, a signal handler reads in the middle of a change, the stack is
             # nearly used up, or a victim cannot be written, of which observers get an event. The

@@ -182,7 +182,6 @@ class SimulatedTiers:
 
     def _promote(self, key: str, below: _Below) -> None:
         self.result.moved_bytes += below.size
-        self._gate.forget(key)
         self._enter(key, below.size)
 
     def _admits(self, key: str, size: int, *, hits: int) -> bool:
@@ -261,7 +260,7 @@ class SimulatedTiers:
 
     def _coldness(self, key: str) -> tuple[bool, float, str]:
         saved = self._seconds[GLACIER] - self._seconds[COLD]
-        coldness = self._gate.coldness_of(key, self._below[key].size, saved)
+        coldness = self._gate.coldness_of(key, self._below[key].size, saved, len(self._on_disk))
         return key in self._entries, coldness, key
 
     def _turn(self) -> None:

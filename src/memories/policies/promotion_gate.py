@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 LEAST_SAVED = 1e-6  # Seconds: the archive may be on the same disk.
+_FADED = 60.0  # Halvings after which no read counts.
 _MOST_READS = 3  # Beyond these, more reads keep a key no longer.
 
 
@@ -54,25 +55,27 @@ class PromotionGate:
         known = self._recent.get(hash(key))
         return 0 if known is None else known[0]
 
-    def coldness(self, key: str) -> float:
+    def coldness(self, key: str, span: float = math.inf) -> float:
         """Return how many touches ago `key` was touched last, or inf if that is unknown.
 
         The age is divided by one more than the reads, so that the keys of a scan, read once, are
-        colder than those in use.
+        colder than those in use. Reads fade, they count half after `span` touches: the keys of an
+        earlier working set leave before those of the present one.
         """
         known = self._recent.get(hash(key))
         if known is None:
             return math.inf
         reads, at = known
-        return (self._now - at) / (1 + min(reads, _MOST_READS))
+        age = self._now - at
+        return age / (1 + min(reads, _MOST_READS) * 0.5 ** min(age / max(span, 1), _FADED))
 
-    def coldness_of(self, key: str, size: int, saved: float) -> float:
+    def coldness_of(self, key: str, size: int, saved: float, span: float = math.inf) -> float:
         """Return the coldness of a key whose `size` bytes are fetched `saved` seconds faster here.
 
         Bytes that save more time are warmer. The root is between a key each and a byte each: in
         some programs a large value is read as often as a small one, and in others less often.
         """
-        return self.coldness(key) * math.sqrt(size / max(saved, LEAST_SAVED))
+        return self.coldness(key, span) * math.sqrt(size / max(saved, LEAST_SAVED))
 
     def record(self, key: str, reads: int) -> int:
         """Record a touch of `key` that counts as so many reads; return how many it has had.
@@ -101,7 +104,10 @@ class PromotionGate:
         self._now = now
 
     def forget(self, key: str) -> None:
-        """Delete the touches of `key`, which was promoted, overwritten or removed."""
+        """Delete the touches of `key`, which was overwritten or removed.
+
+        One that was promoted is not forgotten: it has proven that it is read again.
+        """
         self._recent.pop(hash(key), None)
 
     def __len__(self) -> int:

@@ -65,7 +65,7 @@ def test_a_scan_leaves_before_what_was_read(manager: MemoryManager) -> None:
         manager[key]
     manager._hierarchy.events.flush()
     fill(manager, KEYS[20:40])
-    assert KEYS[20:30] == offered(victims(manager), 10)
+    assert KEYS[20:24] == offered(victims(manager), 4)
 
 
 def test_among_the_forgotten_the_oldest_version_leaves_first(manager: MemoryManager) -> None:

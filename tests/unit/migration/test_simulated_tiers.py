@@ -5,25 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.played_traces import CHARGED, in_time, played
 
-from memories import MigrationSettings
-from memories.core.wiring import assemble
-from memories.engine.payload import Payload
-from memories.migration.simulated_tiers import SECONDS, SimulatedTiers, TieredResult, lru_chain
-from memories.model.record import DEFAULT_TERMS
+from memories.migration.simulated_tiers import SimulatedTiers, TieredResult, lru_chain
 from memories.model.tiers import TierName
-from memories.options.settings import make_settings
 from memories.simulate.traces import Trace
-from memories.testing.clock import ManualClock
 
 HOT, WARM, COLD, GLACIER = TierName
-SIZE = 20_000
-CHARGED = SIZE + 33 + 224  # With what `bytes` and an entry take beside the content.
 KEYS = 500
 CAPACITIES = {HOT: 15 * CHARGED, WARM: 35 * CHARGED, COLD: 100 * CHARGED}
 # The disk is charged for records and working room as well: as many values fit as in `CAPACITIES`.
@@ -37,48 +29,12 @@ def skewed(count: int, seed: int) -> Trace:
     return Trace([number / 1e4 for number in range(count)], keys, [CHARGED] * count)
 
 
-def played(folder: Path, trace: Trace) -> Counter[TierName]:
-    """Return which tiers of a manager answer the repeated reads."""
-    clock = ManualClock()
-    options: dict[str, Any] = {
-        "storage_path": folder, "glacier_url": None, "storage_options": None,
-        "hot_device": "cpu", "eviction_policy": "auto", "compression": None,
-        "durability": "relaxed", "exit_flush_seconds": 0.0, "write_through": False,
-        "on_full": "raise", "rules": (), "prefetch": "off", "read_only": False,
-        "takeover": False, "trusted_keys": (),
-    }  # fmt: skip
-    texts = [f"{size} B" for size in DISK.values()]
-    late = MigrationSettings(interval_seconds=3600)
-    lifecycle = assemble(make_settings(*texts, True, **options), late, clock)
-    hierarchy, migrator = lifecycle.services.hierarchy, lifecycle.services.migrator
-    assert migrator is not None
-    answered: Counter[TierName] = Counter()
-    chance, seen, looked_at = random.Random(1), set[str](), 0.0
-    started = clock.monotonic()
-    try:
-        for at, key, _ in zip(*trace, strict=True):
-            clock.advance(max(started + at - clock.monotonic(), 1e-6))
-            if key in seen:
-                tier = hierarchy.lookup(key).tier
-                answered[tier] += 1
-                hierarchy.read(key)
-                clock.advance(SECONDS[tier])
-            else:
-                seen.add(key)
-                hierarchy.put(key, Payload.of(chance.randbytes(SIZE)), terms=DEFAULT_TERMS)
-            if clock.monotonic() - looked_at >= 0.1:
-                looked_at = clock.monotonic()
-                migrator.tick()
-        return answered
-    finally:
-        lifecycle.abandon()
-
-
 def test_a_manager_answers_from_where_the_simulator_says(tmp_path: Path) -> None:
     """An idea about placement that is tried in the simulator must hold in the manager."""
     trace = skewed(2500, seed=3)
     simulated = SimulatedTiers(CAPACITIES).replay(trace)
-    answered = played(tmp_path, trace)
+    with played(tmp_path, DISK) as tiers:
+        answered = tiers.replay(trace)
     assert simulated.reads.total() == answered.total()
     in_ram = (answered[HOT] + answered[WARM]) / answered.total()
     assert abs(simulated.share(HOT, WARM) - in_ram) < 0.01
@@ -109,12 +65,12 @@ def test_a_scan_costs_hardly_any_hit_of_a_working_set() -> None:
     """Ten times as much as RAM holds is stored between the reads of what fits into it."""
     scan = iter(range(10**6))
     keys = [f"set{number}" for number in range(40)] * 20
-    quiet = SimulatedTiers(CAPACITIES).replay(_in_time(keys))
+    quiet = SimulatedTiers(CAPACITIES).replay(in_time(keys))
     mixed = list[str]()
     for key in keys:
         mixed += [key, f"scan{next(scan)}"] if len(mixed) > 200 else [key]
     assert next(scan) > 500, "ten times what fits"
-    disturbed = SimulatedTiers(CAPACITIES).replay(_in_time(mixed))
+    disturbed = SimulatedTiers(CAPACITIES).replay(in_time(mixed))
     lost = quiet.share(HOT, WARM) - disturbed.share(HOT, WARM)
     assert lost <= 0.05
 
@@ -128,12 +84,12 @@ def test_a_working_set_that_moves_is_followed() -> None:
     tiers = SimulatedTiers(CAPACITIES)
     for phase in range(5):
         keys = [f"{phase} {number}" for number in range(40)]
-        tiers.replay(_in_time(2 * keys))
+        tiers.replay(in_time(2 * keys))
         before = Counter(tiers.result.reads)
-        tiers.replay(_in_time(keys))
+        tiers.replay(in_time(keys))
         new = tiers.result.reads - before
         assert (0.6 if phase == 1 else 0.95) <= (new[HOT] + new[WARM]) / 40, f"phase {phase}"
-        tiers.replay(_in_time(20 * keys))
+        tiers.replay(in_time(20 * keys))
 
 
 def test_the_chain_of_lrus_is_what_its_name_says() -> None:
@@ -148,7 +104,3 @@ def test_the_chain_of_lrus_is_what_its_name_says() -> None:
 def test_nothing_read_twice_has_no_share() -> None:
     """A trace of first accesses is a valid one."""
     assert 0 == TieredResult().share(*TierName) == TieredResult().seconds_per_read
-
-
-def _in_time(keys: list[str]) -> Trace:
-    return Trace([number / 1e2 for number in range(len(keys))], keys, [CHARGED] * len(keys))

@@ -48,3 +48,17 @@ def test_a_forgotten_key_starts_anew():
     gate.forget("k")
     assert 0 == gate.touches("k")
     assert not gate.touch("k", 1, room=0)
+
+
+def test_reads_of_long_ago_keep_a_key_no_longer():
+    """A working set that has moved leaves before the present one, of which less is read."""
+    gate = PromotionGate()
+    gate.record("former", 3)
+    gate.record("present", 1)
+    for number in range(300):
+        gate.record(f"other {number}", 0)
+    assert gate.coldness("former", span=1000) < gate.coldness("present", span=1000)
+    gate.record("present", 1)
+    for number in range(200):
+        gate.record(f"further {number}", 0)
+    assert gate.coldness("former", span=100) > 2 * gate.coldness("present", span=100)
