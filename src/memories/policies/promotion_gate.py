@@ -67,7 +67,7 @@ class PromotionGate:
             return math.inf
         reads, at = known
         age = self._now - at
-        return age / (1 + min(reads, _MOST_READS) * 0.5 ** min(age / max(span, 1), _FADED))
+        return age / (1 + min(reads, _MOST_READS) * math.exp2(-min(age / max(span, 1), _FADED)))
 
     def coldness_of(self, key: str, size: int, saved: float, span: float = math.inf) -> float:
         """Return the coldness of a key whose `size` bytes are fetched `saved` seconds faster here.
