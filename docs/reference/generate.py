@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,31 @@ TOPICS = {
         ],
     ),
 }  # fmt: skip
+# Names that belong to other packages, as well. Where one of these is missing, the page stays as it
+# is; the site shows it as it is, too, since the docstrings of their base classes are not ours.
+HOSTS = {
+    "integrations": (
+        "Stores, files and data of other packages",
+        [
+            "memories.zarr:MemoriesStore", "memories.zarr:CachedStore",
+            "memories.zarr:cache_decoded", "memories.zarr:ArrayReads",
+            "memories.xarray:open", "memories.xarray:store_of", "memories.xarray:Accessor",
+            "memories.fsspec:CachedFileSystem", "memories.fsspec:MemoriesFileSystem",
+            "memories.fsspec:register",
+            "memories.dask:worker_data", "memories.dask:WorkerData",
+            "memories.joblib:MemoriesStoreBackend",
+        ],
+    ),
+}  # fmt: skip
+NEEDED = ("zarr", "xarray", "fsspec", "distributed", "joblib")
 
 os.environ["MEMORIES_INTERPRETED"] = "1"  # Compiled functions have no types to show.
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Yield each file of the reference and its text."""
-    for name, (title, things) in TOPICS.items():
+    """Yield each file of the reference and its text, as far as the packages are there for it."""
+    hosts = HOSTS if all(map(find_spec, NEEDED)) else {}
+    for name, (title, things) in (TOPICS | hosts).items():
         parts = [
             f"# {title}",
             "Generated from the docstrings by `docs/reference/generate.py`; change those instead.",

@@ -132,7 +132,7 @@ def prepare(app: Any, docname: str, source: list[str]) -> None:
     folder, _, name = docname.rpartition("/")
     if docname in INDEXES:
         source[0] += navigation(docname, source[0])
-    elif folder == "docs/reference":
+    elif folder == "docs/reference" and name in REFERENCE:
         source[0] = reference(*REFERENCE[name])
 
 
