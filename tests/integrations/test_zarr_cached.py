@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import subprocess
@@ -507,3 +508,21 @@ def test_another_process_reads_what_is_kept_and_fetches_the_rest(
 def test_a_key_belongs_to_its_array(key: str, array: str) -> None:
     """Counters are per array, in both versions of zarr's format."""
     assert array == array_of(key)
+
+
+def test_a_store_that_is_opened_again_asks_for_nothing(
+    manager: MemoryManager, tmp_path: Path
+) -> None:
+    """What is fresh stays so when the last store over the source is dropped, within its time."""
+    source = LocalStore(tmp_path / "source")
+    values = np.arange(4000.0).reshape(40, 100)
+    zarr.create_array(source, name="a", data=values, chunks=(10, 50))
+    requests = []
+    for _ in range(3):
+        store = CachedStore(source, manager, prefix="again", prefetch=False)
+        assert np.array_equal(values, zarr.open_array(store, path="a", mode="r")[:])
+        requests.append(store.reads()["a"].requests)
+        del store
+        gc.collect()
+    assert requests[0] > 0
+    assert [0, 0] == requests[1:]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from memories.core.lifecycle import Lifecycle
 from memories.core.manager import MemoryManager
 from memories.core.manager_handle import READERS_KEPT
 from memories.engine.lifecycle_state import LifecycleState
@@ -39,6 +40,7 @@ from memories.options.store_terms import make_terms
 FLIGHT_SECONDS = 60.0  # A caller waits so long for the request of another one, then sends its own.
 REMEMBERED_KEYS = 100_000  # When they were last compared with the source, or were absent there.
 STRIPES = 64
+SOURCES_KEPT = 16  # Of each manager: what is known of a source that no adapter has open.
 
 
 class KeptState(Enum):
@@ -114,6 +116,27 @@ class Writing:
         return key.startswith(self.key) if self.folder else key == self.key
 
 
+class Known(NamedTuple):
+    """What is known of the objects of one source, beyond the life of each adapter."""
+
+    checked: BoundedDict[str, float]  # When each was last the same at the source.
+    absent: BoundedDict[str, float]  # When each was last absent there.
+
+
+def _known_of(manager: MemoryManager, prefix: str, identity: str) -> Known:
+    """Return what is known of a source; a store that is opened again does not ask anew."""
+    if manager._hierarchy.state is not LifecycleState.OPEN:
+        return Known(BoundedDict(REMEMBERED_KEYS), BoundedDict(REMEMBERED_KEYS))
+    with _known_lock:
+        if (sources := _known.get(manager._lifecycle)) is None:
+            sources = _known[manager._lifecycle] = BoundedDict(SOURCES_KEPT, lambda *_: 1)
+        found = sources.get((prefix, identity))
+        if found is None:
+            found = Known(BoundedDict(REMEMBERED_KEYS), BoundedDict(REMEMBERED_KEYS))
+            sources.set((prefix, identity), found)
+        return found
+
+
 class ReadThrough:
     """Keeps objects of one source under one prefix of a manager.
 
@@ -147,8 +170,8 @@ class ReadThrough:
         self._stripes = [new_lock() for _ in range(STRIPES)]
         self._fetches: dict[str, Fetch] = {}
         self._writings: list[Writing] = []
-        self._checked: BoundedDict[str, float] = BoundedDict(REMEMBERED_KEYS)
-        self._absent: BoundedDict[str, float] = BoundedDict(REMEMBERED_KEYS)
+        known = _known_of(manager, self.prefix, identity)
+        self._checked, self._absent = known.checked, known.absent
         # Of objects in parts, and when the source last said so.
         self._tags_of_parts: BoundedDict[str, tuple[str, float]] = BoundedDict(REMEMBERED_KEYS)
         self._claim(identity)
@@ -538,6 +561,10 @@ def worker_manager(memory: int) -> MemoryManager:
 
 _workers_lock = new_lock()
 _workers: deque[tuple[str, MemoryManager]] = deque(maxlen=READERS_KEPT)
+# By the manager, whose end it does not delay: it refers to nothing of it.
+_known: weakref.WeakKeyDictionary[Lifecycle, BoundedDict[tuple[str, str], Known]]
+_known = weakref.WeakKeyDictionary()
+_known_lock = new_lock()
 _shared: weakref.WeakValueDictionary[tuple[str, str, str], ReadThrough]
 _shared = weakref.WeakValueDictionary()
 # Tasks of a worker bring an adapter along each time, and drop it at their end.
