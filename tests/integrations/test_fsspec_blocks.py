@@ -365,6 +365,9 @@ def test_pandas_reads_through_it(tables: Any, manager: MemoryManager, tmp_path: 
     """By a URL with options, a column of a parquet file and a whole CSV."""
     import pandas as pd
 
+    if int(pd.__version__.partition(".")[0]) < 3:
+        pytest.skip("pandas before version 3 takes no chained URL")
+
     for _ in range(2):
         found = pd.read_parquet(
             f"memories::file://{tmp_path}/table.parquet",
