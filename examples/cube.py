@@ -105,9 +105,9 @@ def compare(url, options, proxy):
             expected = expected or seen
             assert all(map(np.array_equal, expected, seen)), name
             rows.append((name, turn, seconds, requests))
-    print(f"{'':<32}{'turn':<8}{'s':>6}{'requests':>10}")
+    print(f"{'':<34}{'turn':<8}{'s':>6}{'requests':>10}")
     for name, turn, seconds, requests in rows:
-        print(f"{name:<32}{turn:<8}{seconds:>6.2f}{requests:>10}")
+        print(f"{name:<34}{turn:<8}{seconds:>6.2f}{requests:>10}")
     usage = manager.stats().tiers["warm"]
     used, configured = usage.used_bytes / 1e6, usage.configured_bytes / 1e6
     print(f"identical values; RAM {used:.1f} of {configured:.0f} MB")
