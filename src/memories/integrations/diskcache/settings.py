@@ -30,7 +30,7 @@ EVICTION_POLICY = {
 }
 LEAST_BYTES = 1 << 20  # A store needs some room to work in.
 _WITHOUT_LIMIT = "80%"  # Of the disk.
-_IN_RAM = {"hot": (8 << 20, 16), "warm": (56 << 20, 4)}  # At most, and a part of the disk's.
+_IN_RAM = {"hot": (8 << 20, 32), "warm": (56 << 20, 16)}  # At most, and a part of the disk's.
 
 
 class CacheSettings:
