@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from memories.core.value_reader import MISSING
-from memories.errors import InvalidOptionError, KeyNotFoundError, MemoriesError
+from memories.errors import BusyError, InvalidOptionError, KeyNotFoundError
 from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
 from memories.sharing import SharedMemoryManager
@@ -28,7 +28,7 @@ _PAUSE = 0.002
 _ABSENT = object()  # `MISSING` is no default: without one a manager raises.
 
 
-class Timeout(MemoriesError, TimeoutError):
+class Timeout(BusyError):
     """Another thread or process has been changing the cache for longer than `timeout`."""
 
 
