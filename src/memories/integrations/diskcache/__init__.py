@@ -1,7 +1,7 @@
 """The interface of diskcache over a store that several processes write."""
 
+from memories.errors import BusyError as Timeout
 from memories.integrations.diskcache.cache import Cache
-from memories.integrations.diskcache.items import Timeout
 from memories.integrations.diskcache.persistent import CacheIndex as Index
 from memories.integrations.diskcache.persistent import Deque, FanoutCache
 from memories.integrations.diskcache.recipes import (

@@ -444,7 +444,7 @@ class Cache:
         An exception takes back what was changed. A kill does not: what had been changed stays.
 
         Raises:
-            Timeout: another one takes too long.
+            BusyError: another one takes too long.
         """
         with self._items.transaction(retry):
             yield

@@ -28,10 +28,6 @@ _PAUSE = 0.002
 _ABSENT = object()  # `MISSING` is no default: without one a manager raises.
 
 
-class Timeout(BusyError):
-    """Another thread or process has been changing the cache for longer than `timeout`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """What is known of an item besides its value.
@@ -100,7 +96,7 @@ class Items:
         """Hold the lock; wait for it however long it takes if `patient`.
 
         Raises:
-            Timeout: another thread or process holds it for too long.
+            BusyError: another thread or process holds it for too long.
         """
         if not self._lock.acquire(timeout=-1 if patient else self._timeout):
             raise self._timed_out("thread")
@@ -245,8 +241,8 @@ class Items:
             else:
                 return
 
-    def _timed_out(self, who: str) -> Timeout:
-        return Timeout(
+    def _timed_out(self, who: str) -> BusyError:
+        return BusyError(
             f"another {who} has been changing {self._directory} for {self._timeout} s: end its "
             "transaction, or wait longer by timeout="
         )

@@ -11,9 +11,8 @@ from itertools import islice
 from typing import Any, Self
 
 from memories.core.value_reader import MISSING
-from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.errors import BusyError, InvalidOptionError, KeyNotFoundError
 from memories.integrations.diskcache.cache import Cache
-from memories.integrations.diskcache.items import Timeout
 
 _FOR_EVER: dict[str, Any] = {"eviction_policy": "none"}
 
@@ -437,5 +436,5 @@ class FanoutCache(Cache):
 def _unless_late(default: Any, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
     try:
         return call(*args, **options)
-    except Timeout:
+    except BusyError:
         return default
