@@ -175,8 +175,8 @@ class LocalDb:
     def row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a query, or None."""
         with self._lock:
-            found = self._fetched(self._execute(query, values), 1)
-            return found[0] if found else None
+            found: tuple[Any, ...] | None = self._execute(query, values).fetchone()
+            return found
 
     def identity(self) -> str:
         """Return the id of the store this map belongs to, made at first need."""
