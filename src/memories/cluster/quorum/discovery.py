@@ -167,13 +167,25 @@ def publish(
     before gets `new_node_state`; any other must be brought up to date first.
     """
     names = dict.fromkeys((*before, *member_list.all_names))
+    # A node that misses one list counts as not up to date under the next one, and its connection
+    # may have been closed since it was used last. So those that fail are asked once more.
     discovered, reasons = discover(members, [members.nodes[name] for name in names])
+    if reasons:
+        more, reasons = discover(
+            members, [members.nodes[name] for name in names if name in reasons]
+        )
+        discovered += more
     states = []
     for reply in discovered:
         fresh = reply.member_list is None and reply.node.name not in before
         kept = fresh or reply.is_up_to_date(member_list.epoch - 1)
+        if reply.member_list == member_list:  # Of an earlier attempt that too few nodes stored.
+            kept = kept or reply.is_up_to_date(member_list.epoch)
         states.append((reply, new_node_state if kept else JOINING))
     errors = publish_each(members, states, member_list)
+    if errors:
+        again = [(reply, state) for reply, state in states if reply.node in errors]
+        errors = publish_each(members, again, member_list)
     reasons.update({node.name: str(error) for node, error in errors.items()})
     share_vouchers(members, member_list, discovered)
     return reasons

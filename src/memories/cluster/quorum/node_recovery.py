@@ -15,7 +15,7 @@ from memories.cluster.client.scan import scan_node
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation
 from memories.cluster.limits import REPAIR_BATCH
 from memories.cluster.quorum import discovery
-from memories.cluster.quorum.members import Members
+from memories.cluster.quorum.members import PROPAGATION_SECONDS, Members
 from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.reasons import join_reasons
 from memories.cluster.register_format import PREFIX
@@ -27,6 +27,7 @@ from memories.errors import UnavailableError
 # node lost by its restart, and end after the names on the other nodes were listed: the recovery
 # would not copy it to the node again.
 DRAIN_SECONDS = 2.5
+_LOOKS = 3
 
 
 class NodeRecovery:
@@ -47,6 +48,8 @@ class NodeRecovery:
             UnavailableError: the node, or one that has copies of its registers, does not answer.
             ReplyError: one of them refuses a command.
         """
+        if not self._wait_for_list(pause):
+            return False
         run_id = self._start_joining()
         if run_id is None:
             return True
@@ -60,13 +63,32 @@ class NodeRecovery:
             return False
         return self._mark_up_to_date(run_id)
 
+    def _wait_for_list(self, pause: Callable[[float], bool]) -> bool:
+        """Wait while the node was up to date under an older list; return False to end early.
+
+        Lists may follow one another faster than they reach every node. Such a node has lost
+        nothing: the manager that changes the members marks it as up to date.
+        """
+        for _ in range(_LOOKS):
+            reply = self._ask()
+            found = reply.incarnation
+            if found is None or found != Incarnation(UP, reply.run_id, found.epoch):
+                return True  # It has restarted, or is being brought up to date.
+            if found.epoch >= self._members.epoch:
+                return True
+            if pause(PROPAGATION_SECONDS):
+                return False
+        return True  # It has missed a list.
+
     def _start_joining(self) -> str | None:
         """Make the node accept writes; return its run id, or None if it is up to date already."""
-        discovered, reasons = discovery.discover(self._members, [self._node])
-        if not discovered:
-            raise UnavailableError(reasons[self._node.name])
-        reply = discovered[0]
+        reply = self._ask()
         member_list = self._members.current
+        while reply.member_list is not None and reply.member_list.epoch > member_list.epoch:
+            # Another manager, or thread, is changing the members: the older list must not replace
+            # that one, and the node is up to date under it.
+            discovery.refresh(self._members)
+            reply, member_list = self._ask(), self._members.current
         if reply.is_up_to_date(member_list.epoch):
             return None
         for error in discovery.publish_each(
@@ -74,6 +96,12 @@ class NodeRecovery:
         ).values():
             raise error
         return reply.run_id
+
+    def _ask(self) -> discovery.DiscoveryReply:
+        discovered, reasons = discovery.discover(self._members, [self._node])
+        if not discovered:
+            raise UnavailableError(reasons[self._node.name])
+        return discovered[0]
 
     def _names(self) -> Iterator[list[bytes]]:
         """Yield the names of registers on all other members.

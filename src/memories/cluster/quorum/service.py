@@ -207,11 +207,14 @@ class QuorumService(NodeService):
 
     def _check_incarnations(self) -> None:
         nodes = [node for node in self.members.all_members() if node.usable]
+        epoch = self.members.epoch
         try:
             discovered, _ = discovery.discover(self.members, nodes)
         except InvalidOptionError as error:
             logger.error("%s", error)
             return
+        if self.members.epoch != epoch:
+            return  # Replies that came before the members changed say nothing of them now.
         for reply in discovered:
             incarnation, member_list = reply.incarnation, reply.member_list
             if member_list is not None and member_list.epoch > self.members.epoch:
