@@ -301,6 +301,7 @@ class _Opened(AsyncStore):
     unpin = in_thread(Manager.unpin)
     delete_prefix = in_thread(Manager.delete_prefix)
     flush = in_thread(Manager.flush)
+    resize = in_thread(Manager.resize)
 
     async def find(self, **metadata: Any) -> AsyncIterator[str]:
         """Yield the keys whose metadata has these values; see `MemoryManager.find`."""
@@ -402,13 +403,13 @@ class AsyncMemoryManager(_Opened):
 
     explain = read_in_thread(Manager.explain)
     promote = in_thread(Manager.promote)
+    rotate_key = in_thread(Manager.rotate_key)
     demote = in_thread(Manager.demote)
     prefetch = in_thread(Manager.prefetch)
     get_memory_usage = read_in_thread(Manager.get_memory_usage)
     stats = read_in_thread(Manager.stats)
     advise = read_in_thread(Manager.advise)
     check = read_in_thread(Manager.check)
-    resize = in_thread(Manager.resize)
     evict_one = in_thread(Manager.evict_one)
     record_trace = in_thread(Manager.record_trace)
     create_snapshot = in_thread(Manager.create_snapshot)
