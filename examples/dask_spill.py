@@ -5,7 +5,13 @@ It needs the extra `dask`.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import sys
+
+if importlib.util.find_spec("distributed") is None:
+    print("this example needs dask and distributed")
+    sys.exit()
 
 import dask.array as da
 from distributed import Client, LocalCluster

@@ -5,6 +5,13 @@ It needs scikit-learn. Worker processes share the store, and the next run finds 
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+
+if importlib.util.find_spec("sklearn") is None:
+    print("this example needs scikit-learn")
+    sys.exit()
+
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
