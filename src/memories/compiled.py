@@ -47,6 +47,7 @@ MODULES: Final = (
     "memories.foundation.keys",
     "memories.frames.single_array",
     "memories.frames.single_buffer",
+    "memories.frames.small_front",
     "memories.model.entry",
 )
 LIBRARY: Final = "memories.core__mypyc"  # The code of all of them, to which a file for each leads.

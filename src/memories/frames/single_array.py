@@ -22,27 +22,18 @@ from memories.codecs.base import Parts, pack_meta
 from memories.codecs.dtypes import build, describe
 from memories.errors import CorruptDataError
 from memories.frames import head
+from memories.frames.small_front import MARK, PADDING, PREFIX, SECOND, SHORT_KEY, check_front
 
 Array = npt.NDArray[Any]
 FIRST_BYTE: Final = 0x86  # Of the fields: a map of six. A frame without a header has five.
 MOST_FORMS: Final = 1024  # One for each dtype and shape.
 MAX_ARRAY: Final[int] = head.CHUNK_NBYTES  # A larger one has a checksum for each chunk.
 COPIED: Final = 16 << 10  # Up to this size an array gets memory of its own, without the head.
-SHORT_KEY: Final = 1024  # A key of so many ASCII characters is valid if it is not empty.
 _NPY: Final = 128  # Bytes of the header, for all but long shapes.
-_PREFIX: Final = 40  # Bytes before the fields; the last 8 of them are the checksum of the head.
-_SUMMED: Final = 32
 _FIRST: Final = bytes([FIRST_BYTE]) + b"\xa3key"
-_SECOND: Final = b"\xa7version"
-# The bytes of a packed version, by the first one; 0 for what is not a positive number.
-_NUMBER: Final = bytes([1] * 128 + [0] * 76 + [2, 3, 5, 9] + [0] * 48)
-_PADDING: Final = tuple([bytes(n) for n in range(64)])
-_MARK: Final = struct.pack("<8sHH", head.MAGIC, head.FORMAT, 0)  # And no flags.
-_MAX_HEAD: Final = head.MAX_HEAD
 # Names of this module, which compiled code finds without a look-up.
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
 _pack_front: Final[Callable[..., bytes]] = struct.Struct("<12sIQII").pack
-_unpack_prefix: Final[Callable[[bytes], tuple[Any, ...]]] = struct.Struct("<12sIQIIQ").unpack_from
 _digest: Final[Callable[[Any], int]] = xxh3_64_intdigest
 _from_memory: Final[Callable[..., Any]] = np.frombuffer
 _BYTE: Final[Any] = np.uint8
@@ -97,13 +88,13 @@ def pack_array(key: str, version: int, array: Any) -> bytes | None:
     nbytes = form.nbytes
     total = _digest(array).to_bytes(8, "little")
     fields = b"".join(
-        (_FIRST, _encode(key), _SECOND, _encode(version), form.fields, total, form.tail)
+        (_FIRST, _encode(key), SECOND, _encode(version), form.fields, total, form.tail)
     )
     size = len(fields)
-    start = (_PREFIX + size + 63) & -64
-    rest = _PADDING[-nbytes & 63]
-    front = _pack_front(_MARK, start, _NPY + nbytes + len(rest), size, 0)
-    back = fields + _PADDING[start - _PREFIX - size]
+    start = (PREFIX + size + 63) & -64
+    rest = PADDING[-nbytes & 63]
+    front = _pack_front(MARK, start, _NPY + nbytes + len(rest), size, 0)
+    back = fields + PADDING[start - PREFIX - size]
     head_total = _digest(front + back).to_bytes(8, "little")
     return b"".join((front, head_total, back, form.header, array, rest))
 
@@ -111,33 +102,15 @@ def pack_array(key: str, version: int, array: Any) -> bytes | None:
 def open_array(frame: bytes, key: str) -> Array | None:
     """Return the array of such a frame of `key`, read-only, every byte of it verified."""
     nbytes = len(frame)
-    if not _PREFIX < nbytes <= MAX_ARRAY:
+    if not PREFIX < nbytes <= MAX_ARRAY:
         return None
-    prefix = _unpack_prefix(frame)
-    start: int = prefix[1]
-    body: int = prefix[2]
-    end: int = _PREFIX + prefix[3]
-    if (
-        prefix[0] != _MARK
-        or prefix[4]
-        or start + body != nbytes
-        or not end <= start <= _MAX_HEAD
-        or start & 63
-        or _digest(frame[:_SUMMED] + frame[_PREFIX:start]) != prefix[5]
-    ):
+    at, end, start, body = check_front(frame, key, _FIRST)
+    if not at:
         return None
-    try:
-        lead = b"".join((_FIRST, _encode(key), _SECOND))
-    except UnicodeEncodeError:
-        return None
-    at = _PREFIX + len(lead)
-    if not frame.startswith(lead, _PREFIX) or at >= end:
-        return None
-    at += _NUMBER[frame[at]]
     sums = end - _SUM_AND_TAIL
     form = _forms.get(frame[at:sums])
     if form is None:
-        form = _learn(frame[_PREFIX:end], at - _PREFIX)
+        form = _learn(frame[PREFIX:end], at - PREFIX)
         if form is None:
             return None
     raw = form.nbytes
@@ -147,7 +120,7 @@ def open_array(frame: bytes, key: str) -> Array | None:
         not frame.endswith(form.tail, 0, end)
         or frame[start:first] != form.header
         or rest != -raw & 63
-        or frame[first + raw :] != _PADDING[rest]
+        or frame[first + raw :] != PADDING[rest]
     ):
         return None
     if raw <= COPIED:
@@ -176,7 +149,7 @@ def _form_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> ArrayForm | None:
     total = xxh3_64_intdigest(header).to_bytes(8, "little")
     fields = {"key": "", "version": 0, "codec": ArrayCodec.name, "raw": nbytes, "content": content}
     packed = _encode({**fields, "prelude": (0, _NPY, _NPY, 0, total, b"")})
-    middle = packed[len(_FIRST) + 1 + len(_SECOND) + 1 : -_SUM_AND_TAIL]
+    middle = packed[len(_FIRST) + 1 + len(SECOND) + 1 : -_SUM_AND_TAIL]
     form = ArrayForm(build(described), shape, nbytes, middle, packed[-_TAIL:], header)
     if len(_forms) >= MOST_FORMS:
         _forms.clear()

@@ -19,29 +19,20 @@ from xxhash import xxh3_64_intdigest
 from memories.frames import head
 from memories.frames.compression import decompress_small
 from memories.frames.single_array import FIRST_BYTE, open_array
+from memories.frames.small_front import MARK, PADDING, PREFIX, SECOND, SHORT_KEY, check_front
 
 CODECS: Final = frozenset(("bytes", "str"))
 MOST_FORMS: Final = 4096  # One for each codec and size, and each size to which it was compressed.
 MAX_SINGLE: Final = 256 << 10
-SHORT_KEY: Final = 1024  # A key of so many ASCII characters is valid if it is not empty.
-_PREFIX: Final = 40  # Bytes before the fields; the last 8 of them are the checksum of the head.
-_SUMMED: Final = 32
 _FIRST: Final = b"\x85\xa3key"
-_SECOND: Final = b"\xa7version"
 _RAW: Final = 0
 _BLOSC: Final = 1
 # Behind the checksum of a raw buffer there are no lengths, behind that of another one is one.
 _NO_LENGTH: Final = b"\xc4\x00"
 _ONE_LENGTH: Final = b"\xc4\x04"
-# The bytes of a packed version, by the first one; 0 for what is not a positive number.
-_NUMBER: Final = bytes([1] * 128 + [0] * 76 + [2, 3, 5, 9] + [0] * 48)
-_PADDING: Final = tuple([bytes(n) for n in range(64)])
-_MARK: Final = struct.pack("<8sHH", head.MAGIC, head.FORMAT, 0)  # And no flags.
-_MAX_HEAD: Final = head.MAX_HEAD
 # Names of this module, which compiled code finds without a look-up.
 _encode: Final[Callable[[Any], bytes]] = msgspec.msgpack.Encoder().encode
 _pack_front: Final[Callable[..., bytes]] = struct.Struct("<12sIQII").pack
-_unpack_prefix: Final[Callable[[bytes], tuple[Any, ...]]] = struct.Struct("<12sIQIIQ").unpack_from
 _digest: Final[Callable[[bytes], int]] = xxh3_64_intdigest
 _decompress: Final[Callable[[bytes, int], bytes | None]] = decompress_small
 _decode_fields = msgspec.msgpack.Decoder(head.Fields).decode
@@ -86,12 +77,12 @@ def pack_single(
         form = _new_form(codec, stored, raw, _RAW if packed is None else _BLOSC)
     total = xxh3_64_intdigest(body).to_bytes(8, "little")
     length = _NO_LENGTH if packed is None else _ONE_LENGTH + stored.to_bytes(4, "little")
-    fields = b"".join((_FIRST, _encode(key), _SECOND, _encode(version), form, total, length))
+    fields = b"".join((_FIRST, _encode(key), SECOND, _encode(version), form, total, length))
     size = len(fields)
-    start = (_PREFIX + size + 63) & -64
-    rest = _PADDING[-stored & 63]
-    front = _pack_front(_MARK, start, stored + len(rest), size, 0)
-    back = fields + _PADDING[start - _PREFIX - size]
+    start = (PREFIX + size + 63) & -64
+    rest = PADDING[-stored & 63]
+    front = _pack_front(MARK, start, stored + len(rest), size, 0)
+    back = fields + PADDING[start - PREFIX - size]
     head_total = xxh3_64_intdigest(front + back).to_bytes(8, "little")
     return b"".join((front, head_total, back, body, rest))
 
@@ -102,44 +93,26 @@ def open_single(frame: bytes, key: str) -> Any:
     Arrays are read-only.
     """
     nbytes = len(frame)
-    if nbytes <= _PREFIX:
+    if nbytes <= PREFIX:
         return None
-    if frame[_PREFIX] == FIRST_BYTE:
+    if frame[PREFIX] == FIRST_BYTE:
         return open_array(frame, key)
     if nbytes > MAX_SINGLE:
         return None
-    prefix = _unpack_prefix(frame)
-    start: int = prefix[1]
-    body: int = prefix[2]
-    end: int = _PREFIX + prefix[3]
-    if (
-        prefix[0] != _MARK
-        or prefix[4]
-        or start + body != nbytes
-        or not end <= start <= _MAX_HEAD
-        or start & 63
-        or _digest(frame[:_SUMMED] + frame[_PREFIX:start]) != prefix[5]
-    ):
+    at, end, start, body = check_front(frame, key, _FIRST)
+    if not at:
         return None
-    try:
-        lead = b"".join((_FIRST, _encode(key), _SECOND))
-    except UnicodeEncodeError:
-        return None
-    at = _PREFIX + len(lead)
-    if not frame.startswith(lead, _PREFIX) or at >= end:
-        return None
-    at += _NUMBER[frame[at]]
     form = _forms.get(frame[at : end - 10])
     if form is None:
         form = _forms.get(frame[at : end - 14])
         if form is None:
-            form = _learn(frame[_PREFIX:end], at - _PREFIX)
+            form = _learn(frame[PREFIX:end], at - PREFIX)
             if form is None:
                 return None
     stored = form.stored
     data = frame[start : start + stored]
     rest = body - stored
-    if rest and (rest != -stored & 63 or frame[start + stored :] != _PADDING[rest]):
+    if rest and (rest != -stored & 63 or frame[start + stored :] != PADDING[rest]):
         return None
     value: bytes | None
     if form.code == _RAW:
@@ -164,7 +137,7 @@ def _new_form(codec: str, stored: int, raw: int, code: int) -> bytes:
     length = b"" if code == _RAW else stored.to_bytes(4, "little")
     content = _encode((None, ((0, stored, raw, code, bytes(8), length),)))
     fields = _encode({"key": "", "version": 0, "codec": codec, "raw": raw, "content": content})
-    form = fields[len(_FIRST) + 1 + len(_SECOND) + 1 : -10 - len(length)]
+    form = fields[len(_FIRST) + 1 + len(SECOND) + 1 : -10 - len(length)]
     if len(_forms) >= MOST_FORMS:
         _forms.clear()
         _forms_of.clear()
