@@ -15,6 +15,7 @@ from operator import attrgetter, itemgetter
 
 from memories.backends.disk.log_format import TOMBSTONE, IndexRow
 from memories.backends.disk.run import Run
+from memories.backends.disk.run_table import newest_row
 from memories.foundation.deadlines import Deadlines
 
 Table = dict[str, IndexRow]
@@ -68,15 +69,7 @@ class Index:
     def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`, a tombstone too."""
         tables, runs = self.state
-        for table in tables:
-            row = table.get(key)
-            if row is not None:
-                return row
-        for run in runs:
-            row = run.row(key)
-            if row is not None:
-                return row
-        return None
+        return newest_row(tables, runs, key)
 
     def put(self, row: IndexRow) -> None:
         """Make `row` the newest of its key."""

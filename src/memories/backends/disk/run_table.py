@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,3 +113,18 @@ class RunTable:
                     raise RunDamagedError(f"the table of {self._path} has no empty slot")
         except DAMAGED as error:  # The sums hold of what an attacker wrote.
             raise RunDamagedError(f"a row of {self._path} cannot be read: {error}") from error
+
+
+def newest_row(
+    tables: Sequence[dict[str, IndexRow]], runs: Sequence[Any], key: str
+) -> IndexRow | None:
+    """Return the newest row of `key`, a tombstone too, in tables and runs that are newest first."""
+    for table in tables:
+        row: IndexRow | None = table.get(key)
+        if row is not None:
+            return row
+    for run in runs:
+        row = run.row(key)
+        if row is not None:
+            return row
+    return None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from memories.backends.disk.log_format import INLINE, PACKED, PLACE, TOMBSTONE, IndexRow
-from memories.backends.disk.run_table import RunDamagedError
+from memories.backends.disk.run_table import RunDamagedError, newest_row
 from memories.errors import CorruptDataError
 from memories.model.record import Record
 from memories.model.tiers import TierName
@@ -154,15 +154,7 @@ class SmallReads:
         if index is None:
             return None
         tables, runs = index.state
-        for table in tables:
-            row: IndexRow | None = table.get(key)
-            if row is not None:
-                return row
-        for run in runs:
-            row = run.row(key)
-            if row is not None:
-                return row
-        return None
+        return newest_row(tables, runs, key)
 
 
 def use_together(
