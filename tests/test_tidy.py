@@ -84,6 +84,8 @@ ONLY_FOR_ONE = {
     "cluster.quorum.rebalance": "a step of the protocol; tests/nodes/test_members.py runs it",
     "integrations.torch.iterable": "it needs torch when it is loaded",
     "integrations.diskcache.importing": "the command `memories import diskcache`; tests run it",
+    "integrations.diskcache.persistent": "the collections over a cache; `memories.diskcache`",
+    "integrations.diskcache.recipes": "the recipes over a cache; `memories.diskcache`",
     "integrations.diskcache.queue": "the ends of a queue, apart from the items in it",
     "cluster.quorum.service": "one of two topologies, chosen when the nodes are known",
     "cluster.quorum.unanimous_write": "a step of the protocol; it needs real servers",

@@ -36,7 +36,7 @@ def diskcache(
     and the eviction policy. Run it again to go on after an interruption. SOURCE is not changed.
     The exit code is 4 if an item could not be read.
     """
-    from memories.integrations.diskcache import Cache
+    from memories.integrations.diskcache.cache import Cache
     from memories.integrations.diskcache.importing import import_directory, settings_of
 
     with Cache(target, eviction_policy="none") as cache:

@@ -6,7 +6,7 @@ to a thread. Every other call runs in a thread, so that the loop never waits for
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from itertools import islice
@@ -139,9 +139,14 @@ class AsyncStore:
     async def scan(self, prefix: str = "", delimiter: str | None = None) -> AsyncIterator[str]:
         """Yield the keys that start with `prefix`, in order; see `MemoryManager.scan`."""
         keys = self.sync.scan(prefix, *([] if delimiter is None else [delimiter]))
-        while page := await self._in_thread(lambda: list(islice(keys, PAGE)), abandons=False):
+        async for page in self._pages(keys, PAGE):
             for key in page:
                 yield key
+
+    async def _pages(self, keys: Iterator[str], most: int) -> AsyncIterator[list[str]]:
+        """Yield lists of the next keys, each fetched in a thread."""
+        while page := await self._in_thread(lambda: list(islice(keys, most)), abandons=False):
+            yield page
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self.scan()
@@ -152,8 +157,7 @@ class AsyncStore:
 
     async def items(self) -> AsyncIterator[tuple[str, Any]]:
         """Yield all keys with their values; keys that are removed meanwhile are left out."""
-        keys = self.sync.scan()
-        while page := await self._in_thread(lambda: list(islice(keys, LOOKS)), abandons=False):
+        async for page in self._pages(self.sync.scan(), LOOKS):
             for item in (await self.retrieve_many(page)).items():
                 yield item
 
@@ -305,8 +309,7 @@ class _Opened(AsyncStore):
 
     async def find(self, **metadata: Any) -> AsyncIterator[str]:
         """Yield the keys whose metadata has these values; see `MemoryManager.find`."""
-        found = self.sync.find(**metadata)
-        while page := await self._in_thread(lambda: list(islice(found, PAGE)), abandons=False):
+        async for page in self._pages(self.sync.find(**metadata), PAGE):
             for key in page:
                 yield key
 

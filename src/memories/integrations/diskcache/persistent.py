@@ -17,7 +17,34 @@ from memories.integrations.diskcache.cache import Cache
 _FOR_EVER: dict[str, Any] = {"eviction_policy": "none"}
 
 
-class CacheIndex(MutableMapping[Any, Any]):
+class _Kept:
+    """What is kept in a cache of its own."""
+
+    _cache: Cache
+
+    @property
+    def cache(self) -> Cache:
+        """The cache."""
+        return self._cache
+
+    @property
+    def directory(self) -> str:
+        """The directory."""
+        return self._cache.directory
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._cache.clear(retry=True)
+
+    def transact(self) -> AbstractContextManager[None]:
+        """Let nothing else change it meanwhile; see `Cache.transact`."""
+        return self._cache.transact(retry=True)
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+
+class CacheIndex(_Kept, MutableMapping[Any, Any]):
     """A mapping with the interface of `diskcache.Index`: nothing is removed or expires.
 
     Args:
@@ -40,16 +67,6 @@ class CacheIndex(MutableMapping[Any, Any]):
         made.update(*args, **kwargs)
         return made
 
-    @property
-    def cache(self) -> Cache:
-        """The cache."""
-        return self._cache
-
-    @property
-    def directory(self) -> str:
-        """The directory."""
-        return self._cache.directory
-
     def __getitem__(self, key: Any) -> Any:
         return self._cache[key]
 
@@ -67,9 +84,6 @@ class CacheIndex(MutableMapping[Any, Any]):
 
     def __reversed__(self) -> Iterator[Any]:
         return reversed(self._cache)
-
-    def __len__(self) -> int:
-        return len(self._cache)
 
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """Return a value; store `default` first if the key is absent. Atomic."""
@@ -108,19 +122,11 @@ class CacheIndex(MutableMapping[Any, Any]):
         """Remove the value at an end of a queue; see `Cache.pull`."""
         return self._cache.pull(prefix, default, side, retry=True)
 
-    def clear(self) -> None:
-        """Remove everything."""
-        self._cache.clear(retry=True)
-
     def memoize(
         self, name: str | None = None, typed: bool = False, ignore: Iterable[int | str] = ()
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Return a decorator that keeps the results of a function; see `Cache.memoize`."""
         return self._cache.memoize(name, typed, ignore=ignore)
-
-    def transact(self) -> AbstractContextManager[None]:
-        """Let nothing else change it meanwhile; see `Cache.transact`."""
-        return self._cache.transact(retry=True)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
@@ -143,7 +149,7 @@ class CacheIndex(MutableMapping[Any, Any]):
         return f"Index({self.directory!r})"
 
 
-class Deque(Sequence[Any]):
+class Deque(_Kept, Sequence[Any]):
     """A deque with the interface of `diskcache.Deque`.
 
     Args:
@@ -172,16 +178,6 @@ class Deque(Sequence[Any]):
         made._maxlen = float("inf") if maxlen is None else maxlen
         made.extend(iterable)
         return made
-
-    @property
-    def cache(self) -> Cache:
-        """The cache."""
-        return self._cache
-
-    @property
-    def directory(self) -> str:
-        """The directory."""
-        return self._cache.directory
 
     @property
     def maxlen(self) -> float:
@@ -265,19 +261,11 @@ class Deque(Sequence[Any]):
         """Return how many values are equal."""
         return sum(1 for found in self if found == value)
 
-    def clear(self) -> None:
-        """Remove everything."""
-        self._cache.clear(retry=True)
-
     def copy(self) -> Self:
         """Return another deque of the same directory: both have the same values."""
         return type(self)(directory=self.directory, maxlen=self._maxlen)
 
     __copy__ = copy
-
-    def transact(self) -> AbstractContextManager[None]:
-        """Let nothing else change it meanwhile; see `Cache.transact`."""
-        return self._cache.transact(retry=True)
 
     def __getitem__(self, index: Any) -> Any:
         return self._at(index, self._cache.__getitem__)
@@ -293,9 +281,6 @@ class Deque(Sequence[Any]):
 
     def __reversed__(self) -> Iterator[Any]:
         return self._values(reverse=True)
-
-    def __len__(self) -> int:
-        return len(self._cache)
 
     def __iadd__(self, iterable: Iterable[Any]) -> Self:
         self.extend(iterable)

@@ -22,7 +22,32 @@ from memories.integrations.diskcache.items import CLOCK
 _PAUSE = 0.001
 
 
-class Averager:
+class _Item:
+    """What is under one key of a cache."""
+
+    def __init__(
+        self, cache: Cache, key: Any, expire: float | None = None, tag: Any = None
+    ) -> None:
+        self._cache, self._key, self._expire, self._tag = cache, key, expire, tag
+
+
+class _Guard(_Item):
+    """What is taken before a `with` block, and freed behind it."""
+
+    def acquire(self) -> None:
+        raise NotImplementedError
+
+    def release(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+class Averager(_Item):
     """A running average in a cache.
 
     Args:
@@ -31,11 +56,6 @@ class Averager:
         expire: Seconds until it expires.
         tag: Its tag.
     """
-
-    def __init__(
-        self, cache: Cache, key: Any, expire: float | None = None, tag: Any = None
-    ) -> None:
-        self._cache, self._key, self._expire, self._tag = cache, key, expire, tag
 
     def add(self, value: float) -> None:
         """Add a number."""
@@ -52,7 +72,7 @@ class Averager:
         return _mean(self._cache.pop(self._key, (0.0, 0)))
 
 
-class Lock:
+class Lock(_Guard):
     """A lock of threads and processes, with a time after which it is free if its holder is gone.
 
     Args:
@@ -61,11 +81,6 @@ class Lock:
         expire: Seconds after which it is free; None for never.
         tag: Its tag.
     """
-
-    def __init__(
-        self, cache: Cache, key: Any, expire: float | None = None, tag: Any = None
-    ) -> None:
-        self._cache, self._key, self._expire, self._tag = cache, key, expire, tag
 
     def acquire(self) -> None:
         """Wait until it is free, and take it."""
@@ -80,14 +95,8 @@ class Lock:
         """Return whether it is taken."""
         return self._key in self._cache
 
-    def __enter__(self) -> None:
-        self.acquire()
 
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-
-class RLock:
+class RLock(_Guard):
     """A lock that its holder, a thread of a process, may take several times.
 
     Args:
@@ -96,11 +105,6 @@ class RLock:
         expire: Seconds after which it is free; None for never.
         tag: Its tag.
     """
-
-    def __init__(
-        self, cache: Cache, key: Any, expire: float | None = None, tag: Any = None
-    ) -> None:
-        self._cache, self._key, self._expire, self._tag = cache, key, expire, tag
 
     def acquire(self) -> None:
         """Wait until it is free or this thread has it, and take it."""
@@ -127,14 +131,8 @@ class RLock:
     def _set(self, state: tuple[str, int]) -> None:
         self._cache.set(self._key, state, self._expire, tag=self._tag)
 
-    def __enter__(self) -> None:
-        self.acquire()
 
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-
-class BoundedSemaphore:
+class BoundedSemaphore(_Guard):
     """A semaphore of threads and processes.
 
     Args:
@@ -148,8 +146,8 @@ class BoundedSemaphore:
     def __init__(
         self, cache: Cache, key: Any, value: int = 1, expire: float | None = None, tag: Any = None
     ) -> None:
-        self._cache, self._key, self._most = cache, key, value
-        self._expire, self._tag = expire, tag
+        super().__init__(cache, key, expire, tag)
+        self._most = value
 
     def acquire(self) -> None:
         """Wait until a part is free, and take it."""
@@ -172,12 +170,6 @@ class BoundedSemaphore:
             if free >= self._most:
                 raise BusyError(f"the semaphore {self._key!r:.100} is free")
             self._cache.set(self._key, free + 1, self._expire, tag=self._tag)
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
 
 
 def barrier(
