@@ -84,9 +84,10 @@ def main(what: str, path: str, seed: int) -> None:
     other.start()
     os.write(1, b"ready\n")
     outlive(manager, seed, lambda: ended)
+    other.join()
+    os.kill(os.getpid(), signal.SIGTERM)  # Nothing is at work: whatever the luck, this one is done.
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    other.join()
     manager.cleanup()
     os.write(1, b"ended\n")
 
