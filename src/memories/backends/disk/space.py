@@ -169,9 +169,14 @@ class Space:
         accounting, obsolete = self._accounting, self._obsolete.held()
         files = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
         held = files + self.copied_bytes + self.index_bytes + obsolete + self.reserve.bytes
-        scraps = min(self._scraps, accounting.log_size - accounting.log_live + self.index_bytes)
+        scraps = min(self._scraps, self._log_dead() + self.index_bytes)
         index = int(INDEX_SHARE * self.index_live())
         return held, accounting.charge + self.import_bytes + index + obsolete + scraps
+
+    def _log_dead(self) -> int:
+        """Return the bytes of the log that do not count, but for what is empty of last blocks."""
+        accounting = self._accounting
+        return accounting.log_bytes - accounting.log_slack - accounting.log_live
 
     def index_live(self) -> int:
         """Return about what the index takes once it is written and merged: a row for each key."""
@@ -264,7 +269,7 @@ class Space:
         live = int(INDEX_SHARE * live)
         most = live if live > copies else copies
         kept = reserve if reserve > most else most
-        scraps = accounting.log_size - accounting.log_live + index
+        scraps = self._log_dead() + index
         if scraps > self._scraps:
             scraps = self._scraps
         charged = accounting.charge + self.import_bytes + live + obsolete + scraps + coming

@@ -51,8 +51,8 @@ class SpaceAccounting:
     def __init__(self) -> None:
         self.segments: dict[int, FileStats] = {}
         self.packs: dict[int, FileStats] = {}
-        self.log_bytes = 0  # In blocks of the disk ...
-        self.log_size = 0  # ... and without what is empty of each segment's last one.
+        self.log_bytes = 0  # In blocks of the disk.
+        self.log_slack = 0  # What is empty of each segment's last one.
         self.pack_bytes = 0
         self.log_live = 0  # Bytes of the log's records that count, tombstones left out.
         self.tombstones = 0  # Bytes of tombstones in the log.
@@ -76,7 +76,7 @@ class SpaceAccounting:
         }
         accounting.packs = {number: replace(stats) for number, stats in manifest.packs.items()}
         accounting.log_bytes = sum(blocks(stats.size) for stats in accounting.segments.values())
-        accounting.log_size = sum(stats.size for stats in accounting.segments.values())
+        accounting.log_slack = sum(_slack(stats.size) for stats in accounting.segments.values())
         accounting.pack_bytes = sum(blocks(stats.size) for stats in accounting.packs.values())
         accounting.log_live = sum(stats.live for stats in accounting.segments.values())
         accounting.tombstones = sum(stats.tombstones for stats in accounting.segments.values())
@@ -149,7 +149,7 @@ class SpaceAccounting:
         if stats is None:
             stats = self.segments[segment] = FileStats(0)
         self.log_bytes += blocks(end) - blocks(stats.size)
-        self.log_size += end - stats.size
+        self.log_slack += _slack(end) - _slack(stats.size)
         stats.size = end
 
     def recount(self, row: IndexRow) -> None:
@@ -190,7 +190,7 @@ class SpaceAccounting:
         self._set(
             segments=left,
             log_bytes=self.log_bytes - blocks(stats.size),
-            log_size=self.log_size - stats.size,
+            log_slack=self.log_slack - _slack(stats.size),
             log_live=self.log_live - stats.live,
             tombstones=self.tombstones - stats.tombstones,
         )
@@ -227,7 +227,7 @@ class SpaceAccounting:
         elif dead > most:
             dead = most
         # Compaction leaves as much of the last blocks empty as it finds.
-        return self.value_live + packs + log + dead + self.log_bytes - self.log_size
+        return self.value_live + packs + log + dead + self.log_slack
 
     def replace(self, old: IndexRow | None, new: IndexRow) -> None:
         """Add `new` to the figures and subtract `old`."""
@@ -333,3 +333,8 @@ def _put_back(figures: dict[int, T], before: dict[int, T | None]) -> None:
             figures.pop(number, None)
         else:
             figures[number] = figure
+
+
+def _slack(size: int) -> int:
+    """Return what is empty of the last block of a file of that size."""
+    return blocks(size) - size
