@@ -89,6 +89,7 @@ METHODS = {
     "cleanup": "flush",
     "close": "flush",
     "resize": "tier size",
+    "victim": "tier",
     "evict_one": "tier",
     "dashboard": "port host token hosts",
     "enable_analytics": "interval history",

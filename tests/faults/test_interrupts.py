@@ -413,6 +413,17 @@ def _(bench: Bench) -> Case:
     return Case(lambda: bench.manager.check(repair=True), {})
 
 
+@case("name and evict one value")
+def _(bench: Bench) -> Case:
+    may_hold = _several(bench, "warm")
+
+    def call() -> None:
+        bench.manager.victim()
+        bench.manager.evict_one()
+
+    return Case(call, may_hold)
+
+
 @case("promote and demote")
 def _(bench: Bench) -> Case:
     key, old, _ = bench.fresh()

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import os
 import pickle
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.support.forking import in_child
 
 from memories import InvalidOptionError, MemoryManager, TierFullError
 from memories.foundation import machine
+from memories.policies.registry import OwnPolicy
 
 
 def test_a_manager_tells_its_state(make: Make, tmp_path: Path) -> None:
@@ -131,3 +133,77 @@ def test_a_host_evicts_one_value_after_the_other(make: Make) -> None:
     assert "kept" == manager.evict_one() and "kept" not in manager
     assert manager.evict_one("hot") is None
     assert 3 == manager["3"][0]
+
+
+@pytest.mark.parametrize("policy", typing.get_args(OwnPolicy))
+def test_a_host_asks_who_leaves_next(make: Make, policy: str) -> None:
+    """A host that decides when wants to know what it would lose; asking moves nothing."""
+    random = np.random.default_rng(1)
+    manager = make("0 B", "1 MB", eviction_policy=policy)
+    for number in range(300):
+        manager.store(f"{number % 60}", np.zeros(int(random.integers(1, 900))), "warm")
+        for key in map(str, random.integers(0, 60, 3)):
+            manager.retrieve(key, None)
+        if number % 3 == 0:
+            held = {key: manager.get_tier(key) for key in manager}
+            named = manager.victim()
+            assert {key: manager.get_tier(key) for key in manager} == held
+            assert named == manager.victim("warm") == manager.victim("hot")
+            assert named == manager.evict_one() and "cold" == manager.get_tier(named or "")
+    while (named := manager.victim()) is not None:
+        assert named == manager.evict_one()
+    assert manager.evict_one() is None
+    assert {"cold"} == {manager.get_tier(key) for key in manager}
+
+
+def test_who_leaves_next_is_reconsidered_when_it_changes(make: Make) -> None:
+    """What was read, pinned, replaced or removed since it was named is not the coldest any more."""
+    manager = make("0 B", "1 MB", eviction_policy="lru")
+    for number in range(6):
+        manager.store(f"{number}", np.zeros(1000) + number, "warm")
+    assert "0" == manager.victim()
+    manager.retrieve("0")
+    assert "1" == manager.victim()
+    manager.pin("1")
+    assert "2" == manager.victim()
+    manager.store("2", np.ones(1000), "warm")
+    assert "3" == manager.victim()
+    manager.delete("3")
+    assert "4" == manager.victim()
+    manager.migrate("4", "cold")
+    assert "5" == manager.victim()
+    manager.store("fills", np.zeros(121_400), "warm")
+    assert "cold" == manager.get_tier("5")
+    assert "0" == manager.victim() == manager.evict_one()
+    manager.clear()
+    assert manager.victim() is None
+
+
+def test_who_leaves_the_disk_next(make: Make) -> None:
+    """The order of the disk is a sample; what was named still leaves first."""
+    manager = make("0 B", "1 MB")
+    manager.store_many({f"{number}": b"x" * 500 for number in range(400)}, "cold")
+    for _ in range(40):
+        named = manager.victim("cold")
+        assert named is not None and named == manager.victim("cold") == manager.evict_one("cold")
+        assert "glacier" == manager.get_tier(named)
+    assert manager.victim("glacier") is None
+
+
+def test_what_no_tier_below_takes_is_not_named(make: Make) -> None:
+    """`evict_one` passes over what cannot leave, so `victim` does."""
+    manager = make("0 B", "1 MB", "400 kB", glacier_memory_enabled=False, eviction_policy="lru")
+    random = np.random.default_rng(1)
+    manager.store("large", random.bytes(340_000), "cold")
+    manager.store("stays", random.bytes(50_000), "warm")
+    manager.store("goes", random.bytes(1000), "warm")
+    assert "goes" == manager.victim() == manager.evict_one()
+    assert manager.victim() is None and manager.evict_one() is None
+    manager.store("dropped", random.bytes(50_000), "warm", evictable=True)
+    assert "dropped" == manager.victim() == manager.evict_one() and "dropped" not in manager
+    manager.store("zeros", np.zeros(10_000), "warm")
+    assert "zeros" == manager.victim() == manager.evict_one()
+    for call in ("victim", "evict_one"):
+        with pytest.raises(OSError, match="read_only"):
+            getattr(make(read_only=True, glacier_memory_enabled=False), call)()
+    manager.delete("large")

@@ -660,6 +660,19 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
 
         return Resizing(self._hierarchy).evict_one(check_tier(tier))
 
+    def victim(self, tier: TierChoice = "warm") -> str | None:
+        """Return the key that `evict_one` would move out of a tier next; nothing moves.
+
+        It stays the answer until it is read, changed, moved or removed. Whatever makes room in the
+        tier begins with it.
+
+        Returns:
+            The key; None if nothing may leave the tier.
+        """
+        from memories.engine.resizing import Resizing
+
+        return Resizing(self._hierarchy).victim(check_tier(tier))
+
     def __copy__(self) -> Self:
         return self
 

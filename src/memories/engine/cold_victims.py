@@ -99,6 +99,12 @@ class ColdVictims(Victims[Record]):
                     return record
             return None
 
+    def offer_next(self, found: Record) -> None:
+        """Add the coldest record to the pool again, where nothing is colder."""
+        with self._lock:
+            self._offered.pop(found.key, None)
+            self._pool[found.key] = found.version, found.size
+
     def _current(self, key: str, version: int) -> Record | None:
         """Return the record of a sampled key if it is still in the tier and may leave."""
         record = self._journal.lookup(key)

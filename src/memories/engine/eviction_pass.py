@@ -86,6 +86,20 @@ class EvictionPass:
                 return victim.key
         return None
 
+    def find_next(self, may_leave: MayEvict) -> str | None:
+        """Return the key of the first victim that may leave, which is offered next; None without.
+
+        Those before it stay, as they do where `evict_one` cannot evict them.
+        """
+        while (victim := self._next()) is not None:
+            if may_leave(victim):
+                self._tier.victims.offer_next(victim)
+                if not self._current(victim):  # As at the end of the pass.
+                    self._tier.victims.discard(victim)
+                return victim.key
+            self._kept.append(victim)
+        return None
+
     def evict_batch(self, nbytes: int, count: int, evict: EvictBatch) -> bool:
         """Evict victims of about `nbytes`, but at most `count` of them; False if there are none.
 

@@ -329,14 +329,10 @@ class Mover:
         ) as eviction:
             eviction.shrink(used)
 
-    def evict_one(self, tier: Tier) -> str | None:
-        """Move the victim that comes next out of `tier`; return its key, None if none may leave.
-
-        Out of RAM, if the tier is a part of a pool.
-        """
+    def eviction(self, tier: Tier) -> EvictionPass:
+        """Return a pass over the victims of `tier`; they leave RAM, if it is a part of a pool."""
         tier.prepare_decision()
-        with EvictionPass(tier, self._evict, self._current) as eviction:
-            return eviction.evict_one()
+        return EvictionPass(tier, self._evict, self._current)
 
     def evict_bytes(self, tier: Tier, nbytes: int) -> bool:
         """Move victims of so many bytes out of `tier`, and return whether any left."""
@@ -472,7 +468,7 @@ class Mover:
         if (
             outcome is EvictionOutcome.BUSY
             or not self.is_droppable(victim)
-            or self._shadowed(victim)
+            or self.is_shadowed(victim)
         ):
             return outcome
         self.drop(victim, Cause.CAPACITY)
@@ -484,7 +480,7 @@ class Mover:
         record = self.catalog.record(found.key)
         return record is not None and record.version == found.version
 
-    def _shadowed(self, found: Entry | Record) -> bool:
+    def is_shadowed(self, found: Entry | Record) -> bool:
         """Return whether `found` is the backing copy of an entry."""
         return isinstance(found, Record) and found.key in self.catalog.entries
 

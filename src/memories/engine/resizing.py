@@ -1,12 +1,14 @@
-"""Changes what a tier may hold while it is in use, and evicts one value where a host asks."""
+"""Changes what a tier may hold while it is in use; names and evicts one value where a host asks."""
 
 from __future__ import annotations
 
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.operations import operation
-from memories.engine.tier import VolatileTier
+from memories.engine.tier import AnyTier, DurableTier, VolatileTier, version_of
 from memories.errors import InvalidOptionError, TierFullError
 from memories.foundation.units import format_size
+from memories.model.entry import Entry
+from memories.model.record import Record
 from memories.model.tiers import TierName
 
 
@@ -62,4 +64,44 @@ class Resizing:
         hierarchy = self._hierarchy
         hierarchy.require_writable()
         hierarchy.settlement.settle()
-        return hierarchy.mover.evict_one(hierarchy.tier(name))
+        with hierarchy.mover.eviction(hierarchy.tier(name)) as eviction:
+            return eviction.evict_one()
+
+    @operation
+    def victim(self, name: TierName) -> str | None:
+        """Return the key that `evict_one` would move out; nothing moves."""
+        hierarchy = self._hierarchy
+        hierarchy.require_writable()
+        hierarchy.settlement.settle()
+        return self._next(hierarchy.tier(name))
+
+    def _next(self, tier: AnyTier) -> str | None:
+        with self._hierarchy.mover.eviction(tier) as eviction:
+            return eviction.find_next(self._may_leave)
+
+    def _may_leave(self, found: Entry | Record) -> bool:
+        """Return whether an eviction would move `found` down, or drop it."""
+        hierarchy = self._hierarchy
+        mover = hierarchy.mover
+        with hierarchy.locks.try_lock(found.key) as free:
+            if not free:
+                return False
+            if hierarchy.expiry.removable(found):
+                return True
+            if mover.is_droppable(found) and not mover.is_shadowed(found):
+                return True
+            return any(self._takes(tier, found) for tier in mover.slower_tiers(found))
+
+    def _takes(self, tier: AnyTier, found: Entry | Record) -> bool:
+        """Return whether a slower tier has room for `found`, or could make some."""
+        record = self._hierarchy.catalog.record_under(found)
+        there = record is not None and (
+            record.tier is tier.name or (tier.name is TierName.GLACIER and bool(record.archived))
+        )
+        if there:
+            return True
+        size, headroom = found.size, tier.budget.headroom
+        if size > headroom and isinstance(tier, DurableTier):
+            payload = self._hierarchy.tiers.load(found)
+            size = tier.convert(payload, version_of(found), evicted=True).size
+        return size <= headroom or (tier.holds(size) and self._next(tier) is not None)

@@ -16,7 +16,7 @@ from memories.engine.newcomers import Arrived, Newcomers
 from memories.foundation.fork_lock import new_lock
 from memories.model.entry import Entry
 from memories.model.record import Record
-from memories.policies.base import Policy
+from memories.policies.base import Policy, PolicyNode
 from memories.policies.hashing import digests
 
 MOST_NEWCOMERS = 65_536  # Showing so many to a policy takes about a quarter of a second.
@@ -66,6 +66,10 @@ class Victims(ABC, Generic[F]):
     @abstractmethod
     def offer(self) -> F | None:
         """Remove the value that should leave next, and return it; None if none may."""
+
+    @abstractmethod
+    def offer_next(self, found: F) -> None:
+        """Add a value that was offered, so that it is the next one that is offered."""
 
     def admits(self, arrival: Arrival) -> bool:
         """Return whether a new value is worth more than those that would have to leave."""
@@ -140,6 +144,7 @@ class PolicyVictims(Victims[Entry]):
         self._entries = entries
         self._may_leave = may_leave
         self._notes: deque[tuple[str, int]] = deque(maxlen=MAX_NOTES)
+        self._next: tuple[Entry, int] | None = None  # To be offered next, with its hits by then.
         self._torn = False  # Whether an exception ended a change of the policy.
         self._lock = new_lock()
 
@@ -150,7 +155,13 @@ class PolicyVictims(Victims[Entry]):
     @property
     def policy(self) -> Policy:
         """The policy, which knows every entry of the tier that may leave."""
-        return self._changing(lambda policy: policy, whole=True)
+
+        def whole(policy: Policy) -> Policy:
+            if self._next is not None:
+                policy.insert_without_access(self._take_next()[0])
+            return policy
+
+        return self._changing(whole, whole=True)
 
     def samples(self, key: str) -> bool:
         """Return whether the policy samples the hits of `key`."""
@@ -241,9 +252,39 @@ class PolicyVictims(Victims[Entry]):
     def offer(self) -> Entry | None:
         """Remove the policy's next victim and return it."""
         self.settle()
-        node = self._changing(lambda policy: policy.evict(), after_notes=True, whole=True)
+        node = self._changing(self._offer, after_notes=True, whole=True)
         assert node is None or isinstance(node, Entry)
         return node
+
+    def _offer(self, policy: Policy) -> PolicyNode | None:
+        if self._next is not None:
+            entry, hits = self._take_next()
+            if entry.hits == hits:
+                return entry
+            policy.insert_without_access(entry)  # It was read since: others may have to leave.
+        return policy.evict()
+
+    def offer_next(self, found: Entry) -> None:
+        """Keep an entry out of the policy, which might offer another one, until the next offer."""
+
+        def keep(policy: Policy) -> None:
+            if found.link is not None:
+                return  # Another thread changed its terms while it was offered, and added it.
+            if self._next is not None:
+                policy.insert_without_access(self._take_next()[0])
+            found.link = self
+            self._next = found, found.hits
+
+        with self._lock:
+            if not self._unlinked(found) and self._may_leave(found):
+                self._change(keep, after_notes=False)
+
+    def _take_next(self) -> tuple[Entry, int]:
+        """Forget the entry that was to be offered next, and return it."""
+        assert self._next is not None
+        taken, self._next = self._next, None
+        taken[0].link = None
+        return taken
 
     def apply(self, came: Sequence[Arrived], left: Sequence[Entry], sample: Sample) -> None:
         """Show the policy what came, and then what left.
@@ -292,7 +333,10 @@ class PolicyVictims(Victims[Entry]):
                 if entry.link is self._newcomers:
                     policy.skip(entry.key)
         for entry in self._newcomers.discard_batch(left):
-            policy.remove(entry)
+            if entry.link is self:
+                self._take_next()
+            else:
+                policy.remove(entry)
 
     def resize(self, capacity: int) -> None:
         """Have the policy decide for a tier of so many bytes."""
@@ -345,6 +389,7 @@ class PolicyVictims(Victims[Entry]):
             if self._may_leave(entry):
                 policy.insert_without_access(entry)
         self._newcomers.clear()
+        self._next = None
         self._policy, self._torn = policy, False
 
     def _read_notes(self) -> None:
@@ -379,3 +424,6 @@ class NoVictims(Victims[Record]):
 
     def offer(self) -> None:
         """Return None."""
+
+    def offer_next(self, found: F) -> None:
+        """Do nothing."""

@@ -413,6 +413,7 @@ class AsyncMemoryManager(_Opened):
     stats = read_in_thread(Manager.stats)
     advise = read_in_thread(Manager.advise)
     check = read_in_thread(Manager.check)
+    victim = in_thread(Manager.victim)
     evict_one = in_thread(Manager.evict_one)
     record_trace = in_thread(Manager.record_trace)
     create_snapshot = in_thread(Manager.create_snapshot)
