@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gc
+import random
+import sys
+from types import FrameType
 
 import numpy as np
 import pytest
 from tests.promises.conftest import Make
+from tests.support.interrupting import SOURCES, Trace
 
 from memories import MemoryManager, TierFullError
+from memories.model.tiers import TierName
 
 
 def used(manager: MemoryManager, tier: str) -> int:
@@ -45,6 +50,44 @@ def test_no_tier_ever_holds_more_than_it_may(make: Make) -> None:
         )
         for tier in manager.stats().tiers.values():
             assert tier.used_bytes <= tier.effective_bytes, index
+
+
+@pytest.mark.parametrize("size", [60_000, 150_000])
+def test_a_full_disk_tier_never_holds_more_than_it_may_at_any_line(make: Make, size: int) -> None:
+    """Other threads ask at any moment: between a write and its release it counted twice."""
+    manager, chance = make(cold="8 MB", migration=False), random.Random(1)
+    budget = manager._hierarchy.tiers[TierName.COLD].budget
+    above: dict[str, int] = {}
+
+    def calls(frame: FrameType, event: str, arg: object) -> Trace | None:
+        if not frame.f_code.co_filename.startswith(SOURCES):
+            return None
+        trace = sys.gettrace()
+        sys.settrace(None)
+        excess = budget.used - budget.configured
+        sys.settrace(trace)
+        if excess > 0:
+            above[f"{frame.f_code.co_filename}:{frame.f_lineno}"] = excess
+        return calls
+
+    def store(number: int) -> None:
+        manager.store(f"key {number}", chance.randbytes(chance.randint(size // 2, size)), "cold")
+
+    number = 0
+    while budget.headroom > 3 * size:
+        store(number)
+        number += 1
+    before = sys.gettrace()
+    sys.settrace(calls)
+    try:
+        for more in range(number, number + 15):
+            store(more)
+            store(chance.randrange(more))
+            manager.migrate(f"key {chance.randrange(more)}", "cold")
+    finally:
+        sys.settrace(before)
+    assert {} == above
+    assert budget.used > 0.8 * budget.configured
 
 
 def test_a_small_array_counts_until_its_last_view_dies(make: Make) -> None:

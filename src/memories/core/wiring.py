@@ -383,7 +383,10 @@ class _Wiring:
         return list(self.table.entries.values())
 
     def _add_cold(self, journal: DiskBackend, path: Path) -> None:
-        budget = BackendBudget(self.settings.capacities[TierName.COLD], measure=journal.measure)
+        capacity = self.settings.capacities[TierName.COLD]
+        budget = BackendBudget(
+            capacity, measure=journal.measure, taken=lambda: journal.usage().physical
+        )
         # Without glacier a backing copy stays, since its version may not lose its durability.
         in_ram = self.table.entries if self.settings.glacier_enabled else ()
         victims = ColdVictims(

@@ -215,19 +215,36 @@ class BackendBudget:
     """The budget of a durable tier, whose backend knows how many bytes it holds.
 
     `measure` returns the bytes held and those that may still come. `reserve` charges bytes that are
-    about to be written; `release` removes the charge once the backend counts them.
+    about to be written; `release` removes the charge once the backend counts them. `taken` returns
+    what really lies on the medium, where that may be less than the bytes held.
     """
 
-    def __init__(self, configured: int, *, measure: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        configured: int,
+        *,
+        measure: Callable[[], tuple[int, int]],
+        taken: Callable[[], int] | None = None,
+    ) -> None:
         self.configured = configured
-        self._measure = measure
+        self._measure, self._taken = measure, taken
         self._coming = 0
         self._lock = new_lock()
 
     @property
     def used(self) -> int:
-        """Return the bytes held, those being written included."""
-        return self._measure()[0] + self._coming
+        """Return the bytes held, those being written included.
+
+        A value that was just written counts twice until its charge is removed, and so does one that
+        upkeep moves. Charges are granted only if all fits, so the sum is cut to what may be held,
+        except for what lies on the medium.
+        """
+        held = self._measure()[0]
+        used = held + self._coming
+        if used <= self.configured:
+            return used
+        taken = held if self._taken is None else self._taken()
+        return max(self.configured, min(used, taken))
 
     @property
     def effective(self) -> int:

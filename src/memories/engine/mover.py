@@ -140,7 +140,10 @@ class Mover:
         if frame.size > MAX_SMALL:
             if not cold.budget.reserve(frame.size, payload.host_size):
                 return None
-            record = self._write_frame(frame, version, cold, writing)
+            try:
+                record = self._write_frame(frame, version, cold, writing)
+            except TierFullError:
+                return None  # The index has grown meanwhile: the general way moves a value down.
             cold.victims.record_arrival(version.key)
             now = self._clock.monotonic()
             stored = Stored(version.key, now, _COLD, record.size, now - started)

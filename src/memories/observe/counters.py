@@ -334,13 +334,18 @@ class EventCounters:
         hierarchy.events.flush()
         at_front = hierarchy.catalog.front.credits
         keys = _count_keys(hierarchy.catalog)
+        # Before the lock: what a disk holds may have to wait for a commit.
+        budgets = {
+            name: (tier.budget.configured, tier.budget.effective, tier.budget.used)
+            for name, tier in hierarchy.tiers.items()
+        }
         with self.lock:
             tiers = {
                 name: TierStats(
                     medium=media[name],
-                    configured_bytes=tier.budget.configured,
-                    effective_bytes=tier.budget.effective,
-                    used_bytes=tier.budget.used,
+                    configured_bytes=budgets[name][0],
+                    effective_bytes=budgets[name][1],
+                    used_bytes=budgets[name][2],
                     keys=keys[name],
                     hits=self.hits[name] if name.durable else tier.counter.hits + at_front[name],
                 )

@@ -88,3 +88,19 @@ def test_a_durable_tier_counts_what_is_on_its_way() -> None:
     assert (900, 100) == (budget.used, budget.headroom)
     full = BackendBudget(1000, measure=lambda: (600, 50))
     assert 650 == full.effective
+
+
+def test_a_durable_tier_that_was_just_written_does_not_hold_more_than_it_may() -> None:
+    """A value is on the medium before its charge is removed, and upkeep moves others meanwhile."""
+    held, taken = [600], 900
+    budget = BackendBudget(1000, measure=lambda: (held[0], 10_000), taken=lambda: taken)
+    assert budget.reserve(300)
+    held[0] = 900
+    assert (1000, 0) == (budget.used, budget.headroom)
+    budget.release(300)
+    held[0] = 1100  # Copies, and what they were made of, which is not deleted yet.
+    assert 1000 == budget.used
+    taken = 1050
+    assert 1050 == budget.used, "what lies on the medium is not hidden"
+    archive = BackendBudget(1000, measure=lambda: (1100, 0))
+    assert 1100 == archive.used

@@ -298,7 +298,8 @@ class DiskBackend(Backend):
         """Return what is held; physical bytes are everything in the directory."""
         writer = self._writer
         if writer is not None:
-            return Usage(writer.accounting.live, writer.space.physical(), writer.keys())
+            with writer.lock:  # A commit changes several figures.
+                return Usage(writer.accounting.live, writer.space.physical(), writer.keys())
         accounting = self._following().accounting
         held = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
         keys = accounting.keys if self._overlay() is None else sum(1 for _ in self.scan())
