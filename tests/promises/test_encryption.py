@@ -376,10 +376,67 @@ def test_the_commands_open_an_encrypted_snapshot_with_the_key(
         assert (1, True) == (done.exit_code, "MEMORIES_ENCRYPTION" in done.output), command
 
 
-def test_what_is_not_covered_is_refused(make: Make, tmp_path: Path, key: str) -> None:
+def test_an_archive_is_encrypted_and_continued_elsewhere(make: Make, tmp_path: Path) -> None:
+    """Neither its objects nor the map of them shows anything, and another machine opens it."""
+    archive: dict[str, Any] = {
+        "glacier_memory_enabled": True,
+        "glacier_url": str(tmp_path / "bucket"),
+    }
+    manager = make(**archive)
+    for name, value in values().items():
+        manager.store(name, value, tier="glacier", metadata={"note": MARKER})
+    manager.store(f"{MARKER}/gone", MARKER, tier="glacier")
+    manager.delete(f"{MARKER}/gone")
+    region = manager.retrieve(f"{MARKER}/array", region=np.s_[1_000_000:1_000_020])
+    assert np.array_equal(values()[f"{MARKER}/array"][1_000_000:1_000_020], region)
+    manager.create_snapshot(tmp_path / "snapshot")
+    assert [] == manager.check()
+    for directory in ("store", "bucket"):
+        for name, data in files_of(tmp_path / directory).items():
+            assert MARKER.encode() not in data, name
+            assert MARKER not in name
+    manager.cleanup()
+    other = make(storage_path=tmp_path / "other", **archive)
+    assert set(values()) == set(other)
+    assert all(same(value, other.retrieve(name)) for name, value in values().items())
+    assert {"note": MARKER} == other.info(f"{MARKER}/text").metadata
+    other.clear()
+    other.restore_snapshot(tmp_path / "snapshot")
+    assert all(same(value, other.retrieve(name)) for name, value in values().items())
+    with pytest.raises(EncryptionKeyError, match="is encrypted"):
+        MemoryManager(storage_path=tmp_path / "plain", **archive)
+    reader = make(storage_path=None, read_only=True, **archive)
+    assert set(values()) == set(reader)
+
+
+def test_the_key_of_an_archive_is_rotated_with_that_of_its_store(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a call, and by the command for a store, or for the URL of an archive."""
+    monkeypatch.setenv("MEMORIES_ENCRYPTION", f"file:{tmp_path / 'key'}")
+
+    def run(*arguments: object) -> str:
+        done = CliRunner().invoke(app, list(map(str, arguments)))
+        assert 0 == done.exit_code, done.output
+        return done.output
+
+    store, manager = tmp_path / "store", make(glacier_memory_enabled=True)
+    manager.store("k", MARKER, tier="glacier")
+    run("key", "generate", "--add", tmp_path / "key")
+    assert ("prod", 2, 2, 2) == manager.rotate_key()
+    manager.cleanup()
+    run("key", "generate", "--add", tmp_path / "key")
+    assert "2 of 2 data keys wrapped anew, all with version 3" in run("key", "rotate", store)
+    assert 2 == run("key", "list", store).count("\tprod\t3")
+    run("key", "generate", "--add", tmp_path / "key")
+    assert "1 of 1 data keys" in run("key", "rotate", store / "glacier")
+    assert "\tprod\t4" in run("key", "list", store / "glacier")
+    assert MARKER == make(glacier_memory_enabled=True).retrieve("k")
+    assert "keys      1" in run("adopt", store / "glacier")
+
+
+def test_what_is_not_covered_is_refused(tmp_path: Path, key: str) -> None:
     """Never is a part of the data written as it is because the rest is encrypted."""
-    with pytest.raises(InvalidOptionError, match="glacier tier would hold"):
-        make(glacier_memory_enabled=True)
     with pytest.raises(InvalidOptionError, match="nodes would hold"):
         DistributedMemoryManager(nodes=["127.0.0.1:1"], encryption=key)
     assert not (tmp_path / "store").exists()

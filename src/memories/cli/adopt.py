@@ -11,7 +11,7 @@ import click
 
 from memories.cli.exit_codes import DAMAGED, CliFailure
 from memories.cli.output import escape, print_json
-from memories.cli.store import json_option
+from memories.cli.store import configured_key, json_option
 from memories.foundation.units import format_size
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def _inspect(url: str, settings: dict[str, str]) -> dict[str, Any]:
 
     if "://" not in url and not (Path(url).expanduser() / "memories-1").is_dir():
         raise CliFailure(f"there is no archive in {url!r}")
-    archive = BucketBackend(url, storage_options=settings, read_only=True)
+    archive = BucketBackend(
+        url, storage_options=settings, read_only=True, encryption=configured_key()
+    )
     try:
         return _describe(archive)
     finally:

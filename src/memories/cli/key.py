@@ -6,13 +6,17 @@ Signed objects run code when they are read.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from memories.cli.output import escape, print_json
 from memories.cli.store import configured_key, json_option, require_store
 from memories.errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    from memories.sealing.key_files import KeyRotation
+    from memories.sealing.master_key import EncryptionKey, WrappedKey
 
 
 @click.group()
@@ -41,16 +45,16 @@ def generate_key(file: Path, name: str, add: bool, as_json: bool) -> None:
 
 
 @key.command("rotate")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store")
 @click.option("--to", metavar="KEY", help="Another key that takes its place, as file:PATH.")
 @json_option
-def rotate_key(store: Path, to: str | None, as_json: bool) -> None:
-    """Wrap the data keys of the encrypted STORE, or snapshot, with the newest version of its key.
+def rotate_key(store: str, to: str | None, as_json: bool) -> None:
+    """Wrap the data keys of the encrypted STORE with the newest version of its key.
 
-    The key is the one that MEMORIES_ENCRYPTION names. The store may be open, no value is written
-    again, and the command may be interrupted and run again.
+    STORE is a store, a snapshot, or the URL of an archive; an archive within a store is rotated
+    with it. The key is the one that MEMORIES_ENCRYPTION names. The store may be open, no value is
+    written again, and the command may be interrupted and run again.
     """
-    from memories.backends.disk import data_keys
     from memories.sealing.master_key import EncryptionKey
 
     configured, other = configured_key(), EncryptionKey.parse(to)
@@ -58,13 +62,7 @@ def rotate_key(store: Path, to: str | None, as_json: bool) -> None:
         raise InvalidOptionError(
             "set MEMORIES_ENCRYPTION to file:PATH or env:NAME, the present key"
         )
-    if store.is_file():
-        from memories.snapshot.key_rotation import rotate_snapshot
-
-        done = rotate_snapshot(store, configured, other)
-    else:
-        require_store(store)
-        done = data_keys.rotate(store / "cold", configured, other)
+    done = _rotated(store, configured, other)
     if as_json:
         print_json(done._asdict())
     else:
@@ -75,13 +73,13 @@ def rotate_key(store: Path, to: str | None, as_json: bool) -> None:
 
 
 @key.command("list")
-@click.argument("store", type=click.Path(path_type=Path), required=False)
+@click.argument("store", required=False)
 @json_option
-def list_keys(store: Path | None, as_json: bool) -> None:
+def list_keys(store: str | None, as_json: bool) -> None:
     """Print the ids of the trusted signing keys; the first key of the file signs.
 
-    With an encrypted STORE, or snapshot: the ids of its data keys, each with the name and the
-    version of the master key that wraps it. No key is needed for that.
+    With an encrypted STORE, a snapshot, or the URL of an archive: the ids of its data keys, each
+    with the name and the version of the master key that wraps it. No key is needed for that.
     """
     from memories.frames.signing import Keyring
 
@@ -127,21 +125,55 @@ def import_key(source: IO[str], as_json: bool) -> None:
         click.echo("trusted from now on", err=True)
 
 
-def _list_data_keys(store: Path, as_json: bool) -> None:
+def _rotated(store: str, configured: EncryptionKey, other: EncryptionKey | None) -> KeyRotation:
+    """Rotate a snapshot, an archive, or a store with the archive in it."""
+    from memories.backends.bucket import data_key
+    from memories.backends.bucket.open_store import open_store
     from memories.backends.disk import data_keys
+    from memories.snapshot.key_rotation import rotate_snapshot
 
-    if store.is_file():
-        from memories.snapshot.key_rotation import wrapped_key
+    path = Path(store)
+    if _is_archive(store):
+        return data_key.rotate(open_store(store), configured, other)
+    if path.is_file():
+        return rotate_snapshot(path, configured, other)
+    require_store(path)
+    done = data_keys.rotate(path / "cold", configured, other)
+    if _is_archive(path / "glacier"):
+        done = done.plus(data_key.rotate(open_store(path / "glacier"), configured, other))
+    return done
 
-        found = [wrapped_key(store)]
-    else:
-        require_store(store)
-        found = data_keys.wrapped_keys(store / "cold")
+
+def _is_archive(store: str | Path) -> bool:
+    """Return whether a URL or a path is that of an archive, and not of a store."""
+    return "://" in str(store) or (Path(store) / "memories-1").is_dir()
+
+
+def _data_keys(store: str) -> list[WrappedKey]:
+    from memories.backends.bucket import data_key
+    from memories.backends.bucket.open_store import open_store
+    from memories.backends.disk import data_keys
+    from memories.snapshot.key_rotation import wrapped_key
+
+    path = Path(store)
+    if _is_archive(store):
+        return [data_key.wrapped_key(open_store(store))[0]]
+    if path.is_file():
+        return [wrapped_key(path)]
+    require_store(path)
+    found = data_keys.wrapped_keys(path / "cold")
+    if _is_archive(path / "glacier"):
+        found.append(data_key.wrapped_key(open_store(path / "glacier"))[0])
+    return found
+
+
+def _list_data_keys(store: str, as_json: bool) -> None:
+    found = _data_keys(store)
     if as_json:
         rows = [
             {"id": one.id.hex(), "master_key": one.name, "version": one.version} for one in found
         ]
-        print_json({"store": str(store), "data_keys": rows})
+        print_json({"store": store, "data_keys": rows})
         return
     for one in found:
         click.echo(f"{one.id.hex()}\t{escape(one.name)}\t{one.version}")

@@ -124,8 +124,9 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
         takeover: Become the writer of the archive although another store seems to be its writer, or
             although the archive was emptied. The previous writer can write no more.
         trusted_keys: Keys of others (`memories key export`) whose pickled objects may be read here.
-        encryption: Where the key is that encrypts the cold tier: `"file:PATH"`, `"env:NAME"`, or an
-            `EncryptionKey`. A store is encrypted from its first byte on, or never.
+        encryption: Where the key is that encrypts the disk and the archive: `"file:PATH"`,
+            `"env:NAME"`, or an `EncryptionKey`. A store is encrypted from its first byte on, or
+            never.
 
     Raises:
         InvalidOptionError: An option is invalid.

@@ -127,7 +127,14 @@ class Services:
         key, path = self.settings.encryption, self.settings.storage_path
         if key is None or path is None:
             raise InvalidOptionError("only a store with encryption= and storage_path= has a key")
-        return data_keys.rotate(path / "cold", key, to)
+        done = data_keys.rotate(path / "cold", key, to)
+        if self.settings.glacier_enabled:
+            from memories.backends.bucket import BucketBackend
+
+            for backend in self.backends:
+                if isinstance(backend, BucketBackend):
+                    done = done.plus(backend.rotate_key(key, to))
+        return done
 
     def reader_arguments(self) -> tuple[Any, ...]:
         """Return the sizes, and the options, of a read-only manager of the same store.

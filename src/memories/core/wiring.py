@@ -121,11 +121,6 @@ def _check(settings: Settings) -> None:
             "read_only=True needs the storage_path of an existing store, or the glacier_url of an "
             "archive"
         )
-    if settings.encryption is not None and settings.glacier_enabled:
-        raise InvalidOptionError(
-            "encryption= covers the cold tier, and the glacier tier would hold its values as they "
-            "are: leave out glacier_memory_enabled and glacier_url, or encryption"
-        )
     if settings.read_only and settings.takeover:
         raise InvalidOptionError("takeover=True is for a writer: give it without read_only=True")
 
@@ -433,6 +428,7 @@ class _Wiring:
             version=journal.last_version,
             wall=self.clock.wall,
             verify=_verify_frame,
+            encryption=self.settings.encryption,
         )
         self.backends.append(bucket)
         self.purge_archive = partial(bucket.clear, purge=True)

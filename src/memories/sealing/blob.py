@@ -233,20 +233,21 @@ class BlobReader:
         ]
         return chunks[0] if self._count == 1 else b"".join(chunks)
 
-    def read(self, fetch: Fetch, start: int, stop: int) -> memoryview:
+    def read(
+        self, fetch: Fetch, start: int, stop: int, group_bytes: int = _GROUP_BYTES
+    ) -> memoryview:
         """Return the bytes from `start` to `stop`, decrypting the chunks in which they lie.
+
+        As many of them are fetched at once as `group_bytes` holds.
 
         Raises:
             CorruptDataError: they were altered, or there are not so many.
         """
-        if not 0 <= start <= stop <= self.nbytes:
-            raise CorruptDataError(f"the encrypted bytes end at {self.nbytes}, before {stop}")
         size = self._size
-        first, end = start // size, max(-(-stop // size), start // size + 1)
-        end = min(end, self._count)
+        first, end = self._chunks(start, stop)
         begin = first * size
         view = memoryview(private_memory(min(end * size, self.nbytes) - begin))
-        per_group = max(1, _GROUP_BYTES // size)
+        per_group = max(1, group_bytes // size)
         for number in range(first, end, per_group):
             last = min(number + per_group, end)
             at, stored_end = self.span(number)[0], self.span(last - 1)[1]
@@ -257,6 +258,22 @@ class BlobReader:
                 low, high = self.span(one)
                 self.decrypt_into(one, data[low - at : high - at], view[one * size - begin :])
         return view[start - begin : stop - begin].toreadonly()
+
+    def extent(self, start: int, stop: int) -> tuple[int, int]:
+        """Return where in the blob the chunks begin and end that hold these bytes.
+
+        Raises:
+            CorruptDataError: there are not so many.
+        """
+        first, end = self._chunks(start, stop)
+        return self.span(first)[0], self.span(end - 1)[1]
+
+    def _chunks(self, start: int, stop: int) -> tuple[int, int]:
+        """Return the first chunk that holds some of these bytes, and the one after the last."""
+        if not 0 <= start <= stop <= self.nbytes:
+            raise CorruptDataError(f"the encrypted bytes end at {self.nbytes}, before {stop}")
+        first = min(start // self._size, self._count - 1)
+        return first, min(max(-(-stop // self._size), first + 1), self._count)
 
     def span(self, number: int) -> tuple[int, int]:
         """Return where a chunk begins and ends in the blob."""

@@ -37,6 +37,11 @@ class KeyRotation(NamedTuple):
     rewrapped: int  # How many were wrapped anew.
     keys: int  # How many there are.
 
+    def plus(self, other: KeyRotation) -> KeyRotation:
+        """Return what this rotation and another one of the same master key did."""
+        rewrapped, keys = self.rewrapped + other.rewrapped, self.keys + other.keys
+        return self._replace(rewrapped=rewrapped, keys=keys)
+
 
 def pack(wrapped: WrappedKey) -> bytes:
     """Return the content of the file of a data key."""

@@ -3,7 +3,8 @@
 A frame stays until it is overwritten or removed. Large frames are objects of their own; small ones
 are staged on this machine and uploaded together, in packs. The parts are made and joined here:
 `session` opens the bucket, `changes`, `staging` and `uploader` write, `reader` reads, and
-`maintenance` reclaims space.
+`maintenance` reclaims space. Longer than 600 lines because it is the one class of all that an
+archive offers, most of which it only passes on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from memories.backends.base import Backend, Problem, Usage
 from memories.backends.bucket import retention
@@ -21,13 +22,14 @@ from memories.backends.bucket.availability import Availability
 from memories.backends.bucket.changes import Changes, PreparedChange
 from memories.backends.bucket.check import BucketCheck, Verify
 from memories.backends.bucket.damage import Damage
+from memories.backends.bucket.data_key import ArchiveKey
 from memories.backends.bucket.garbage_collection import GarbageCollector, Reclaimed
 from memories.backends.bucket.lease import Lease, WriterLease
 from memories.backends.bucket.local_directory import LocalDirectory
 from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.maintenance import CLOSED, BucketMaintenance
 from memories.backends.bucket.object_index import ObjectIndex
-from memories.backends.bucket.objectstore import Absent, ObjectStore
+from memories.backends.bucket.objectstore import Absent, Buffer, ObjectStore
 from memories.backends.bucket.open_store import open_store
 from memories.backends.bucket.options import BucketLimits, Progress, archive_options
 from memories.backends.bucket.pack import body_bytes
@@ -35,6 +37,8 @@ from memories.backends.bucket.parallel_download import ParallelDownload
 from memories.backends.bucket.reader import Reader, naming
 from memories.backends.bucket.rebuild import BucketParts
 from memories.backends.bucket.retry import RetryPolicy
+from memories.backends.bucket.seal import ArchiveSeal
+from memories.backends.bucket.sealed_reader import SealedReader
 from memories.backends.bucket.session import BucketSession
 from memories.backends.bucket.staging import StagedPacks
 from memories.backends.bucket.throttle import ThrottledStore
@@ -44,6 +48,8 @@ from memories.foundation.clock import SystemClock
 from memories.foundation.keys import some_of
 from memories.model.record import Record
 from memories.progress import Step
+from memories.sealing.key_files import KeyRotation
+from memories.sealing.master_key import EncryptionKey
 
 _STATEMENTS = "stores/"  # What says whose signed values are here.
 _MAX_STATEMENT = 4096
@@ -74,10 +80,13 @@ class BucketBackend(Backend):
         away_seconds: Open all the same if the bucket does not answer within so many seconds; it is
             `away` then, until `resume` brings it back. None raises instead.
         lasting: Whether `directory` outlives this backend.
+        encryption: The master key of an encrypted archive; a new archive is encrypted with it.
 
     Raises:
         UnavailableError: the bucket does not answer.
         StoreLockedError: another store writes under this prefix, or this one is open already.
+        EncryptionKeyError: the archive is encrypted and there is no key, or the other way round, or
+            this is not the key.
     """
 
     remote = True
@@ -99,6 +108,7 @@ class BucketBackend(Backend):
         verify: Verify | None = None,
         away_seconds: float | None = None,
         lasting: bool = True,
+        encryption: EncryptionKey | None = None,
     ) -> None:
         self._pid = os.getpid()
         self._read_only = read_only
@@ -121,6 +131,7 @@ class BucketBackend(Backend):
         downloads = ParallelDownload(store, limits.concurrency)
         self._bucket = BucketParts(downloads, store, db, index)
         try:
+            key = ArchiveKey(store, db, encryption)
             self._packs = StagedPacks(
                 store.url, db, index, pack_bytes=limits.pack_bytes, wall=self._wall
             )
@@ -128,19 +139,18 @@ class BucketBackend(Backend):
             self._uploader = Uploader(
                 store, db, index, self._packs, self._changes, self._wall, progress
             )
-            self._reader = Reader(
-                self._bucket, self._packs, directory if read_only else None, progress
-            )
+            raw = Reader(self._bucket, self._packs, directory if read_only else None, progress)
+            self._reader = SealedReader(raw, db, whole=progress is not None)
             lease = WriterLease(
                 store, db.identity(), limits.lease_seconds,
                 lambda: max(version(), db.number("last_version")),
             )  # fmt: skip
             self._session = BucketSession(
-                self._bucket, lease, self._uploader, read_only=read_only, wall=self._wall
+                self._bucket, lease, self._uploader, key, read_only=read_only, wall=self._wall
             )
             collector = GarbageCollector(
                 self._bucket, self._packs, self._uploader,
-                self._reader.read, self._changes.rewrite, self._wall,
+                raw.read, self._changes.rewrite, self._wall,
             )  # fmt: skip
             self._maintenance = BucketMaintenance(
                 self._bucket, self._session, self._packs, self._uploader,
@@ -171,7 +181,8 @@ class BucketBackend(Backend):
     @property
     def known(self) -> bool:
         """Return whether the map on this machine was ever read from the bucket."""
-        return bool(self._bucket.db.number("adopted"))
+        db = self._bucket.db
+        return bool(db.number("adopted")) and (db.seal is not None or not db.encrypted)
 
     @property
     def adopted(self) -> bool:
@@ -200,6 +211,12 @@ class BucketBackend(Backend):
         """
         self._availability.resume(reconnected, available)
 
+    def rotate_key(self, key: EncryptionKey, to: EncryptionKey | None = None) -> KeyRotation:
+        """Wrap the data key of an encrypted archive anew; see `ArchiveKey.rotate`."""
+        self._guard_write()
+        self._availability.require()
+        return self._session.key.rotate(key, to)
+
     def holder(self) -> Lease | None:
         """Return the lease of the store that writes here, or wrote last; None if there is none."""
         self._require()
@@ -222,16 +239,22 @@ class BucketBackend(Backend):
         """
         self._guard_write()
         length = body_bytes(frame)
+        if self._bucket.db.encrypted:
+            length = ArchiveSeal.frame_length(length)
         with naming(record.key, length, "archived"):
             large = length > self._limits.small_bytes
             if large or not self._stages:
                 self._availability.require()
                 self._session.lease.ensure()
+            head, written = b"", cast("Sequence[Buffer]", frame)
+            if self._bucket.db.encrypted:
+                written = self._known_seal().frame(record.key, frame)
+                head = bytes(written[0])
             if large:
-                return self._uploader.upload(record, frame, length)
+                return self._uploader.upload(record, written, length, head)
             if self._local.durable:
                 self._flush_full()
-            return self._changes.stage(record, frame, length, prepared=True)
+            return self._changes.stage(record, written, length, head, prepared=True)
 
     def prepare_link(self, record: Record) -> None:
         """Prepare a version whose frame is in the bucket already, at the place of `record`."""
@@ -301,6 +324,12 @@ class BucketBackend(Backend):
         self._require_for(record)
         with naming(record.key, sum(stop - start for start, stop in spans), "read back"):
             return self._reader.read_ranges(record, spans)
+
+    def ranged_length(self, record: Record) -> int | None:
+        """Return the length of a frame, as its reader sees it."""
+        return (
+            ArchiveSeal.opened_length(record.stored) if self._bucket.db.encrypted else record.stored
+        )
 
     def restore(self, records: Sequence[Record], *, timeout: float, days: int = 7) -> None:
         """Bring objects back from their archive class, and wait until they can be read.
@@ -557,6 +586,14 @@ class BucketBackend(Backend):
         except UnavailableError:
             # The value is durable here; the pack stays staged, and too many packs are refused.
             return
+
+    def _known_seal(self) -> ArchiveSeal:
+        """Return what encrypts, which the bucket or this machine's map has said."""
+        seal = self._bucket.db.seal
+        if seal is None:
+            self._availability.require()
+            raise UnavailableError(f"the data key of {self.url} is not known yet: try again")
+        return seal
 
     @property
     def _stages(self) -> bool:

@@ -14,20 +14,12 @@ import msgspec
 
 from memories.backends.bucket.local_db import LocalDb
 from memories.backends.bucket.location import ObjectLocation
-from memories.backends.bucket.object_index import (
-    NOWHERE,
-    ObjectIndex,
-    decode_key,
-    decode_record,
-)
+from memories.backends.bucket.object_index import NOWHERE, ObjectIndex
 from memories.backends.bucket.objectstore import Buffer
 from memories.backends.bucket.staging import StagedPacks
 from memories.model.record import Record
 
 _ALONE, _PACKED, _LINKED, _REMOVED, _AMENDED = "alone", "packed", "linked", "removed", "amended"
-
-_encode = msgspec.msgpack.Encoder().encode
-
 
 Change = Literal["value", "removal", "terms"]  # Of a version; as of it; or only of its terms.
 _CHANGES: dict[str, Change] = {_REMOVED: "removal", _AMENDED: "terms"}  # All else is a value.
@@ -53,15 +45,23 @@ class Changes:
         self._wall = wall
 
     def stage(
-        self, record: Record, frame: Sequence[Buffer], length: int, *, prepared: bool
+        self,
+        record: Record,
+        frame: Sequence[Buffer],
+        length: int,
+        head: bytes = b"",
+        *,
+        prepared: bool,
     ) -> Record:
         """Add a small frame to the open pack; it counts at once, or is only prepared.
+
+        `head` is that of an encrypted frame.
 
         Raises:
             UnavailableError: too much is staged already; the bucket must take some of it first.
         """
         with self._db.transaction():
-            location = self._packs.add(frame, length)
+            location = self._packs.add(frame, length)._replace(head=head)
             staged = msgspec.structs.replace(record, place=location.encode(), stored=length)
             if prepared:
                 self._prepare(staged, _PACKED)
@@ -71,7 +71,8 @@ class Changes:
 
     def rewrite(self, record: Record, frame: Buffer) -> Record:
         """Add a small frame that garbage collection moves, at the same version."""
-        return self.stage(record, [frame], memoryview(frame).nbytes, prepared=False)
+        head = ObjectLocation.decode(record.place).head
+        return self.stage(record, [frame], memoryview(frame).nbytes, head, prepared=False)
 
     def prepare_uploaded(self, record: Record) -> None:
         """Prepare a version whose frame was uploaded as an object of its own."""
@@ -91,7 +92,7 @@ class Changes:
             self._packs.open_pack()
             db.run(
                 "INSERT OR REPLACE INTO prepared VALUES (?, ?, ?, ?, NULL)",
-                key.encode(), version, _REMOVED, NOWHERE,
+                self._db.cells.key(key), version, _REMOVED, NOWHERE,
             )  # fmt: skip
 
     def prepare_terms(self, record: Record) -> None:
@@ -102,7 +103,7 @@ class Changes:
         """Return what was neither committed nor aborted."""
         rows = self._db.rows("SELECT key, version, what FROM prepared")
         return [
-            PreparedChange(decode_key(key), version, _CHANGES.get(what, "value"))
+            PreparedChange(self._db.cells.open_key(key), version, _CHANGES.get(what, "value"))
             for key, version, what in rows
         ]
 
@@ -116,7 +117,7 @@ class Changes:
             if what == _REMOVED:
                 self._index.remove(key, version, self._packs.open_pack()[0], self._wall())
                 return
-            known = decode_record(record)
+            known = self._db.cells.open_record(record)
             if what == _AMENDED:
                 self.amend(known)
                 return
@@ -161,12 +162,13 @@ class Changes:
         token = NOWHERE if what == _AMENDED else ObjectLocation.decode(record.place).token
         self._db.run(
             "INSERT OR REPLACE INTO prepared VALUES (?, ?, ?, ?, ?)",
-            record.key.encode(), record.version, what, token, _encode(record),
+            self._db.cells.key(record.key), record.version, what, token,
+            self._db.cells.record(record),
         )  # fmt: skip
 
     def _take(self, key: str, version: int) -> tuple[str, bytes, bytes] | None:
         """Remove a prepared change and return it, within a transaction."""
-        name = key.encode(), version
+        name = self._db.cells.key(key), version
         found = self._db.row(
             "SELECT what, token, record FROM prepared WHERE key = ? AND version = ?", *name
         )

@@ -150,7 +150,7 @@ class BucketCheck(NamedTuple):
         token = bytes.fromhex(stat.name.rpartition("/")[2])
         archived = False
         try:
-            fetch_index(self.bucket.store, stat)
+            fetch_index(self.bucket.store, stat, self.bucket.db.seal)
         except CorruptDataError as error:
             what = what or str(error)
         except ArchivedError:
@@ -212,7 +212,7 @@ class BucketCheck(NamedTuple):
         """Return the records of the live frames in an object."""
         records = []
         for item in self.bucket.index.contents(token).stored:
-            place = ObjectLocation(token, item.offset, item.length).encode()
+            place = ObjectLocation(token, item.offset, item.length, item.record.place).encode()
             found = self.bucket.index.find(item.record.key)
             if found is not None and found.place == place:
                 records.append(found)

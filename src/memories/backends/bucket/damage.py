@@ -24,13 +24,13 @@ class Damage(NamedTuple):
 
 def record_damage(db: LocalDb, name: str, what: str) -> None:
     """Write down that an object could not be read."""
-    db.run("INSERT OR IGNORE INTO damage VALUES (?, ?, 0)", name, what)
+    db.run("INSERT OR IGNORE INTO damage VALUES (?, ?, 0)", name, db.cells.text(what))
 
 
 def known_damage(db: LocalDb) -> list[Damage]:
     """Return what could not be read and was not set aside."""
     rows = db.rows("SELECT name, what FROM damage WHERE aside = 0 ORDER BY name")
-    return [Damage(*row) for row in rows]
+    return [Damage(name, db.cells.open_text(what)) for name, what in rows]
 
 
 def hides_values(db: LocalDb) -> bool:
@@ -41,8 +41,11 @@ def hides_values(db: LocalDb) -> bool:
 
 def set_aside(store: ObjectStore, db: LocalDb, damage: Damage) -> None:
     """Mark a damaged object, so that no machine reads it again."""
-    store.put(_MARKS + damage.name.replace("/", "-"), [damage.what.encode()])
-    db.run("INSERT OR REPLACE INTO damage VALUES (?, ?, 1)", *damage)
+    name, what = _MARKS + damage.name.replace("/", "-"), damage.what.encode()
+    store.put(name, [what if db.seal is None else db.seal.note(name, what)])
+    db.run(
+        "INSERT OR REPLACE INTO damage VALUES (?, ?, 1)", damage.name, db.cells.text(damage.what)
+    )
 
 
 def read_aside(store: ObjectStore, db: LocalDb) -> None:

@@ -194,7 +194,7 @@ class GarbageCollector:
             if item.record.key not in except_keys
         ]
         for item in moving:
-            place = ObjectLocation(token, item.offset, item.length).encode()
+            place = ObjectLocation(token, item.offset, item.length, item.record.place).encode()
             record = msgspec.structs.replace(item.record, place=place)
             self._rewrite(record, self._read(record))
         return len(moving)
@@ -270,7 +270,8 @@ class GarbageCollector:
             self._db.identity(), number("epoch"), number("sequence"), self._wall(),
             covers=covers, exact=True,
         )  # fmt: skip
-        self._store.put(f"manifests/{name.hex()}", [finish(index, 0)])
+        manifest = f"manifests/{name.hex()}"
+        self._store.put(manifest, [finish(index, 0, manifest, self._db.seal)])
         with self._db.transaction() as db:
             for token in covers:
                 db.run("UPDATE object SET manifest = ? WHERE token = ?", name, token)

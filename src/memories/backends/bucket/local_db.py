@@ -15,6 +15,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from memories.backends.bucket.cells import Cells
+from memories.backends.bucket.seal import ArchiveSeal
 from memories.errors import StorageError
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.forks import after_fork
@@ -75,13 +77,16 @@ CREATE TABLE IF NOT EXISTS damage (
     what TEXT NOT NULL,
     aside INTEGER NOT NULL      -- Whether it is not read again.
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS data_key (
+    header BLOB NOT NULL        -- What the bucket of an encrypted archive holds as `keys/1`.
+);
 """
 
 # What a column holds. SQLite itself holds no column to its type, and the file may be forged.
 _INTEGERS = ("epoch", "sequence", "size", "live", "version", "state", "length", "offset", "aside")
 _TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(_INTEGERS, frozenset((int,))),
-    **dict.fromkeys(("token", "key", "frame"), frozenset((bytes,))),
+    **dict.fromkeys(("token", "key", "frame", "header"), frozenset((bytes,))),
     **dict.fromkeys(("manifest", "record"), frozenset((bytes, NoneType))),
     **dict.fromkeys(("name", "status", "what", "holder"), frozenset((str,))),
     "created_at": frozenset((float,)),
@@ -99,6 +104,11 @@ class LocalDb:
     """A SQLite file, used by one process through one connection and one lock.
 
     `numbers` are few and always in RAM; changes to them are part of the transaction.
+
+    Attributes:
+        encrypted: Whether the archive is encrypted;
+        seal: if so, what encrypts and decrypts its objects, once that is known.
+        cells: How keys, records and texts lie here.
     """
 
     def __init__(
@@ -110,6 +120,9 @@ class LocalDb:
         wal_bytes: int = WAL_BYTES,
     ) -> None:
         self.path = path
+        self.encrypted = False
+        self.seal: ArchiveSeal | None = None
+        self.cells = Cells()
         self._lock = new_lock()
         self._within = False  # Whether the thread that holds the lock is in a transaction.
         self._meta: dict[str, Any] = {}

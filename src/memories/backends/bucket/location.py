@@ -1,7 +1,8 @@
 """Where a frame is in the bucket: the object, the offset and the length.
 
 A location stays valid when the bucket is copied to another prefix or provider. `Record.place` holds
-it encoded: 16 bytes name the object, two numbers the extent.
+it encoded: 16 bytes name the object, two numbers the extent; then comes the head of an
+encrypted frame.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import struct
 from typing import NamedTuple
 
 from memories.errors import CorruptDataError
+from memories.sealing.blob import HEADER_BYTES
 
 _LAYOUT = struct.Struct("<16sQQ")
+_SIZES = (_LAYOUT.size, _LAYOUT.size + HEADER_BYTES)
 
 
 class ObjectLocation(NamedTuple):
@@ -21,6 +24,7 @@ class ObjectLocation(NamedTuple):
     token: bytes
     offset: int
     length: int
+    head: bytes = b""  # Of an encrypted frame: the salt in it is that of no other frame.
 
     @property
     def name(self) -> str:
@@ -29,7 +33,7 @@ class ObjectLocation(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the bytes for `Record.place`."""
-        return _LAYOUT.pack(self.token, self.offset, self.length)
+        return _LAYOUT.pack(self.token, self.offset, self.length) + self.head
 
     @classmethod
     def decode(cls, raw: bytes) -> ObjectLocation:
@@ -38,9 +42,10 @@ class ObjectLocation(NamedTuple):
         Raises:
             CorruptDataError: `raw` is not a valid location.
         """
-        if len(raw) != _LAYOUT.size:
+        if len(raw) not in _SIZES:
             raise CorruptDataError(f"a record names a place of {len(raw)} bytes in the archive")
-        return cls(*_LAYOUT.unpack(raw))
+        token, offset, length = _LAYOUT.unpack_from(raw)
+        return cls(token, offset, length, raw[_LAYOUT.size :])
 
 
 def new_token() -> bytes:

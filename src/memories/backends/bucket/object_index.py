@@ -12,17 +12,14 @@ from typing import NamedTuple
 import msgspec
 
 from memories.backends.base import Usage
+from memories.backends.bucket.cells import Cells, in_order
 from memories.backends.bucket.local_db import DEAD, LINK, LIVE, TOMBSTONE, LocalDb
 from memories.backends.bucket.location import ObjectLocation
 from memories.backends.bucket.pack import PackContents, PackEntry
-from memories.errors import CorruptDataError
 from memories.model.record import Record
 
-_DAMAGED = "the archive's map is damaged, and may be removed: it is read from the bucket again"
 EVERYTHING = ""  # The key of a tombstone that is one for every key.
 
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(Record)
 NOWHERE = b""  # The token of a tombstone that no object needs to hold.
 _NO_FRAME = -1  # The length in the row of a tombstone, dead or not,
 _ELSEWHERE = -2  # and in that of a link.
@@ -43,30 +40,6 @@ UPDATE entry SET state = 0, record = NULL WHERE (key, version, token) IN (
 """
 
 
-def decode_record(row: bytes | None) -> Record:
-    """Return the record in a row of the map.
-
-    Raises:
-        CorruptDataError: the row does not hold one.
-    """
-    try:
-        return _decoder.decode(row or b"")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptDataError(f"{_DAMAGED}: a record in it cannot be read ({error})") from error
-
-
-def decode_key(row: bytes) -> str:
-    """Return the key in a row of the map.
-
-    Raises:
-        CorruptDataError: the row does not hold one.
-    """
-    try:
-        return row.decode()
-    except UnicodeDecodeError as error:
-        raise CorruptDataError(f"{_DAMAGED}: a key in it is not text") from error
-
-
 class CurrentEntry(NamedTuple):
     """The one row of a key that is not dead."""
 
@@ -81,6 +54,10 @@ class ObjectIndex:
 
     def __init__(self, db: LocalDb) -> None:
         self._db = db
+
+    @property
+    def _cells(self) -> Cells:
+        return self._db.cells
 
     def add_object(self, token: bytes, status: str, now: float) -> int:
         """Add an object that is not in the bucket yet, within a transaction.
@@ -111,8 +88,8 @@ class ObjectIndex:
                 self._mark_dead(record.key, current, now)
             db.run(
                 "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)",
-                record.key.encode(), record.version, location.token, LIVE if live else DEAD,
-                location.length, _encode(record) if live else None,
+                self._cells.key(record.key), record.version, location.token, LIVE if live else DEAD,
+                location.length, self._cells.record(record) if live else None,
             )  # fmt: skip
             if live:
                 db.add("keys", 1)
@@ -123,7 +100,8 @@ class ObjectIndex:
         """Have the object `token` name the location and the terms of a live version."""
         self._db.run(
             "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)",
-            record.key.encode(), record.version, token, LINK, _ELSEWHERE, _encode(record),
+            self._cells.key(record.key), record.version, token, LINK, _ELSEWHERE,
+            self._cells.record(record),
         )  # fmt: skip
 
     def amend(self, record: Record) -> Record | None:
@@ -135,7 +113,7 @@ class ObjectIndex:
             known = msgspec.structs.replace(known, terms=record.terms)
             db.run(
                 "UPDATE entry SET record = ? WHERE key = ? AND version = ? AND state = 1",
-                _encode(known), record.key.encode(), record.version,
+                self._cells.record(known), self._cells.key(record.key), record.version,
             )  # fmt: skip
             return known
 
@@ -148,7 +126,7 @@ class ObjectIndex:
                 return False
             if current is not None:
                 self._mark_dead(key, current, now)
-            elif db.row("SELECT 1 FROM entry WHERE key = ?", key.encode()) is None:
+            elif db.row("SELECT 1 FROM entry WHERE key = ?", self._cells.key(key)) is None:
                 # No object names the key. The tombstone only stops a write that comes too late.
                 self._add_tombstone(key, version, NOWHERE)
                 return False
@@ -171,14 +149,16 @@ class ObjectIndex:
         """Return the row of `key` that is not dead, or None."""
         found = self._db.row(
             "SELECT version, token, state, length FROM entry WHERE key = ? AND state IN (1, 2)",
-            key.encode(),
+            self._cells.key(key),
         )
         return None if found is None else CurrentEntry(*found)
 
     def find(self, key: str) -> Record | None:
         """Return the live record of `key`."""
-        found = self._db.row("SELECT record FROM entry WHERE key = ? AND state = 1", key.encode())
-        return None if found is None else decode_record(found[0])
+        found = self._db.row(
+            "SELECT record FROM entry WHERE key = ? AND state = 1", self._cells.key(key)
+        )
+        return None if found is None else self._cells.open_record(found[0])
 
     def removed(self, key: str) -> int:
         """Return the version as of which `key` is removed; 0 if no row says that it is."""
@@ -189,6 +169,9 @@ class ObjectIndex:
 
     def scan(self, prefix: str, after: str) -> Iterator[Record]:
         """Yield live records in the order of their keys' bytes."""
+        if not self._cells.ordered:
+            yield from self._scan_unordered(prefix, after)
+            return
         begin, last = prefix.encode(), after.encode()
         while True:
             page = self._db.rows(
@@ -198,10 +181,18 @@ class ObjectIndex:
             for key, record in page:
                 if not key.startswith(begin):
                     return
-                yield decode_record(record)
+                yield self._cells.open_record(record)
             if len(page) < _PAGE:
                 return
             last = page[-1][0]
+
+    def _scan_unordered(self, prefix: str, after: str) -> Iterator[Record]:
+        """Yield the same where keys are encrypted: all of them are decrypted and sorted first."""
+        rows = [key for (key,) in self._db.rows("SELECT key FROM entry WHERE state = 1")]
+        for key in in_order(self._cells, rows, prefix, after):
+            found = self._db.row("SELECT record FROM entry WHERE key = ? AND state = 1", key)
+            if found is not None:
+                yield self._cells.open_record(found[0])
 
     def contents(self, token: bytes) -> PackContents:
         """Return the content of an object's index: its live frames, removed keys, and links.
@@ -214,20 +205,22 @@ class ObjectIndex:
             "SELECT key, version, state, length, record FROM entry WHERE token = ?", token
         ):
             if state == LIVE:
-                known = decode_record(record)
+                known = self._cells.open_record(record)
                 place = ObjectLocation.decode(known.place)
-                bare = msgspec.structs.replace(known, place=b"")
+                bare = msgspec.structs.replace(known, place=place.head)
                 stored.append(PackEntry(place.offset, place.length, bare))
                 continue
-            live = self.find(decode_key(key)) if state == LINK else None
+            live = self.find(self._cells.open_key(key)) if state == LINK else None
             if (
                 live is not None
                 and live.version == version
-                and live.place == decode_record(record).place
+                and live.place == self._cells.open_record(record).place
             ):
                 linked.append(live)
             else:
-                removed.append((decode_key(key), version if length == _NO_FRAME else version - 1))
+                removed.append(
+                    (self._cells.open_key(key), version if length == _NO_FRAME else version - 1)
+                )
         return PackContents(stored, removed, linked)
 
     def usage(self) -> Usage:
@@ -239,17 +232,32 @@ class ObjectIndex:
         """Add the rows of an object as its index lists them; `recompute` must follow."""
         rows: list[tuple[object, ...]] = []
         for item in contents.stored:
-            place = ObjectLocation(token, item.offset, item.length).encode()
+            head = b"" if self._db.seal is None else item.record.place
+            place = ObjectLocation(token, item.offset, item.length, head).encode()
             record = msgspec.structs.replace(item.record, place=place)
             rows.append(
-                (record.key.encode(), record.version, token, LIVE, item.length, _encode(record))
+                (
+                    self._cells.key(record.key),
+                    record.version,
+                    token,
+                    LIVE,
+                    item.length,
+                    self._cells.record(record),
+                )
             )
         rows += [
-            (key.encode(), version, token, TOMBSTONE, _NO_FRAME, None)
+            (self._cells.key(key), version, token, TOMBSTONE, _NO_FRAME, None)
             for key, version in contents.removed
         ]
         rows += [
-            (one.key.encode(), one.version, token, LINK, _ELSEWHERE, _encode(one))
+            (
+                self._cells.key(one.key),
+                one.version,
+                token,
+                LINK,
+                _ELSEWHERE,
+                self._cells.record(one),
+            )
             for one in contents.linked
         ]
         self._db.run_many("INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)", rows)
@@ -283,7 +291,7 @@ class ObjectIndex:
             "SELECT key, version, record FROM entry JOIN object USING (token) WHERE state = 3 "
             "ORDER BY object.epoch, object.sequence"
         ):
-            place = ObjectLocation.decode(decode_record(record).place)
+            place = ObjectLocation.decode(self._cells.open_record(record).place)
             found = self._db.row("SELECT size FROM object WHERE token = ?", place.token)
             if found is not None and place.offset + place.length <= found[0]:
                 self._db.run(
@@ -294,13 +302,13 @@ class ObjectIndex:
     def _add_tombstone(self, key: str, version: int, token: bytes) -> None:
         self._db.run(
             "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, NULL)",
-            key.encode(), version, token, TOMBSTONE, _NO_FRAME,
+            self._cells.key(key), version, token, TOMBSTONE, _NO_FRAME,
         )  # fmt: skip
 
     def _mark_dead(self, key: str, current: CurrentEntry, now: float) -> None:
         self._db.run(
             "UPDATE entry SET state = 0, record = NULL WHERE key = ? AND version = ? AND token = ?",
-            key.encode(), current.version, current.token,
+            self._cells.key(key), current.version, current.token,
         )  # fmt: skip
         if current.state == LIVE:
             self._db.add("keys", -1)

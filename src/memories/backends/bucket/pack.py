@@ -15,6 +15,7 @@ import msgspec
 import xxhash
 
 from memories.backends.bucket.objectstore import Buffer
+from memories.backends.bucket.seal import ArchiveSeal
 from memories.errors import CorruptDataError
 from memories.model.record import Record
 
@@ -25,12 +26,16 @@ MAX_INDEX_BYTES = 1 << 30  # What an index may declare to unfold to.
 _MOST_GAIN = 64
 _FREE_BYTES = 1 << 20
 
-_MAGIC = b"MEMGLAC\x01"
-_TRAILER = struct.Struct("<8sQQQ16s8xQ")
+_MAGIC = b"MEMGLAC"
+_PLAIN, _ENCRYPTED = 1, 2  # What follows the magic: how the index is written.
+_TRAILER = struct.Struct("<7sBQQQ16s8xQ")
 
 
 class PackEntry(msgspec.Struct, frozen=True, array_like=True):
-    """A frame of an object: its extent there, and the record, whose `place` is left empty."""
+    """A frame of an object: its extent there, and the record.
+
+    The `place` of the record is the head of an encrypted frame, and else left empty.
+    """
 
     offset: int
     length: int
@@ -71,21 +76,30 @@ class Trailer(NamedTuple):
     stored: int
     raw: int
     digest: bytes
+    encrypted: bool = False
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(PackIndex)
 
 
-def finish(index: PackIndex, body_bytes: int) -> bytes:
-    """Return what follows a body of `body_bytes` bytes (a multiple of 64): index and trailer."""
+def finish(
+    index: PackIndex, body_bytes: int, name: str = "", seal: ArchiveSeal | None = None
+) -> bytes:
+    """Return what follows a body of `body_bytes` bytes (a multiple of 64): index and trailer.
+
+    With `seal` the index is encrypted for the object `name`.
+    """
     raw = _encoder.encode(index)
     stored = zlib.compress(raw, 3)
     if len(raw) > _most_raw(len(stored)):
         stored = zlib.compress(raw, 0)
+    if seal is not None:
+        stored = seal.index(name, stored)
     head = _TRAILER.pack(
-        _MAGIC, body_bytes, len(stored), len(raw), xxhash.xxh3_128_digest(stored), 0
-    )
+        _MAGIC, _PLAIN if seal is None else _ENCRYPTED, body_bytes, len(stored), len(raw),
+        xxhash.xxh3_128_digest(stored), 0,
+    )  # fmt: skip
     return stored + head[:-8] + xxhash.xxh3_64_intdigest(head[:-8]).to_bytes(8, "little")
 
 
@@ -108,26 +122,37 @@ def read_trailer(tail: Buffer, size: int, name: str) -> Trailer:
     raw = bytes(memoryview(tail)[-TRAILER_BYTES:])
     if len(raw) < TRAILER_BYTES:
         raise CorruptDataError(f"the archive object {name} is cut short: it has {size} bytes")
-    magic, offset, stored, length, digest, check = _TRAILER.unpack(raw)
-    if magic[:7] == _MAGIC[:7] and magic != _MAGIC:
+    magic, version, offset, stored, length, digest, check = _TRAILER.unpack(raw)
+    if magic == _MAGIC and version not in (_PLAIN, _ENCRYPTED):
         raise CorruptDataError(
-            f"the archive object {name} has format {magic[7]}, and this release reads 1: upgrade"
+            f"the archive object {name} has format {version}, and this release reads 1 and 2: "
+            "upgrade"
         )
     if magic != _MAGIC or check != xxhash.xxh3_64_intdigest(raw[:-8]):
         raise CorruptDataError(f"the archive object {name} does not end as an archive object does")
     if offset + stored + TRAILER_BYTES != size or length > min(MAX_INDEX_BYTES, _most_raw(stored)):
         raise CorruptDataError(f"the archive object {name} declares sizes that it does not have")
-    return Trailer(offset, stored, length, digest)
+    return Trailer(offset, stored, length, digest, version == _ENCRYPTED)
 
 
-def read_index(stored: Buffer, trailer: Trailer, name: str) -> PackIndex:
-    """Check and decode the index of an object.
+def read_index(
+    stored: Buffer, trailer: Trailer, name: str, seal: ArchiveSeal | None = None
+) -> PackIndex:
+    """Check and decode the index of an object; with `seal` one that is encrypted, and no other.
 
     Raises:
         CorruptDataError: it is not what was written.
     """
     if xxhash.xxh3_128_digest(stored) != trailer.digest:
         raise CorruptDataError(f"the index of the archive object {name} is damaged")
+    if trailer.encrypted != (seal is not None):
+        is_not = "" if trailer.encrypted else "not "
+        raise CorruptDataError(
+            f"the archive object {name} is {is_not}encrypted, unlike the archive: it was planted, "
+            "or comes from another archive"
+        )
+    if seal is not None:
+        stored = seal.open_index(name, stored)
     try:
         unfolder = zlib.decompressobj()
         raw = unfolder.decompress(stored, trailer.raw)

@@ -25,6 +25,7 @@ from memories.backends.bucket.pack import (
 )
 from memories.backends.bucket.parallel_download import ParallelDownload
 from memories.backends.bucket.retention import load_pins
+from memories.backends.bucket.seal import ArchiveSeal
 from memories.errors import CorruptDataError
 
 _TAIL_BYTES = 16 * 1024  # Holds the whole index of an object with few values.
@@ -220,7 +221,7 @@ def fetch_indexes(
 
     def look(stat: Stat) -> IndexResult:
         try:
-            return IndexResult(stat, fetch_index(bucket.store, stat), "")
+            return IndexResult(stat, fetch_index(bucket.store, stat, bucket.db.seal), "")
         except CorruptDataError as error:
             return IndexResult(stat, None, str(error))
         except Absent:
@@ -231,7 +232,7 @@ def fetch_indexes(
     return bucket.downloads.map(look, stats)
 
 
-def fetch_index(store: ObjectStore, stat: Stat) -> PackIndex:
+def fetch_index(store: ObjectStore, stat: Stat, seal: ArchiveSeal | None) -> PackIndex:
     """Return the index of one object, by one ranged request, or two where it is long.
 
     Raises:
@@ -244,4 +245,4 @@ def fetch_index(store: ObjectStore, stat: Stat) -> PackIndex:
         stored = tail[trailer.offset - begin : -TRAILER_BYTES]
     else:
         stored = bytes(store.get_range(stat.name, trailer.offset, trailer.stored))
-    return read_index(stored, trailer, stat.name)
+    return read_index(stored, trailer, stat.name, seal)

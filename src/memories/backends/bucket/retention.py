@@ -36,24 +36,26 @@ def pin(store: ObjectStore, db: LocalDb, holder: str, tokens: Iterable[bytes]) -
     with db.transaction():
         for token in tokens:
             _check_held(db, holder, token)
-            db.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", holder, token)
+            db.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", db.cells.text(holder), token)
     _write(store, db, holder)
 
 
 def unpin(store: ObjectStore, db: LocalDb, holder: str, tokens: Iterable[bytes]) -> None:
     """Release objects that `holder` holds: all of them when `tokens` is empty."""
     chosen = list(tokens)
+    name = db.cells.text(holder)
     with db.transaction():
         if not chosen:
-            db.run("DELETE FROM pin WHERE holder = ?", holder)
+            db.run("DELETE FROM pin WHERE holder = ?", name)
         for token in chosen:
-            db.run("DELETE FROM pin WHERE holder = ? AND token = ?", holder, token)
+            db.run("DELETE FROM pin WHERE holder = ? AND token = ?", name, token)
     _write(store, db, holder)
 
 
 def holders(db: LocalDb) -> dict[str, int]:
     """Return the holders of objects, and how many each."""
-    return dict(db.rows("SELECT holder, COUNT(*) FROM pin GROUP BY holder ORDER BY holder"))
+    rows = db.rows("SELECT holder, COUNT(*) FROM pin GROUP BY holder")
+    return dict(sorted((db.cells.open_text(holder), count) for holder, count in rows))
 
 
 def require_there(store: ObjectStore, places: Iterable[ObjectLocation]) -> None:
@@ -74,10 +76,11 @@ def load_pins(store: ObjectStore, db: LocalDb) -> None:
         if stat.name in ignored:
             continue
         try:
-            pins = _decode(store.get(stat.name)[0])
+            data = store.get(stat.name)[0]
+            pins = _decode(data if db.seal is None else db.seal.open_note(stat.name, data))
         except Absent:
             continue  # Its holder has released all since the listing.
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, CorruptDataError):
             record_damage(
                 db,
                 stat.name,
@@ -85,7 +88,7 @@ def load_pins(store: ObjectStore, db: LocalDb) -> None:
             )
             continue
         for token in pins.tokens:
-            db.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", pins.holder, token)
+            db.run("INSERT OR IGNORE INTO pin VALUES (?, ?)", db.cells.text(pins.holder), token)
 
 
 def _check_held(db: LocalDb, holder: str, token: bytes) -> None:
@@ -97,9 +100,11 @@ def _check_held(db: LocalDb, holder: str, token: bytes) -> None:
 
 
 def _write(store: ObjectStore, db: LocalDb, holder: str) -> None:
-    name = f"pins/{hashlib.sha256(holder.encode()).hexdigest()}"
-    tokens = [token for (token,) in db.rows("SELECT token FROM pin WHERE holder = ?", holder)]
+    held = db.cells.text(holder)
+    name = f"pins/{hashlib.sha256(held.encode()).hexdigest()}"
+    tokens = [token for (token,) in db.rows("SELECT token FROM pin WHERE holder = ?", held)]
     if tokens:
-        store.put(name, [_encode(_Pins(holder, tokens))])
+        data = _encode(_Pins(holder, tokens))
+        store.put(name, [data if db.seal is None else db.seal.note(name, data)])
     else:
         store.delete(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memories.backends.bucket.damage import Damage, known_damage, record_damage
+from memories.backends.bucket.data_key import ArchiveKey
 from memories.backends.bucket.lease import LOCK_NAME, Lease, WriterLease
 from memories.backends.bucket.rebuild import BucketParts, adopt, catch_up
 from memories.backends.bucket.uploader import Uploader
@@ -35,6 +36,7 @@ class BucketSession:
 
     Attributes:
         lease: The right to write there.
+        key: The data key of an encrypted archive.
         adopted: Whether the map was read from the bucket at this opening.
         notes: What the user should know of the bucket, with %s for its URL.
         missing: Keys whose objects the bucket did not hold at this opening.
@@ -46,12 +48,14 @@ class BucketSession:
         bucket: BucketParts,
         lease: WriterLease,
         uploader: Uploader,
+        key: ArchiveKey,
         *,
         read_only: bool,
         wall: Callable[[], float],
     ) -> None:
         self._bucket = bucket
         self._uploader = uploader
+        self.key = key
         self._read_only = read_only
         self._wall = wall
         self.lease = lease
@@ -65,8 +69,11 @@ class BucketSession:
 
         Raises:
             RefusedError: nothing was ever written there.
+            EncryptionKeyError: it is encrypted with another key, or not encrypted.
         """
+        self.key.look()
         self._require_archive()
+        self.key.require()
         self._adopt()
 
     def start_writing(self, *, takeover: bool) -> None:
@@ -74,7 +81,9 @@ class BucketSession:
 
         Raises:
             StoreLockedError: another store holds the lease.
+            EncryptionKeyError: it is encrypted with another key, or not encrypted.
         """
+        self.key.look()
         self._probe()
         number = self._bucket.db.number
         wrote = number("epoch") > 0 and number("physical") > 0
@@ -109,6 +118,7 @@ class BucketSession:
 
     def _begin(self, before: Lease | None) -> None:
         lease, db = self.lease.lease, self._bucket.db
+        self.key.create()
         if not db.number("adopted") or db.number("epoch") != lease.epoch:
             self._adopt()
             self.adopted = True

@@ -140,10 +140,8 @@ class StagedPacks:
 
     def keys(self) -> list[str]:
         """Return the keys of the values that are staged."""
-        return [
-            bytes(key).decode()
-            for (key,) in self._db.rows(
-                "SELECT DISTINCT entry.key FROM entry JOIN object USING (token) "
-                f"WHERE object.status IN ('open', 'sealed') AND entry.state = {LIVE} ORDER BY 1"
-            )
-        ]
+        rows = self._db.rows(
+            "SELECT DISTINCT entry.key FROM entry JOIN object USING (token) "
+            f"WHERE object.status IN ('open', 'sealed') AND entry.state = {LIVE}"
+        )
+        return sorted(self._db.cells.open_key(key) for (key,) in rows)

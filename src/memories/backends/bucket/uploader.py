@@ -47,15 +47,21 @@ class Uploader:
         self._progress = progress
         self._uploading = new_lock()
 
-    def upload(self, record: Record, frame: Sequence[Buffer], length: int) -> Record:
-        """Put a large frame as an object of its own, and prepare it as a value of its key."""
-        location = ObjectLocation(new_token(), 0, length)
+    def upload(
+        self, record: Record, frame: Sequence[Buffer], length: int, head: bytes = b""
+    ) -> Record:
+        """Put a large frame as an object of its own, and prepare it as a value of its key.
+
+        `head` is that of an encrypted frame.
+        """
+        location = ObjectLocation(new_token(), 0, length, head)
         with self._db.transaction():
             sequence = self._index.add_object(location.token, "intended", self._wall())
-        bare = msgspec.structs.replace(record, place=b"", stored=length)
+        bare = msgspec.structs.replace(record, place=head, stored=length)
         gap = padding(length)
         contents = PackContents([PackEntry(0, length, bare)])
-        end = finish(self._pack_index(sequence, contents), length + gap)
+        index = self._pack_index(sequence, contents)
+        end = finish(index, length + gap, location.name, self._db.seal)
         progress = None if self._progress is None else partial(self._progress, record.key)
         try:
             self._store.put(
@@ -124,7 +130,8 @@ class Uploader:
         body: list[Buffer] = []
         for frame in self._packs.frames(token):
             body += [frame, _PAD[: padding(len(frame))]]
-        end = finish(self._pack_index(sequence, contents), size)
+        index = self._pack_index(sequence, contents)
+        end = finish(index, size, object_name(token), self._db.seal)
         self._store.put(object_name(token), [*body, end])
         with self._db.transaction() as db:
             db.add("physical", -size)

@@ -17,6 +17,8 @@ from tests.support.buckets.kit import WatchedStore, frame, record
 
 from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.backends.bucket.directory import DirectoryStore
+from memories.backends.bucket.seal import ArchiveSeal
+from memories.sealing.master_key import EncryptionKey, create_file
 
 KEYS = st.sampled_from(["a", "b", "c/1", "c/2", "é"])
 SIZES = st.sampled_from([1, 70, 700, 3000])
@@ -30,10 +32,16 @@ class Crash(Exception):
 class History(RuleBasedStateMachine):
     """Writes, removals, clears, reclamation, crashes, and looks from other machines."""
 
+    encrypted = False
+
     def __init__(self) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="history-"))
         self.store = WatchedStore(DirectoryStore(self.root / "bucket"))
+        self.master = None
+        if self.encrypted:
+            create_file(self.root / "key", "test")
+            self.master = EncryptionKey.from_file(self.root / "key")
         self.now = 1000.0
         self.version = 0
         self.truth: dict[str, tuple[int, bytes]] = {}
@@ -53,7 +61,17 @@ class History(RuleBasedStateMachine):
             takeover=takeover,
             limits=limits,
             wall=lambda: self.now,
+            encryption=self.master,
         )
+
+    def elsewhere(self) -> BucketBackend:
+        return BucketBackend(
+            self.store, read_only=True, wall=lambda: self.now, encryption=self.master
+        )
+
+    def stored(self, nbytes: int) -> int:
+        """Return how long a frame is on the medium."""
+        return ArchiveSeal.frame_length(nbytes) if self.encrypted else nbytes
 
     @rule(key=KEYS, size=SIZES)
     def write(self, key: str, size: int) -> None:
@@ -163,18 +181,16 @@ class History(RuleBasedStateMachine):
         }
         assert self.truth == found
         usage = self.backend.usage()
-        assert (sum(len(data) for _, data in self.truth.values()), len(self.truth)) == (
-            usage.live,
-            usage.keys,
-        )
-        for place, data in self.pinned.values():
-            pinned = record("pinned", 0)
+        live = sum(self.stored(len(data)) for _, data in self.truth.values())
+        assert (live, len(self.truth)) == (usage.live, usage.keys)
+        for key, (place, data) in self.pinned.items():
+            pinned = record(key, 0)
             assert data == bytes(self.backend.read(replace_place(pinned, place)))
 
     @rule()
     def agrees_elsewhere(self) -> None:
         self.backend.sync()
-        elsewhere = BucketBackend(self.store, read_only=True, wall=lambda: self.now)
+        elsewhere = self.elsewhere()
         assert self.truth == everything(elsewhere)
         assert [] == [problem for problem in self.backend.check() if problem.key]
         elsewhere.close()
@@ -182,7 +198,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def never_goes_back_elsewhere(self) -> None:
         """Without a sync a fresh machine may miss the latest, but what was undone stays undone."""
-        elsewhere = BucketBackend(self.store, read_only=True, wall=lambda: self.now)
+        elsewhere = self.elsewhere()
         seen = {one.key: one.version for one in elsewhere.scan()}
         elsewhere.close()
         for key, past in self.past.items():
@@ -217,5 +233,13 @@ def replace_place(one, place: bytes):  # type: ignore[no-untyped-def]
     return msgspec.structs.replace(one, place=place)
 
 
+class EncryptedHistory(History):
+    """The same of an archive that is encrypted."""
+
+    encrypted = True
+
+
 TestHistory = History.TestCase
 TestHistory.settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
+TestEncryptedHistory = EncryptedHistory.TestCase
+TestEncryptedHistory.settings = settings(max_examples=8, stateful_step_count=30, deadline=None)
