@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from zarr.storage import LocalStore, MemoryStore  # noqa: E402
 from zarr.testing.strategies import basic_indices, orthogonal_indices  # noqa: E402
 
 from memories import InvalidOptionError, MemoryManager  # noqa: E402
+from memories.integrations.zarr.decoded import DecodedPipeline  # noqa: E402
 from memories.zarr import CachedStore, MemoriesStore, cache_decoded  # noqa: E402
 
 SIZES = ("1 MB", "16 MB", "64 MB")
@@ -87,6 +89,39 @@ def test_every_selection_gives_what_zarr_gives(
     points = ([0, 5, 19], [0, 32, 3], [16, 0, 2])
     assert np.array_equal(values[points], array.vindex[points])
     assert np.array_equal(values, array[...])
+
+
+BOXES: list[Any] = [
+    (slice(12), ..., slice(2, 9)), (3, slice(None), -1), (slice(-15, -9), np.int64(7)),
+    (slice(5, 12), 4, ...),
+    (slice(0, 12), slice(9, 31), slice(4, 11)), slice(1, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_box_of_decoded_chunks_needs_no_event_loop(
+    kind: str, store: Any, manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads share the one of zarr; a box in RAM is put together in the thread that reads."""
+    plain, values = written(store, kind)
+    array = cache_decoded(plain, manager)
+    assert np.array_equal(values[:12], array[:12])
+
+    async def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("a decoded chunk is not found")
+
+    expected = [(plain[box], plain.oindex[box]) for box in BOXES]
+    monkeypatch.setattr(DecodedPipeline, "read", refuse)
+    for box, found in zip(BOXES, expected, strict=True):
+        for one, other in zip(found, (array[box], array.oindex[box]), strict=True):
+            assert np.array_equal(values[box], other) and one.dtype == other.dtype
+            assert one.flags.c_contiguous == other.flags.c_contiguous
+            assert other.flags.writeable
+    with ThreadPoolExecutor(8) as pool:
+        for box, found in zip(BOXES * 20, pool.map(array.__getitem__, BOXES * 20), strict=True):
+            assert np.array_equal(values[box], found)
+    with pytest.raises(AssertionError, match="not found"):
+        array[10:14]  # The last chunks are absent from the store.
 
 
 @pytest.mark.parametrize("dtype", ["bool", "float64", "complex64", ">i4", "M8[s]", "S3"])

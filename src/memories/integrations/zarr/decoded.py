@@ -19,7 +19,9 @@ import numpy as np
 from zarr import Array, Group
 from zarr.abc.codec import CodecPipeline
 from zarr.codecs import ShardingCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.buffer.cpu import NDBuffer as HostBuffer
+from zarr.core.chunk_grids import RegularChunkGrid
 from zarr.core.common import concurrent_map
 from zarr.core.config import config
 from zarr.storage import LocalStore, StorePath
@@ -37,6 +39,7 @@ from memories.errors import (
 )
 from memories.foundation.units import parse_size
 from memories.integrations.read_through import KeepTerms, worker_for
+from memories.integrations.zarr.boxes import Box
 from memories.integrations.zarr.cached import CachedStore
 from memories.integrations.zarr.sources import source_of
 from memories.integrations.zarr.store import MemoriesStore
@@ -140,7 +143,7 @@ class DecodedChunks:
         if isinstance(pipeline, DecodedPipeline):
             pipeline = pipeline.inner
         object.__setattr__(inner, "codec_pipeline", DecodedPipeline(pipeline, self))
-        return type(node)(inner)
+        return DecodedArray(inner)
 
     def version(self, key: str) -> str | None:
         """Return the version of an encoded chunk; None if it is absent, or not known."""
@@ -188,6 +191,58 @@ def _reopen(
     if is_unopened(manager) or manager._hierarchy.state is LifecycleState.READ_ONLY:
         manager = worker_for(handle.token, int(parse_size(worker_memory, name="worker_memory")))
     return DecodedChunks(manager, store, max_age, worker_memory)
+
+
+class DecodedArray(Array):
+    """An array that puts boxes of decoded chunks together in the thread that reads them."""
+
+    def get_basic_selection(self, selection: Any = Ellipsis, **options: Any) -> Any:
+        """Return the elements of a selection of ints and slices."""
+        found = None if any(options.values()) else self._read_box(selection)
+        return super().get_basic_selection(selection, **options) if found is None else found
+
+    def get_orthogonal_selection(self, selection: Any, **options: Any) -> Any:
+        """Return the elements of a selection for each axis."""
+        found = None if any(options.values()) else self._read_box(selection)
+        return super().get_orthogonal_selection(selection, **options) if found is None else found
+
+    def _read_box(self, selection: Any) -> Any:
+        """Return a box whose decoded chunks are all kept; None for any other selection."""
+        inner = self._async_array
+        metadata, pipeline = inner.metadata, inner.codec_pipeline
+        grid = getattr(metadata, "chunk_grid", None)
+        if not (isinstance(pipeline, DecodedPipeline) and isinstance(grid, RegularChunkGrid)):
+            return None
+        box = Box.of(selection, metadata.shape)
+        if box is None or default_buffer_prototype().nd_buffer is not HostBuffer:
+            return None
+        is_old = metadata.zarr_format == 2
+        dtype = (metadata.dtype if is_old else metadata.data_type).to_native_dtype()
+        grain = pipeline.grain(grid.chunk_shape)
+        if grain is None or not _is_plain(dtype):
+            return None
+        chunks, path = pipeline.chunks, inner.store_path.path
+        versions: dict[tuple[int, ...], tuple[str, str | None]] = {}
+
+        def find(coordinates: tuple[int, ...], start: tuple[int, ...]) -> Any:
+            known = versions.get(coordinates)
+            if known is None:
+                name = metadata.encode_chunk_key(coordinates)
+                key = f"{path}/{name}" if path else name
+                known = versions[coordinates] = key, chunks.version(key)
+            key, version = known
+            if version is None:
+                return None
+            place = _Place(start, grain).name if pipeline.is_sharded else ""
+            return chunks.find(key, version, place)
+
+        return box.read(
+            grid.chunk_shape,
+            grain,
+            find,
+            dtype=dtype,
+            order=metadata.order if is_old else inner.config.order,
+        )
 
 
 class _DecodedGroup(Group):
@@ -266,6 +321,21 @@ class DecodedPipeline(CodecPipeline):
     def __iter__(self) -> Iterator[Any]:
         yield from self.inner
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether a chunk of the store is a shard, with inner chunks."""
+        return isinstance(getattr(self.inner, "array_bytes_codec", None), ShardingCodec)
+
+    def grain(self, chunk: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the shape of what is kept of a chunk: of all, or of an inner chunk of a shard.
+
+        None for shards inside of which zarr cannot read parts.
+        """
+        if not self.is_sharded:
+            return chunk
+        shape: tuple[int, ...] = self.inner.array_bytes_codec.chunk_shape
+        return shape if self.inner.supports_partial_decode else None
+
     def evolve_from_array_spec(self, array_spec: Any) -> DecodedPipeline:
         """Return the pipeline for an array with this specification."""
         return DecodedPipeline(self.inner.evolve_from_array_spec(array_spec), self.chunks)
@@ -323,7 +393,8 @@ class DecodedPipeline(CodecPipeline):
         plain: list[int] = []
         keeps = type(out) is HostBuffer
         for number, (getter, spec, selection, output, *_) in enumerate(batch):
-            if not (keeps and isinstance(getter, StorePath) and _is_plain(spec)):
+            plain_type = _is_plain(spec.dtype.to_native_dtype())
+            if not (keeps and isinstance(getter, StorePath) and plain_type):
                 plain.append(number)
                 continue
             version = self.chunks.version(getter.path)
@@ -365,16 +436,15 @@ class DecodedPipeline(CodecPipeline):
 
     def _grid(self, cut: _Cut) -> _Grid | None:
         """Return the inner chunks of a shard that are touched; None where a chunk is not one."""
-        codec = getattr(self.inner, "array_bytes_codec", None)
-        if not isinstance(codec, ShardingCodec) or not self.inner.supports_partial_decode:
-            return None
-        return _Grid.of(cut.selection, cut.spec.shape, codec.chunk_shape)
+        grain = self.grain(cut.spec.shape) if self.is_sharded else None
+        return None if grain is None else _Grid.of(cut.selection, cut.spec.shape, grain)
 
     async def _read_one(self, cut: _Cut, out: Any, drop_axes: tuple[int, ...]) -> Any:
         """Read and decode one chunk, or the touched inner chunks of a shard; keep and use it."""
         spec, grid = cut.spec, self._grid(cut)
-        sharded = isinstance(getattr(self.inner, "array_bytes_codec", None), ShardingCodec)
-        if sharded and grid is None:  # Its selection is made of lists: zarr knows what to read.
+        if (
+            self.is_sharded and grid is None
+        ):  # Its selection is made of lists: zarr knows what to read.
             found = await self.inner.read([cut.item()], out, drop_axes)
             return found[0] if found else _PRESENT
         version = cut.version
@@ -469,9 +539,8 @@ class _Grid:
             yield _Place(start, self.shape)
 
 
-def _is_plain(spec: Any) -> bool:
+def _is_plain(dtype: np.dtype[Any]) -> bool:
     """Return whether the elements of a chunk are bytes, and not Python objects."""
-    dtype = spec.dtype.to_native_dtype()
     return not dtype.hasobject and dtype.kind != "T"
 
 
