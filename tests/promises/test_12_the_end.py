@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import urllib.request
 import weakref
@@ -159,6 +160,28 @@ def test_nothing_is_left_to_the_collector(kind: Callable[[Path], None], tmp_path
     kind(_made(tmp_path))  # What the packages keep for the process is theirs from here on.
     with nothing_left():
         kind(_made(tmp_path))
+
+
+def test_what_was_closed_is_free_though_a_child_has_its_descriptors(tmp_path: Path) -> None:
+    """A child that another thread is starting has copies of them all, and with them the locks."""
+    options: dict[str, Any] = {"storage_path": tmp_path / "s", "glacier_url": str(tmp_path / "g")}
+    with MemoryManager("1 MB", "1 MB", "9 MB", True, **options) as manager, MemoryManager(1, 1, 1):
+        manager.store("a", 1, "cold")
+        copies = [int(path.name) for path in Path("/proc/self/fd").iterdir() if _is_open(path)]
+        child = subprocess.Popen(["sleep", "60"], pass_fds=copies)
+    try:
+        with MemoryManager("1 MB", "1 MB", "9 MB", True, **options) as again:
+            assert 1 == again["a"]
+        locked = {path.read_text() for path in Path(f"/proc/{child.pid}/fdinfo").iterdir()}
+        assert not any("FLOCK" in text for text in locked)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _is_open(path: Path) -> bool:
+    """Return False for the descriptor that lists the others."""
+    return path.exists() and path.name not in ("0", "1", "2")
 
 
 @pytest.mark.server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 from collections import Counter
@@ -29,9 +28,15 @@ def holdings() -> Counter[str]:
             held[f"mapping of {name}"] += 1
     for thread in threading.enumerate():
         held[f"thread {thread.name}"] += 1
-    for line in Path("/proc/locks").read_text().splitlines():
-        if line.split()[4] == str(os.getpid()):
-            held[f"lock {line.partition(': ')[2]}"] += 1
+    # Not from /proc/locks: a line of it is missing or there twice while other processes lock files.
+    for path in Path("/proc/self/fdinfo").iterdir():
+        try:
+            lines = path.read_text().splitlines()
+        except FileNotFoundError:
+            continue
+        for line in lines:
+            if line.startswith("lock:"):
+                held[f"lock {line.partition(': ')[2]}"] += 1
     return held
 
 

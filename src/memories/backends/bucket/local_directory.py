@@ -77,7 +77,13 @@ class DirectoryLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Release the lock. Idempotent."""
+        """Release it, also where a child that is being started has a copy. Idempotent."""
+        if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close this process's descriptor without unlocking: after a fork the parent holds it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -86,4 +92,4 @@ class DirectoryLock:
 _held: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 # A forked child shares the lock, and the lock would outlive the parent if the child kept it.
-after_fork(_held, DirectoryLock.release)
+after_fork(_held, DirectoryLock.abandon)

@@ -52,7 +52,7 @@ def new_temp_directory(base: Path | None = None) -> TempDirectory:
             path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=base))
             descriptor = _lock(path / _ALIVE, wait=True)
         finally:
-            os.close(guard)
+            _unlock(guard)
     except OSError as error:
         if isinstance(error, (StorageError, BusyError)):
             raise
@@ -68,7 +68,7 @@ def sweep_temp_directories(base: Path | None = None) -> int:
     try:
         return _sweep(base)
     finally:
-        os.close(guard)
+        _unlock(guard)
 
 
 def _enter(base: Path | None) -> tuple[Path, int]:
@@ -105,7 +105,7 @@ def _leave(base: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
             raise
     finally:
-        os.close(guard)
+        _unlock(guard)
 
 
 def default_base() -> Path:
@@ -147,6 +147,14 @@ def _lock(path: Path, *, wait: bool) -> int:
     return descriptor
 
 
+def _unlock(descriptor: int) -> None:
+    """Unlock and close it; a child that is being started may have a copy of the descriptor."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
 def _sweep(base: Path) -> int:
     count = 0
     for path in base.iterdir():
@@ -157,7 +165,7 @@ def _sweep(base: Path) -> int:
         except (BlockingIOError, FileNotFoundError):
             continue  # It is in use, or its owner is removing it.
         shutil.rmtree(path, ignore_errors=True)
-        os.close(descriptor)
+        _unlock(descriptor)
         count += 1
     return count
 
@@ -167,5 +175,5 @@ def _remove(path: Path, descriptor: int, owner: int) -> None:
         os.close(descriptor)  # In a forked child: the directory and its lock belong to the parent.
         return
     shutil.rmtree(path, ignore_errors=True)
-    os.close(descriptor)
+    _unlock(descriptor)
     _leave(path.parent)
