@@ -54,6 +54,9 @@ COMMANDS = {
     ),
     "stat": Lazy("memories.cli.stat", "stat", "Show what a store holds, or one of its keys."),
     "top": Lazy("memories.cli.top", "top", "Watch a store live, in the terminal."),
+    "upgrade": Lazy(
+        "memories.cli.upgrade", "upgrade", "Bring a store to the formats of this release."
+    ),
 }
 
 

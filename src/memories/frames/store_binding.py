@@ -116,13 +116,15 @@ class StoreBinding:
                 place.put_statement(_name_of(store), _encode(self._sign(identity, store)))
 
     def identify(self) -> None:
-        """Give an identity to a store that is older than identities.
+        """Give an identity to a store that is older than identities, if this user has a key.
 
-        What was signed for no store stays readable in it.
+        What was signed for no store stays readable in it. That takes a signed statement: without a
+        key the store stays as it is, since keys of others may have signed what is in it.
         """
+        if not self._signer.can_sign:
+            return
         place, identity = self.places[0], os.urandom(IDENTITY_NBYTES)
-        if self._signer.can_sign:
-            place.put_statement(_UNBOUND_NAME, _encode(self._sign(identity, UNBOUND)))
+        place.put_statement(_UNBOUND_NAME, _encode(self._sign(identity, UNBOUND)))
         place.put_statement(
             IDENTITY_NAME, identity
         )  # After a crash before this, both are made anew.

@@ -6,11 +6,12 @@ manifest is the truth; the ZIP around it is for other tools.
 
 from __future__ import annotations
 
-from memories.snapshot.manifest import Base, Linked, Packed, Reference, SnapshotRow, Whole
+from memories.snapshot.manifest import FORMAT, Base, Linked, Packed, Reference, SnapshotRow, Whole
 from memories.snapshot.reader import SnapshotFile, open_snapshot
 from memories.snapshot.writer import Created, Item, create
 
 __all__ = [
+    "FORMAT",
     "Base",
     "Created",
     "Item",

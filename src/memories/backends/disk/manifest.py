@@ -11,9 +11,13 @@ from xxhash import xxh3_64_intdigest
 from memories.backends.disk.files import Files
 from memories.backends.disk.paths import StorePaths, write_whole
 from memories.backends.disk.seal import StoreSeal
+from memories.errors import StorageError
+from memories.foundation.regular_file import read_regular
 from memories.model.record import Natural
 
-_MAGIC = b"mMan\2\0\0\0"
+VERSION = 2  # The first one counted value files by their bytes, and not by the blocks they take.
+_MARK = b"mMan"
+_MAGIC = _MARK + VERSION.to_bytes(4, "little")
 
 
 class FileStats(msgspec.Struct, array_like=True):
@@ -51,6 +55,21 @@ def save(manifest: IndexManifest, paths: StorePaths, files: Files) -> None:
         body = files.seal.manifest(body)
     digest = xxh3_64_intdigest(body).to_bytes(8, "little")
     write_whole(files, paths.manifest, _MAGIC + digest + body)
+
+
+def version_of(paths: StorePaths) -> int:
+    """Return the version of the manifest of a store; 0 if it has none.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        front = read_regular(paths.manifest).data[:8]
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise StorageError(f"{paths.manifest} cannot be read: {error.strerror}") from error
+    return int.from_bytes(front[4:], "little") if front.startswith(_MARK) else 0
 
 
 def load(data: bytes, seal: StoreSeal | None = None) -> IndexManifest | None:
