@@ -120,10 +120,10 @@ def test_a_store_is_upgraded(place: Path) -> None:
     assert (0, 3) == (again.exit_code, again.stdout.count("the newest"))
 
 
-def test_a_user_without_a_key_locks_nobody_out(place: Path) -> None:
+def test_an_upgrade_without_a_key_locks_no_value(place: Path) -> None:
     """A store belongs to an identity from its upgrade on; what others signed before stays readable.
 
-    That takes a statement that somebody signs: without a key the store stays as it was.
+    That takes a signed statement: without a key the store stays as it was.
     """
     done = CliRunner().invoke(app, ["upgrade", str(place / "store")])
     assert 0 == done.exit_code, done.output
