@@ -80,7 +80,6 @@ ONLY_FOR_ONE = {
     "backends.bucket.staged_reader": "what another process reads of the writer's database",
     "cluster.client.transport": "the socket with its limits and TLS, apart from the protocol",
     "cluster.inspect": "the command `memories cluster status`, without a manager",
-    "cluster.quorum.node_recovery": "a step of the protocol; tests/nodes restart servers for it",
     "cluster.quorum.rebalance": "a step of the protocol; tests/nodes/test_members.py runs it",
     "integrations.torch.iterable": "it needs torch when it is loaded",
     "integrations.diskcache.importing": "the command `memories import diskcache`; tests run it",

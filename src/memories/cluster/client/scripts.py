@@ -115,6 +115,22 @@ end
 return there
 """)
 
+# KEYS: the member list, the incarnation. ARGV: what both are expected to be ('' for absent), what
+# they become. Replies 1 if they are that now.
+ADMIT = _script("""
+local list = redis.call('GET', KEYS[1]) or ''
+local mark = redis.call('GET', KEYS[2]) or ''
+if list == ARGV[3] and mark == ARGV[4] then
+  return 1
+end
+if list ~= ARGV[1] or mark ~= ARGV[2] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[4])
+return 1
+""")
+
 # For a Cluster, where the primary of the slot decides alone.
 # KEYS: a register. ARGV: the value, the expected counter ('' for any, 0 for absent).
 # Replies 1 if it has stored the value, and the one before had no chunks; else the result and the
@@ -156,4 +172,4 @@ end
 return 0
 """)
 
-ALL = (STORE, HEADS, REPLACE, DROP, SWAP, SLOT_STORE, SLOT_REPLACE)
+ALL = (STORE, HEADS, REPLACE, DROP, SWAP, ADMIT, SLOT_STORE, SLOT_REPLACE)

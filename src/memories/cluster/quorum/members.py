@@ -13,14 +13,13 @@ import msgspec
 
 from memories.cluster.client.address import NodeAddress, host_and_port
 from memories.cluster.client.node import Node
-from memories.cluster.incarnation import UP, Incarnation
 from memories.cluster.quorum.vouchers import NO_KEYS, VoucherKeys, Vouchers
 from memories.cluster.rendezvous import Preference, group_by_preference, prefer, rank
 from memories.foundation.clock import Clock
+from memories.foundation.fork_lock import new_lock
 
 MEMBERS_KEY = b"m:members"
 NAME_KEY = b"m:name"  # Of the server in the member list.
-PROPAGATION_SECONDS = 1.0  # How long a new list may take to reach all nodes.
 
 
 class MemberList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,14 +76,14 @@ class Members:
         allow_eviction: bool = False,
         keys: VoucherKeys = NO_KEYS,
     ) -> None:
-        self.monotonic = monotonic = clock.monotonic
+        self.monotonic = clock.monotonic
         self._allow_eviction = allow_eviction
         self._template = nodes[0].address
         self.vouchers = Vouchers(self._template, keys, clock.wall)
         self.nodes = {node.name: node for node in nodes}
         self.named = set(self.nodes)  # By the caller.
         self.current = MemberList(0, copies, tuple(sorted(self.nodes)))
-        self._applied_at = monotonic()
+        self._lock = new_lock()
 
     @property
     def epoch(self) -> int:
@@ -92,23 +91,15 @@ class Members:
         return self.current.epoch
 
     def apply(self, member_list: MemberList) -> None:
-        """Make a member list the current one."""
-        for name in member_list.all_names:
-            node = self.nodes.get(name)
-            if node is None or (node.address.refusal and self.vouchers.accept(name)):
-                self.nodes[name] = self._node(self._address_of(name))
-        if member_list.epoch != self.epoch:
-            self._applied_at = self.monotonic()
-        self.current = member_list
-
-    def lags(self, incarnation: Incarnation | None, run_id: str) -> bool:
-        """Return whether an up-to-date node has merely not received the current list yet.
-
-        A new list is stored on one node after the other, and a client may read it in between.
-        """
-        if self.monotonic() >= self._applied_at + PROPAGATION_SECONDS:
-            return False
-        return incarnation == Incarnation(UP, run_id, self.epoch - 1)
+        """Make a member list the current one, unless a newer one is."""
+        with self._lock:
+            if member_list.epoch < self.epoch:
+                return  # Another thread has found the newer one.
+            for name in member_list.all_names:
+                node = self.nodes.get(name)
+                if node is None or (node.address.refusal and self.vouchers.accept(name)):
+                    self.nodes[name] = self._node(self._address_of(name))
+            self.current = member_list
 
     def identify(self, names: Mapping[str, str]) -> None:
         """Let nodes be known by their names in the member list, which may differ from ours.

@@ -6,7 +6,7 @@ write that it should have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
@@ -14,20 +14,20 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation
 from memories.cluster.limits import REPAIR_BATCH
-from memories.cluster.quorum import discovery
-from memories.cluster.quorum.members import PROPAGATION_SECONDS, Members
+from memories.cluster.quorum.admission import survey
+from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.reasons import join_reasons
 from memories.cluster.register_format import PREFIX
 from memories.cluster.run_script import run_script
 from memories.cluster.versions import ABSENT, RegisterVersion
 from memories.errors import UnavailableError
+from memories.foundation.logging import logger
 
 # Longer than a write waits for its nodes. Without this pause, a write could count a copy that the
 # node lost by its restart, and end after the names on the other nodes were listed: the recovery
 # would not copy it to the node again.
 DRAIN_SECONDS = 2.5
-_LOOKS = 3
 
 
 class NodeRecovery:
@@ -37,6 +37,8 @@ class NodeRecovery:
         self._members = members
         self._registers = registers
         self._node = node
+        self._run_id = ""  # Of the server process that is brought up to date.
+        self._epoch = 0  # Of the member list under which that is done.
 
     def run(self, pause: Callable[[float], bool]) -> bool:
         """Bring the node up to date and return whether it is.
@@ -48,10 +50,7 @@ class NodeRecovery:
             UnavailableError: the node, or one that has copies of its registers, does not answer.
             ReplyError: one of them refuses a command.
         """
-        if not self._wait_for_list(pause):
-            return False
-        run_id = self._start_joining()
-        if run_id is None:
+        if not self._start_joining():
             return True
         if pause(DRAIN_SECONDS):
             return False
@@ -61,47 +60,31 @@ class NodeRecovery:
             self._copy_batch(batch)
         if not self._drop_forgotten(pause):
             return False
-        return self._mark_up_to_date(run_id)
+        return self._mark_up_to_date()
 
-    def _wait_for_list(self, pause: Callable[[float], bool]) -> bool:
-        """Wait while the node was up to date under an older list; return False to end early.
+    def _start_joining(self) -> bool:
+        """Make the node accept writes; return False if it is up to date already.
 
-        Lists may follow one another faster than they reach every node. Such a node has lost
-        nothing: the manager that changes the members marks it as up to date.
+        So many other members must answer that one of them knows of every member list under which
+        the node may have confirmed writes before it restarted.
         """
-        for _ in range(_LOOKS):
-            reply = self._ask()
-            found = reply.incarnation
-            if found is None or found != Incarnation(UP, reply.run_id, found.epoch):
-                return True  # It has restarted, or is being brought up to date.
-            if found.epoch >= self._members.epoch:
-                return True
-            if pause(PROPAGATION_SECONDS):
-                return False
-        return True  # It has missed a list.
+        states, reasons = survey(self._members, list(self._members.all_members()), "a recovery")
+        state = next((one for one in states if one.node is self._node), None)
+        if state is None or self._node.name in reasons:
+            raise UnavailableError(reasons.get(self._node.name, "it is no member any more"))
+        self._run_id, self._epoch = state.run_id, self._members.epoch
+        if state.is_up_to_date(self._epoch):
+            return False
+        self._require_others(reasons)
+        return True
 
-    def _start_joining(self) -> str | None:
-        """Make the node accept writes; return its run id, or None if it is up to date already."""
-        reply = self._ask()
-        member_list = self._members.current
-        while reply.member_list is not None and reply.member_list.epoch > member_list.epoch:
-            # Another manager, or thread, is changing the members: the older list must not replace
-            # that one, and the node is up to date under it.
-            discovery.refresh(self._members)
-            reply, member_list = self._ask(), self._members.current
-        if reply.is_up_to_date(member_list.epoch):
-            return None
-        for error in discovery.publish_each(
-            self._members, [(reply, JOINING)], member_list
-        ).values():
-            raise error
-        return reply.run_id
-
-    def _ask(self) -> discovery.DiscoveryReply:
-        discovered, reasons = discovery.discover(self._members, [self._node])
-        if not discovered:
-            raise UnavailableError(reasons[self._node.name])
-        return discovered[0]
+    def _require_others(self, silent: Mapping[str, str]) -> None:
+        """Raise `UnavailableError` if values may be only on this node and on silent ones."""
+        if silent and self._members.current.needs({*silent, self._node.name}):
+            raise UnavailableError(
+                f"{self._node.name} cannot be brought up to date, because its values may be only "
+                f"on nodes that do not answer: {join_reasons(silent)}"
+            )
 
     def _names(self) -> Iterator[list[bytes]]:
         """Yield the names of registers on all other members.
@@ -116,11 +99,7 @@ class NodeRecovery:
                 yield from scan_node(node, PREFIX)
             except (UnavailableError, ReplyError) as error:
                 silent[node.name] = str(error)
-        if silent and self._members.current.needs({*silent, self._node.name}):
-            raise UnavailableError(
-                f"{self._node.name} cannot be brought up to date, because its values may be only "
-                f"on nodes that do not answer: {join_reasons(silent)}"
-            )
+        self._require_others(silent)
 
     def _copy_batch(self, names: list[bytes]) -> None:
         name = self._node.name
@@ -162,16 +141,20 @@ class NodeRecovery:
             and all(query.replies[voter].version == ABSENT for voter in query.voters)
         }
 
-    def _mark_up_to_date(self, run_id: str) -> bool:
-        epoch = self._members.epoch
-        before, after = (
-            Incarnation(JOINING, run_id, epoch).text,
-            Incarnation(UP, run_id, epoch).text,
-        )
+    def _mark_up_to_date(self) -> bool:
+        """Let the node vote, and return whether it does.
+
+        It does not if the members have changed since its recovery began: other registers may
+        belong on it now. The recovery is then begun again.
+        """
+        before = Incarnation(JOINING, self._run_id, self._epoch)
+        after = before._replace(state=UP).text
         with self._node.acquire() as connection:
             # A connection belongs to one server process, so the incarnation is of this process.
-            if connection.run_id != run_id:
+            if connection.run_id != self._run_id:
                 return False
-            run_script(connection, scripts.SWAP, [INCARNATION_KEY], before, after)
-            self._node.up_to_date = connection.call("GET", INCARNATION_KEY) == after
-        return self._node.up_to_date
+            run_script(connection, scripts.SWAP, [INCARNATION_KEY], before.text, after)
+            stored = connection.call("GET", INCARNATION_KEY)
+        self._node.up_to_date = done = bool(stored == after)
+        logger.debug("%s: is %r after a recovery, %r was wanted", self._node.name, stored, after)
+        return done

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
 
 from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
-from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation, read_incarnation
+from memories.cluster.incarnation import (
+    INCARNATION_KEY,
+    UP,
+    Incarnation,
+    next_incarnation,
+    read_incarnation,
+)
 from memories.cluster.limits import allowance
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.rules import RegisterQuery
@@ -24,7 +31,18 @@ ALL_NODES = 1 << 30  # More than the nodes of any register.
 
 
 class OutdatedMembersError(Exception):
-    """A node has a newer member list than this client, or has not received the current one."""
+    """A node has a newer member list than this client, or has not received the current one.
+
+    Who catches it lets both catch up, and begins again.
+    """
+
+
+class _NodeState(Enum):
+    """What a node's answer counts for."""
+
+    VOTING = auto()
+    BEHIND = auto()  # It votes once it has got the newest member list.
+    STALE = auto()  # It restarted, and must be brought up to date.
 
 
 class QuorumRead:
@@ -45,7 +63,8 @@ class QuorumRead:
         The first `whole` nodes of each query are asked for the whole register.
 
         Raises:
-            OutdatedMembersError: a node has a newer member list.
+            OutdatedMembersError: a node has a newer member list, or too few votes are left because
+                some have an older one.
         """
         slack = allowance(len(queries))
         with RequestRound(self._members.monotonic) as round_:
@@ -61,6 +80,10 @@ class QuorumRead:
                 if not asked and (left <= 0 or not (round_.waiting or answers)):
                     break
         for query in open_:
+            if query.behind:
+                raise OutdatedMembersError(
+                    f"{', '.join(sorted(query.behind))} did not get the newest member list yet"
+                )
             self._explain(query)
 
     def ask_remaining(self, queries: Sequence[RegisterQuery], *, whole: bool = False) -> None:
@@ -91,7 +114,7 @@ class QuorumRead:
                 query.record_fault(name, str(answer.error))
             return
         *replies, incarnation = answer.replies
-        voting = self._is_voting(answer, incarnation)
+        state = self._state_of(answer, incarnation)
         for (query, whole), reply in zip(answer.tag, replies, strict=True):
             if isinstance(reply, ReplyError):
                 query.record_fault(name, str(reply))
@@ -101,20 +124,23 @@ class QuorumRead:
             except CorruptDataError:
                 query.record_damage(name)
             else:
-                query.record(name, copy, voting=voting)
+                query.record(name, copy, voting=state is _NodeState.VOTING)
+                if state is _NodeState.BEHIND:
+                    query.behind.add(name)
 
-    def _is_voting(self, answer: NodeRequest, reply: bytes | ReplyError | None) -> bool:
-        incarnation = None if isinstance(reply, ReplyError) else read_incarnation(reply)
-        if incarnation is not None and incarnation.epoch > self._members.epoch:
-            raise OutdatedMembersError(f"the node {answer.node.name} has a newer member list")
-        if self._members.lags(incarnation, answer.run_id):
-            raise OutdatedMembersError(
-                f"the node {answer.node.name} has not received the newest member list yet"
-            )
-        answer.node.up_to_date = incarnation == Incarnation(UP, answer.run_id, self._members.epoch)
-        if not answer.node.up_to_date and not isinstance(reply, ReplyError):
-            self._on_stale_node(answer.node)
-        return answer.node.up_to_date
+    def _state_of(self, answer: NodeRequest, reply: bytes | ReplyError | None) -> _NodeState:
+        node, epoch = answer.node, self._members.epoch
+        node.up_to_date = False
+        if isinstance(reply, ReplyError):
+            return _NodeState.STALE
+        incarnation = read_incarnation(reply)
+        if incarnation is not None and incarnation.epoch > epoch:
+            raise OutdatedMembersError(f"the node {node.name} has a newer member list")
+        if next_incarnation(incarnation, answer.run_id, epoch).state != UP:
+            self._on_stale_node(node)
+            return _NodeState.STALE
+        node.up_to_date = incarnation == Incarnation(UP, answer.run_id, epoch)
+        return _NodeState.VOTING if node.up_to_date else _NodeState.BEHIND
 
     def _ask(
         self, round_: RequestRound, queries: Sequence[RegisterQuery], *, hedge: bool, whole: int

@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 from msgspec.structs import replace
 
-from memories.cluster.incarnation import UP
-from memories.cluster.quorum import discovery
+from memories.cluster.quorum.admission import publish, survey
+from memories.cluster.quorum.discovery import refresh
 from memories.cluster.quorum.members import MemberList, Members
 from memories.cluster.reasons import join_reasons
 from memories.cluster.repair_report import RepairReport
@@ -129,7 +129,7 @@ def _finish(members: Members, repair: Callable[[], RepairWalk], progress: Progre
             f"the move is not complete ({reasons}); nothing is lost; call again when more nodes "
             "answer"
         )
-    discovery.refresh(members)
+    refresh(members)
     member_list = members.current
     if member_list.target != target:
         if member_list.lists == (target,):
@@ -153,7 +153,7 @@ def _missing(
     date yet. Fewer of them in a list than there are copies are no harm, and none is returned.
     """
     nodes = [members.nodes[name] for name in member_list.all_names]
-    discovered, reasons = discovery.discover(members, nodes)
+    discovered, reasons = survey(members, nodes, "a change of members")
     reasons = {**reasons, **silent}
     for one in discovered:
         if not one.is_up_to_date(member_list.epoch):
@@ -163,7 +163,8 @@ def _missing(
 
 def _require_lost(members: Members, names: Collection[str]) -> None:
     """Raise `InvalidOptionError` if one of the nodes has all of its values."""
-    discovered, _ = discovery.discover(members, [members.nodes[name] for name in names])
+    nodes = [members.nodes[name] for name in names]
+    discovered, _ = survey(members, nodes, "a change of members")
     for one in discovered:
         if one.is_up_to_date(members.epoch):
             raise InvalidOptionError(
@@ -175,13 +176,14 @@ def _publish(members: Members, member_list: MemberList) -> None:
     """Store a new list on all members, and apply it. Lost nodes that answer get it as well.
 
     Raises:
-        UnavailableError: so few stored it that other clients might still use the old one.
+        UnavailableError: so few stored it that other clients might still use the old one, or a new
+            member is not ready.
     """
     before = members.current
     if member_list.lost is not msgspec.UNSET:
         before = replace(before, lost=member_list.lost)
     names = (*before.all_names, *before.lost_names)
-    reasons = discovery.publish(members, member_list, before=names, new_node_state=UP)
+    reasons = publish(members, member_list, before=names)
     for one in (before, member_list):
         if one.needs(reasons.keys() - before.lost_names):
             raise UnavailableError(

@@ -18,9 +18,10 @@ from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
-from memories.cluster.incarnation import INCARNATION_KEY, JOINING, UP, Incarnation, read_incarnation
+from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation
 from memories.cluster.limits import BATCH, REPAIR_BATCH
 from memories.cluster.manifest import ChunkUpload
+from memories.cluster.quorum.admission import admit
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import ALL_NODES, OutdatedMembersError, QuorumRead
 from memories.cluster.quorum.rules import RegisterQuery
@@ -64,7 +65,7 @@ class QuorumRegisters(Registers):
     Args:
         members: The nodes.
         versions: Makes the versions of new values.
-        refresh: Reads the member list again when a node knows a newer one.
+        refresh: Lets this manager, and nodes with an older list, catch up with the newest.
         on_stale_node: Called with a node that has restarted and must be brought up to date.
     """
 
@@ -130,7 +131,8 @@ class QuorumRegisters(Registers):
                 continue
             try:
                 yield from scan_node(node, PREFIX + prefix)
-                if not _ask_up_to_date(node, self._members.epoch):
+                state = admit(self._members, node, "a scan")
+                if not state.is_up_to_date(self._members.epoch):
                     reasons[node.name] = "it restarted and is not up to date yet"
             except (UnavailableError, ReplyError) as error:
                 reasons[node.name] = str(error)
@@ -387,13 +389,6 @@ class QuorumRegisters(Registers):
         if replaced:
             query.record(name, query.newest, voting=name in query.voters)
         return replaced
-
-
-def _ask_up_to_date(node: Node, epoch: int) -> bool:
-    """Ask a node for its incarnation, and return whether the node has all that it should have."""
-    with node.acquire() as connection:
-        incarnation = read_incarnation(connection.call("GET", INCARNATION_KEY))
-        return incarnation == Incarnation(UP, connection.run_id, epoch)
 
 
 def _is_sound(name: bytes, data: bytes | None) -> bool:

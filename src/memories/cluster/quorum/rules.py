@@ -30,6 +30,7 @@ class RegisterQuery:
         self.lists = lists
         self.replies: dict[str, RegisterCopy] = {}
         self.voters: set[str] = set()  # Nodes that are up to date: they prove what is absent.
+        self.behind: set[str] = set()  # Nodes that vote once they have got the newest list.
         self.asked: set[str] = set()
         self.faults: dict[str, str] = {}
         self.damaged: set[str] = set()

@@ -17,8 +17,10 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.manifest import ChunkManifest
 from memories.cluster.near_cache.invalidation import ListenerQuorum
 from memories.cluster.node_service import NodeService
-from memories.cluster.quorum import discovery
+from memories.cluster.quorum.admission import survey
+from memories.cluster.quorum.bootstrap import bootstrap
 from memories.cluster.quorum.chunks import QuorumChunks
+from memories.cluster.quorum.discovery import refresh, share_vouchers
 from memories.cluster.quorum.members import MEMBERS_KEY, Members
 from memories.cluster.quorum.node_recovery import NodeRecovery
 from memories.cluster.quorum.rebalance import abandon_change, change_members, finish_change
@@ -71,12 +73,12 @@ class QuorumService(NodeService):
         self.registers = QuorumRegisters(
             self.members,
             VersionMaker(clock.wall),
-            refresh=lambda: discovery.refresh(self.members),
+            refresh=self._catch_up,
             on_stale_node=self._mark_stale,
         )
         self.chunks = QuorumChunks(self._placement, self.workers.submit, self._restore_chunks)
         try:
-            discovery.bootstrap(self.members)
+            bootstrap(self.members)
         except BaseException:
             self.close()
             raise
@@ -127,11 +129,11 @@ class QuorumService(NodeService):
 
     def repair(self, progress: Progress | None, *, deep: bool) -> RepairReport:
         """Finish an interrupted change of members, repair all copies, and remove garbage."""
-        discovery.refresh(self.members)
+        refresh(self.members)
         finish_change(self.members, self._copying_walk, progress)
         for name in self._stale_members():
-            NodeRecovery(self.members, self.registers, self.members.nodes[name]).run(self.pause)
-            self._stale_nodes.discard(name)
+            if NodeRecovery(self.members, self.registers, self.members.nodes[name]).run(self.pause):
+                self._stale_nodes.discard(name)
         return self._repair_walk(deep).run(progress)
 
     def change_members(
@@ -143,7 +145,7 @@ class QuorumService(NodeService):
         progress: Progress | None,
     ) -> None:
         """Add and remove members, and copy to each what it should have."""
-        discovery.refresh(self.members)  # Another manager may have changed them a moment ago.
+        refresh(self.members)  # Another manager may have changed them a moment ago.
         member_list = self.members.current
         remove = {self.members.member_name(name) for name in remove}
         strangers = set(remove) - {*member_list.nodes, *member_list.target}
@@ -167,7 +169,7 @@ class QuorumService(NodeService):
 
     def abandon_change(self) -> None:
         """Take back a change of members that was interrupted."""
-        discovery.refresh(self.members)
+        refresh(self.members)
         abandon_change(self.members, self._copying_walk)
 
     def disconnect(self) -> None:
@@ -207,22 +209,20 @@ class QuorumService(NodeService):
 
     def _check_incarnations(self) -> None:
         nodes = [node for node in self.members.all_members() if node.usable]
-        epoch = self.members.epoch
         try:
-            discovered, _ = discovery.discover(self.members, nodes)
+            states, _ = survey(self.members, nodes, "a look at all nodes")
         except InvalidOptionError as error:
             logger.error("%s", error)
             return
-        if self.members.epoch != epoch:
-            return  # Replies that came before the members changed say nothing of them now.
-        for reply in discovered:
-            incarnation, member_list = reply.incarnation, reply.member_list
-            if member_list is not None and member_list.epoch > self.members.epoch:
-                discovery.refresh(self.members)
-            reply.node.up_to_date = reply.is_up_to_date(self.members.epoch)
-            if not reply.node.up_to_date and not self.members.lags(incarnation, reply.run_id):
-                self._mark_stale(reply.node)
-        discovery.share_vouchers(self.members, self.members.current, discovered)
+        for state in states:
+            if state.must_recover:
+                self._mark_stale(state.node)
+        share_vouchers(self.members, self.members.current, states)
+
+    def _catch_up(self) -> None:
+        """Find the newest list, and give it to all; a call waits for it, so not for dead nodes."""
+        nodes = [node for node in self.members.all_members() if node.usable or node.due]
+        survey(self.members, nodes, "a read or write")
 
     def _start_recovery(self, name: str) -> None:
         running = self._recoveries.get(name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.quorum import discovery
+from memories.cluster.quorum.admission import survey
 from memories.cluster.quorum.members import Members
 from memories.cluster.run_script import run_script
 from memories.cluster.settling import bury, vanish
@@ -23,12 +23,13 @@ def settle(members: Members, ended: Mapping[bytes, RegisterVersion]) -> set[byte
     older version on that node would come back.
     """
     nodes = list(members.all_members())
-    if members.current.target or not all(node.usable for node in nodes):
+    member_list = members.current
+    if member_list.target or not all(node.usable for node in nodes):
         return set()
     try:
-        discovered, _ = discovery.discover(members, nodes)
+        discovered, _ = survey(members, nodes, "a settlement")
         ready = {one.node.name for one in discovered if one.is_up_to_date(members.epoch)}
-        if ready != {node.name for node in nodes}:
+        if ready != {node.name for node in nodes} or members.current != member_list:
             return set()
         places: dict[Node, dict[bytes, RegisterVersion]] = defaultdict(dict)
         for name, version in ended.items():

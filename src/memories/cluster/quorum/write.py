@@ -16,13 +16,13 @@ from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation, read_incarnation
 from memories.cluster.limits import CONFIRMED_SECONDS, allowance
+from memories.cluster.quorum.admission import admit
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.read import OutdatedMembersError
 from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.reasons import join_reasons
-from memories.cluster.run_script import run_script
 from memories.cluster.versions import RegisterVersion
-from memories.errors import MemoriesError
+from memories.errors import UnavailableError
 
 _MOST_PASSES = 3
 _CALL_BYTES = 1 << 20  # The most that one script call carries, unless one register is larger.
@@ -207,30 +207,22 @@ class QuorumWrite:
             return True
         if error.code != "MARK":
             return False
-        seen = "" if error.text == "none" else error.text
-        return readmit(answer.node, answer.run_id, seen, self._members)
+        incarnation = read_incarnation(error.text.encode())
+        if incarnation is not None and incarnation.epoch > self._members.epoch:
+            raise OutdatedMembersError(f"the node {answer.node.name} has a newer member list")
+        return self._admit(answer.node)
 
-
-def readmit(node: Node, run_id: str, seen: str, members: Members) -> bool:
-    """Make a node that restarted accept writes again, and return whether it does.
-
-    Raises:
-        OutdatedMembersError: the node has a newer member list, or has not received ours yet.
-    """
-    incarnation = read_incarnation(seen.encode())
-    if incarnation is not None and incarnation.epoch > members.epoch:
-        raise OutdatedMembersError(f"the node {node.name} has a newer member list")
-    if members.lags(incarnation, run_id):
-        raise OutdatedMembersError(
-            f"the node {node.name} has not received the newest member list yet"
-        )
-    fitting = Incarnation(JOINING, run_id, members.epoch)
-    try:
-        reply = run_script(node, scripts.SWAP, [INCARNATION_KEY], seen, fitting.text)
-        return reply in (1, *fitting.accepted)
-    except MemoriesError as error:
-        node.last_error = str(error)
-        return False
+    def _admit(self, node: Node) -> bool:
+        """Make a node accept writes that restarted or has an older list; return whether it does."""
+        epoch = self._members.epoch
+        try:
+            admit(self._members, node, "a write")
+        except UnavailableError as error:
+            node.last_error = str(error)
+            return False
+        if self._members.epoch != epoch:
+            raise OutdatedMembersError(f"the node {node.name} has a newer member list")
+        return True
 
 
 def _calls(jobs: Sequence[WriteJob]) -> Iterator[list[WriteJob]]:
