@@ -29,7 +29,7 @@ RUN_IDS = st.sampled_from(["first", "second", "third"])
 def test_a_living_server_is_never_demoted_and_a_restarted_one_never_promoted(
     offers: list[tuple[str, int]],
 ) -> None:
-    """Whoever gives it lists, in whatever order, and however many of them it has missed."""
+    """In any order, from any manager, and however many lists it has missed."""
     seen = Incarnation(UP, "first", 1)
     for run_id, epoch in offers:
         after = next_incarnation(seen, run_id, epoch)
