@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
 
-from memories.integrations.zarr.boxes import Box
+from memories.integrations.zarr.boxes import SelectedBox
 
 SHAPE = (13, 9, 7)
 VALUES = np.arange(13 * 9 * 7).reshape(SHAPE)
@@ -21,7 +21,7 @@ VALUES = np.arange(13 * 9 * 7).reshape(SHAPE)
 
 def read(selection: Any, chunk: Any, grain: Any, order: str = "C", absent: Any = None) -> Any:
     """Read a box of `VALUES`, padded to whole chunks; None if it is not one."""
-    box = Box.of(selection, SHAPE)
+    box = SelectedBox.of(selection, SHAPE)
     pads = [(0, -size % whole) for size, whole in zip(SHAPE, chunk, strict=True)]
     padded = np.pad(VALUES, pads, constant_values=-1)
 
@@ -58,11 +58,11 @@ def test_a_box_is_the_slice_of_numpy(selection: Any, order: str, is_sharded: boo
 )  # fmt: skip
 def test_what_is_no_box_is_left_to_zarr(selection: Any) -> None:
     """zarr has its own errors, and its own results for single elements."""
-    assert Box.of(selection, SHAPE) is None
+    assert SelectedBox.of(selection, SHAPE) is None
 
 
 def test_a_chunk_that_is_not_kept_leaves_the_box_to_zarr() -> None:
     """Nothing is put together of a part of it."""
     assert read(slice(0, 3), (3, 2, 2), (3, 2, 2)) is not None
     assert read(slice(0, 3), (3, 2, 2), (3, 2, 2), absent=(0, 4, 3)) is None
-    assert Box.of((), ()) is None
+    assert SelectedBox.of((), ()) is None

@@ -16,10 +16,10 @@ FULL = slice(None)
 # Returns a decoded chunk: of these coordinates in the grid of chunks, from this place in the chunk
 # on. None if it is not kept.
 Find = Callable[[tuple[int, ...], tuple[int, ...]], Any]
-_Cell = tuple[int, int, Any, Any]  # Of a chunk along one axis: see `Box._cells`.
+_Cell = tuple[int, int, Any, Any]  # Of a chunk along one axis: see `SelectedBox._cells`.
 
 
-class Box(NamedTuple):
+class SelectedBox(NamedTuple):
     """What a selection of ints and slices selects.
 
     Attributes:
@@ -31,7 +31,7 @@ class Box(NamedTuple):
     kept: Sequence[bool]
 
     @classmethod
-    def of(cls, selection: Any, shape: tuple[int, ...]) -> Box | None:
+    def of(cls, selection: Any, shape: tuple[int, ...]) -> SelectedBox | None:
         """Return the box of a selection; None if it is empty, has steps, or is of another kind."""
         items = selection if type(selection) is tuple else (selection,)
         dots = [number for number, item in enumerate(items) if item is Ellipsis]

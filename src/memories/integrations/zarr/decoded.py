@@ -39,7 +39,7 @@ from memories.errors import (
 )
 from memories.foundation.units import parse_size
 from memories.integrations.read_through import KeepTerms, worker_for
-from memories.integrations.zarr.boxes import Box
+from memories.integrations.zarr.boxes import SelectedBox
 from memories.integrations.zarr.cached import CachedStore
 from memories.integrations.zarr.sources import source_of
 from memories.integrations.zarr.store import MemoriesStore
@@ -213,7 +213,7 @@ class DecodedArray(Array):
         grid = getattr(metadata, "chunk_grid", None)
         if not (isinstance(pipeline, DecodedPipeline) and isinstance(grid, RegularChunkGrid)):
             return None
-        box = Box.of(selection, metadata.shape)
+        box = SelectedBox.of(selection, metadata.shape)
         if box is None or default_buffer_prototype().nd_buffer is not HostBuffer:
             return None
         is_old = metadata.zarr_format == 2
