@@ -44,6 +44,7 @@ MODULES: Final = (
     "memories.engine.newcomers",
     "memories.engine.residency",
     "memories.engine.settlement",
+    "memories.engine.small_entries",
     "memories.foundation.keys",
     "memories.frames.single_array",
     "memories.frames.single_buffer",

@@ -326,15 +326,13 @@ class _Wiring:
             victims = self.tiers.volatile[TierName.HOT].victims
         else:
             victims = self._victims(name)
-        sampler = self.sampler
         tier = VolatileTier(
             name,
             budget=budget,
             victims=victims,
             counter=counter,
             hit_clock=self._hit_clock(counter),
-            tick=lambda key, size, tick: sampler.tick(key, size, victims.tick(key, size, tick)),
-            sampled_below=sampler.sampled_below,
+            sampler=self.sampler,
             trust=self.trust,
             has_expired=self.expiry.has_expired,
             device=device,

@@ -55,7 +55,11 @@ class AccessSampler:
         """Return what an entry of `key` calls at each hit instead of `tick`."""
         if isinstance(tick, _SampledTick):
             return tick
-        return _SampledTick(key, size, tick, self) if self.samples(key) else tick
+        return self.recording(key, size, tick) if self.samples(key) else tick
+
+    def recording(self, key: str, size: int, tick: Tick) -> Tick:
+        """Return the same for a key that is in the sample."""
+        return _SampledTick(key, size, tick, self)
 
     def samples(self, key: str) -> bool:
         """Return whether accesses to `key` are recorded."""

@@ -18,7 +18,6 @@ from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import Payload
 from memories.engine.ranks import Ranks
-from memories.engine.small_frames import OwnedValue, load_small
 from memories.engine.tier import DurableTier, Packed, Tiers, VolatileTier, version_of
 from memories.errors import MemoriesError, StorageError, TierFullError
 from memories.foundation.keys import INTERNAL, some_of
@@ -263,14 +262,18 @@ class BatchWriter:
             for found in self._catalog.lookup_locked(mine):
                 if isinstance(found, Record) and may_come(found):
                     records.append(found)
-            values = self._read(records, target)
-            size = sum([owned.size for _, owned in values])
-            if target.budget.reserve(size):
-                self._emit_moves(self._enter(values, target, size), target.name, cause, started)
-            else:
-                values = []
-        done = {record.key for record, _ in values}
+            entries = self._enter(self._read(records), target, cause, started)
+        done = {entry.key for entry in entries}
         return left + [record.key for record in records if record.key not in done]
+
+    def enter(
+        self, values: Sequence[tuple[Record, bytes]], target: VolatileTier, cause: Cause
+    ) -> int:
+        """Bring versions in cold into RAM, of which these are the frames; return how many came.
+
+        The caller holds the locks of the keys, which have no entries. The rest is as for `load`.
+        """
+        return len(self._enter(values, target, cause, self._monotonic()))
 
     def remove(
         self, keys: Sequence[str], cause: Cause, may_go: Callable[[Entry | Record], bool]
@@ -387,40 +390,41 @@ class BatchWriter:
         self._tiers.release_moved(moved)
         return moved
 
-    def _read(
-        self, records: Sequence[Record], target: VolatileTier
-    ) -> list[tuple[Record, OwnedValue]]:
-        """Read values into RAM, and leave out those that the single way must read."""
-        rules = self._catalog.rules
-        small = [
-            one
-            for one in records
-            if one.stored <= MAX_VALUE
-            and one.tier is TierName.COLD
-            and not (rules and rules.room(one.key, target.name) is not None)
-        ]
+    def _read(self, records: Sequence[Record]) -> list[tuple[Record, bytes]]:
+        """Read small frames, and leave out those that the single way must read."""
+        small = [one for one in records if one.stored <= MAX_VALUE and one.tier is TierName.COLD]
         try:
-            found = self._catalog.journal.use_neighbours(small, _load, None)
+            found = self._catalog.journal.use_neighbours(small, _as_read, None)
         except OSError:
             return []  # One by one, the value that is to blame is found.
         return [
-            (record, owned) for record, owned in zip(small, found, strict=True) if owned is not None
+            (record, frame) for record, frame in zip(small, found, strict=True) if frame is not None
         ]
 
     def _enter(
-        self, values: Sequence[tuple[Record, OwnedValue]], target: VolatileTier, size: int
-    ) -> list[tuple[Record, Entry]]:
-        """Give records entries around values whose `size` is reserved."""
-        try:
-            entries = [target.put_host(record, owned) for record, owned in values]
-        except BaseException:
-            target.budget.release(size)
-            raise
+        self,
+        values: Sequence[tuple[Record, bytes]],
+        target: VolatileTier,
+        cause: Cause,
+        started: float,
+    ) -> list[Entry]:
+        """Give versions in cold entries around the values of their frames; return the entries."""
+        rules = self._catalog.rules
+        if rules:
+            values = [one for one in values if rules.room(one[0].key, target.name) is None]
+        entries = target.load_all(values)
+        if not entries or not target.budget.reserve(sum([entry.size for entry in entries])):
+            return []
         stamps = [entry.stamp for entry in entries]  # A reader may mark one as soon as it is there.
         self._catalog.put_batch(entries)
         target.victims.settle_earlier()
         target.settle(list(zip(entries, stamps, strict=True)), [])
-        return [(record, entry) for (record, _), entry in zip(values, entries, strict=True)]
+        now, each = self._timed(started, len(entries))
+        source, name = TierName.COLD, target.name
+        self._events.emit_batch(
+            [Moved(one.key, now, source, name, one.size, cause, each) for one in entries]
+        )
+        return entries
 
     def _emit_moves(
         self,
@@ -447,12 +451,10 @@ class BatchWriter:
         return now, (now - started) / max(count, 1)
 
 
-def _load(frame: bytes, record: Record) -> OwnedValue | None:
-    """Return the value of a small frame, None where the single way must read it."""
-    try:
-        return load_small(frame, record.key)
-    except MemoriesError:
-        return None
+def _as_read(frame: bytes, record: Record) -> bytes | None:
+    """Return a frame as it was read."""
+    del record
+    return frame
 
 
 def not_written(failed: dict[str, Exception]) -> Exception:

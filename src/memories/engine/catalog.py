@@ -130,7 +130,7 @@ class Catalog:
         with self.lock:
             self._change(swap)
 
-    def put_batch(self, entries: Iterable[Entry]) -> None:
+    def put_batch(self, entries: Sequence[Entry]) -> None:
         """Make each of `entries` the entry of its key."""
         with self.lock:
             self._change(lambda: self._put_all(entries))
@@ -342,16 +342,22 @@ class Catalog:
         for entry in entries:
             self._swap(entry.key, None)
 
-    def _put_all(self, entries: Iterable[Entry]) -> None:
-        known, front, order = self.entries, self.front, self.order
-        for entry in entries:
-            key = entry.key
-            if key in known or order.in_use or entry.common.terms is not DEFAULT_TERMS:
-                self._swap(key, entry)
-                continue
-            known[key] = entry  # As `_swap` does, in fewer calls.
-            self._count(entry, 1)
-            front.count_arrivals(1, known)
+    def _put_all(self, entries: Sequence[Entry]) -> None:
+        common = entries[0].common if entries else None
+        others = entries
+        if (
+            common is not None
+            and common.terms is DEFAULT_TERMS
+            and not (self.order.in_use or self.rules)
+        ):  # As `_swap` does, in fewer calls.
+            others = self.table.put_absent(entries, common)
+            count = len(entries) - len(others)
+            self.counts[common.tier] += count
+            if common.backed is not None:
+                self.backing[common.backed] += count
+            self.front.count_arrivals(count, self.entries)
+        for entry in others:
+            self._swap(entry.key, entry)
 
     def _swap(self, key: str, entry: Entry | None) -> None:
         # The front goes first: after one reader saw the new value, no other may see the old one.

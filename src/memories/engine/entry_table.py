@@ -6,11 +6,13 @@ all parts at once, so they lie in one object.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from threading import RLock
 from typing import Any, Final
 
 from memories.foundation.fork_lock import new_lock
-from memories.model.entry import Entry
+from memories.foundation.keys import INTERNAL
+from memories.model.entry import Common, Entry
 from memories.model.events import Missed
 
 # What one short call changed: the entry that left, or None; the entry that came, or None; the stamp
@@ -19,6 +21,7 @@ from memories.model.events import Missed
 Change = tuple[Entry | None, Entry | None, int, float, Any]
 
 
+_INTERNAL: Final[str] = INTERNAL
 EVERY: Final = 32  # One change in so many is announced to the settlement, and the first that waits.
 
 
@@ -37,3 +40,18 @@ class EntryTable:
         self.releases = 0  # How often a key was unlocked.
         # Made by the short way, and not settled yet; with the misses in between.
         self.changes: list[Change | Missed] = []
+
+    def put_absent(self, entries: Iterable[Entry], common: Common) -> list[Entry]:
+        """Make those with this `common` the entries of their keys that have none.
+
+        Returns the others, those with internal keys among them. The caller has the lock.
+        """
+        known = self.entries
+        others: list[Entry] = []
+        for entry in entries:
+            key = entry.key
+            if entry.common is not common or key in known or key[0] == _INTERNAL:
+                others.append(entry)
+            else:
+                known[key] = entry
+        return others

@@ -18,14 +18,17 @@ from memories import codecs
 from memories.backends.base import Backend
 from memories.codecs.base import carries_code
 from memories.devices.base import Device
+from memories.engine.access_sampler import AccessSampler
 from memories.engine.budget import BackendBudget, Budget
 from memories.engine.device_payload import DevicePayload, size_on_device
 from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
 from memories.engine.newcomers import Arrived
 from memories.engine.payload import FramePayload, PackedFrame, PartsPayload, Payload
-from memories.engine.small_frames import OwnedValue
+from memories.engine.small_entries import entries_of
+from memories.engine.small_frames import load_small
 from memories.engine.victims import Arrival, PolicyVictims, Victims
+from memories.errors import MemoriesError
 from memories.foundation.host_limits import ENTRY_BYTES
 from memories.frames.compression_history import MEASURED_NBYTES, CompressionHistory
 from memories.frames.signing import Keyring
@@ -38,7 +41,7 @@ from memories.model.entry import (
     SharedEntry,
     common_of,
 )
-from memories.model.record import Record, Version
+from memories.model.record import DEFAULT_TERMS, Record, Version
 from memories.model.tiers import TierName
 
 if TYPE_CHECKING:
@@ -174,8 +177,7 @@ class VolatileTier(Tier):
         victims: PolicyVictims,
         counter: HitCounter,
         hit_clock: HitClock,
-        tick: Callable[[str, int, Callable[[], int]], Callable[[], int]],
-        sampled_below: Callable[[], int],
+        sampler: AccessSampler,
         trust: Keyring,
         has_expired: Callable[[Entry], bool],
         device: Device | None = None,
@@ -187,8 +189,7 @@ class VolatileTier(Tier):
         self.device = device
         self.pool: Pool | None = None  # The one that this tier is a part of.
         self._ticks = {name: counter.tick}  # Of plain entries, by the tiers of the pool.
-        self._tick = tick
-        self._sampled_below = sampled_below
+        self._sampler = sampler
         victims.is_roomy = self._is_roomy
         self._trust = trust
         self._has_expired = has_expired
@@ -264,22 +265,28 @@ class VolatileTier(Tier):
         )
         return entry if version.terms.expires_at is None else self._expiring(entry)
 
-    def put_host(self, record: Record, value: OwnedValue) -> Entry:
-        """Return a new entry around a value in host RAM, which a durable tier holds as well.
+    def load_all(self, values: Iterable[tuple[Record, bytes]]) -> list[Entry]:
+        """Return new entries around the values of small frames that cold holds as well.
 
-        The caller has reserved its size, and calls `settle`: from then on its hits are sampled.
+        Those that a single read must read are left out. The caller reserves the sizes, and calls
+        `settle`: from then on their hits are sampled.
         """
-        plain, terms = self.counter.tick, record.terms
+        counter = self.counter
+        common = common_of(self.name, counter.tick, DEFAULT_TERMS, TierName.COLD)
+        return entries_of(values, common, counter, self._load)
+
+    def _load(self, record: Record, frame: bytes) -> Entry | None:
+        try:
+            value = load_small(frame, record.key)
+        except MemoriesError:
+            return None
+        if value is None:
+            return None
+        plain, terms, stored_at = self.counter.tick, record.terms, record.stored_at
         tick = plain if terms.expires_at is None else self._tick(record.key, value.size, plain)
-        entry = value.kind(
-            record.key,
-            record.version,
-            value.content,
-            value.size,
-            record.stored_at,
-            common_of(self.name, tick, terms, record.tier),
-            self.counter.stamp(),
-        )
+        common = common_of(self.name, tick, terms, record.tier)
+        key, version, stamp = record.key, record.version, self.counter.stamp()
+        entry = value.kind(key, version, value.content, value.size, stored_at, common, stamp)
         return entry if terms.expires_at is None else self._expiring(entry)
 
     def _expiring(self, entry: Entry) -> Entry:
@@ -305,13 +312,18 @@ class VolatileTier(Tier):
         self, entries: Sequence[Entry], digests: Sequence[int], chosen: Sequence[Entry]
     ) -> None:
         """Report the hits of those entries from now on that are `chosen`, or in another sample."""
-        below = self._sampled_below()
-        others = [entry for entry, bits in zip(entries, digests, strict=True) if bits < below]
-        for entry in (*chosen, *others):
-            plain = self._ticks[entry.common.tier]
-            tick = self._tick(entry.key, entry.size, plain)
-            if tick is not plain:
-                entry.tick = tick
+        below, recording = self._sampler.sampled_below(), self._sampler.recording
+        for entry in chosen:
+            entry.tick = self.victims.noting(entry.key, entry.size, self._ticks[entry.common.tier])
+        noted = set(chosen)
+        for entry, bits in zip(entries, digests, strict=True):
+            if bits < below:
+                tick = entry.common.tick if entry in noted else self._ticks[entry.common.tier]
+                entry.tick = recording(entry.key, entry.size, tick)
+
+    def _tick(self, key: str, size: int, tick: Callable[[], int]) -> Callable[[], int]:
+        """Return what an entry of `key` calls at each hit instead of `tick`."""
+        return self._sampler.tick(key, size, self.victims.tick(key, size, tick))
 
     def _is_roomy(self) -> bool:
         """Return whether it will take a while until something has to leave."""

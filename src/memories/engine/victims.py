@@ -150,7 +150,11 @@ class PolicyVictims(Victims[Entry]):
 
     def tick(self, key: str, size: int, tick: Callable[[], int]) -> Callable[[], int]:
         """Return what an entry of `key` calls at each hit instead of `tick`."""
-        return _NotingTick(key, size, tick, self) if self.samples(key) else tick
+        return self.noting(key, size, tick) if self.samples(key) else tick
+
+    def noting(self, key: str, size: int, tick: Callable[[], int]) -> Callable[[], int]:
+        """Return the same for a key that is in the sample."""
+        return _NotingTick(key, size, tick, self)
 
     @property
     def policy(self) -> Policy:

@@ -239,11 +239,8 @@ def decompress_small(source: bytes, nbytes: int) -> bytes | None:
     """Return a small Blosc chunk decompressed; None if it is larger, or damaged."""
     if not 1 < nbytes <= _SMALL_NBYTES or len(source) < _HEADER.size:
         return None
-    total = len(source)
-    size = total - _PLAIN
-    if 0 < size < nbytes and source.startswith(
-        _pack_plain(2, 1, _PLAIN_LZ4, 1, nbytes, nbytes, total, _START, size)
-    ):  # What `compress_small` makes of most values.
+    front = plain_front(nbytes, len(source))
+    if front is not None and source.startswith(front):  # What `compress_small` makes of most.
         return _decompress_block(source, nbytes)
     _, _, flags, _, raw, block, stored = _unpack_header(source)
     if raw != nbytes or stored != len(source):
@@ -255,6 +252,23 @@ def decompress_small(source: bytes, nbytes: int) -> bytes | None:
     plain = bytes(nbytes)  # As in `compress_small`.
     length = _blosc_small().blosc_decompress_ctx(source, plain, nbytes, 1)
     return plain if length == nbytes else None
+
+
+def plain_front(nbytes: int, total: int) -> bytes | None:
+    """Return how a chunk of one block of LZ4 begins that has `total` bytes; None if none has."""
+    size = total - _PLAIN
+    if not (1 < nbytes <= _SMALL_NBYTES and 0 < size < nbytes):
+        return None
+    return _pack_plain(2, 1, _PLAIN_LZ4, 1, nbytes, nbytes, total, _START, size)
+
+
+def block_decompressor() -> Callable[[bytes], bytes]:
+    """Return the function that decompresses a block of LZ4 with its decompressed size before it.
+
+    It raises RuntimeError or ValueError for a damaged one.
+    """
+    decompress: Callable[[bytes], bytes] = _lz4().decompress
+    return decompress
 
 
 def _decompress_block(source: bytes, nbytes: int) -> bytes | None:

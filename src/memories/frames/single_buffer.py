@@ -17,7 +17,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.frames import head
-from memories.frames.compression import decompress_small
+from memories.frames.compression import block_decompressor, decompress_small, plain_front
 from memories.frames.single_array import FIRST_BYTE, open_array
 from memories.frames.small_front import MARK, PADDING, PREFIX, SECOND, SHORT_KEY, check_front
 
@@ -27,6 +27,7 @@ MAX_SINGLE: Final = 256 << 10
 _FIRST: Final = b"\x85\xa3key"
 _RAW: Final = 0
 _BLOSC: Final = 1
+_DAMAGED: Final[tuple[type[Exception], ...]] = (RuntimeError, ValueError)  # Of a block of LZ4.
 # Behind the checksum of a raw buffer there are no lengths, behind that of another one is one.
 _NO_LENGTH: Final = b"\xc4\x00"
 _ONE_LENGTH: Final = b"\xc4\x04"
@@ -42,13 +43,18 @@ _decode_content = msgspec.msgpack.Decoder(head.Content).decode
 class FormFields:
     """What the form of a frame says."""
 
-    __slots__ = ("code", "codec", "raw", "stored")
+    __slots__ = ("block", "code", "codec", "front", "nbytes", "raw", "stored")
 
     def __init__(self, codec: str, stored: int, raw: int, code: int) -> None:
         self.codec = codec
         self.stored = stored
         self.raw = raw
         self.code = code  # The compressor.
+        # Of most that are compressed: how the chunk begins, what decompresses its block, and the
+        # size that this wants before the block.
+        self.front: bytes | None = None if code == _RAW else plain_front(raw, stored)
+        self.block: Any = None if self.front is None else block_decompressor()
+        self.nbytes = raw.to_bytes(4, "little")
 
 
 _forms: Final[dict[bytes, FormFields]] = {}
@@ -123,7 +129,16 @@ def open_single(frame: bytes, key: str) -> Any:
         sums = _digest(data).to_bytes(8, "little") + _ONE_LENGTH + stored.to_bytes(4, "little")
         if frame[end - 14 : end] != sums:
             return None
-        value = _decompress(data, form.raw)
+        front = form.front
+        if front is not None and data.startswith(front):
+            try:
+                value = form.block(form.nbytes + data[len(front) :])
+            except _DAMAGED:
+                return None
+            if value is None or len(value) != form.raw:
+                return None
+        else:
+            value = _decompress(data, form.raw)
     if value is None or form.codec == "bytes":
         return value
     try:

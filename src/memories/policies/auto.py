@@ -167,7 +167,7 @@ class AutoPolicy(Policy):
         self._observed += len(sampled)
         while self._previous is None and total * self._below > 2 * self._sample * EVERY_DIGEST:
             self._set_sample(self._below // 2)
-        return [node for node, _ in sampled]
+        return [node for node, bits in sampled if bits < self._below]
 
     def insert_expected(self, node: PolicyNode) -> None:
         """Add a node whose arrival is queued already."""

@@ -26,7 +26,7 @@ from memories.snapshot.incremental_chain import IncrementalChain, link_to, links
 from memories.snapshot.manifest import Base, Linked, SnapshotRow
 from memories.snapshot.reader import SnapshotFile, open_snapshot
 from memories.snapshot.restore import Mode, Restore
-from memories.snapshot.tier_restore import TierRestore
+from memories.snapshot.tier_restore import Arrivals, TierRestore
 from memories.snapshot.writer import Created, Item, SmallItems, create
 
 if TYPE_CHECKING:
@@ -119,7 +119,11 @@ def restore_snapshot(
         chain = stack.enter_context(IncrementalChain(path, others, key))
         if verify == "full":
             chain.verify(counted(progress, chain.file_bytes))
-        restore = Restore(hierarchy, chain, Mode(mode), copy_later=verify == "lazy" and not wait)
+        arrivals = Arrivals(hierarchy, chain)
+        restore = Restore(
+            hierarchy, chain, Mode(mode),
+            copy_later=verify == "lazy" and not wait, arrivals=arrivals if wait else None,
+        )  # fmt: skip
         restore.check()
         if hierarchy.trust.binding is not None:
             for file in chain.files:
@@ -129,7 +133,7 @@ def restore_snapshot(
     full = verify == "full"
     tier_restore = TierRestore(
         hierarchy, chain, restore.since,
-        imported=restore.imported, verified=full and restore.shared,
+        imported=restore.imported, verified=full and restore.shared, arrived=arrivals.count,
     )  # fmt: skip
     come = full and tier_restore.run(RESIDENT_BYTES, RESIDENT_VALUES)
     if not come and not (wait and tier_restore.run()):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from memories.errors import CorruptDataError, InvalidOptionError, StorageError
@@ -21,6 +21,8 @@ from memories.snapshot.validation import CentralDirectory, RowCheck
 from memories.snapshot.zipformat import TAIL_BYTES, parse_tail
 
 _VERIFIED_BYTES = 8 << 20
+_KEPT_ROWS = 65_536  # Decoded once, in some 15 MB; more are decoded again at each use.
+_WINDOW_BYTES = 256 << 10  # That are read at once for small frames.
 
 
 def open_snapshot(path: str | os.PathLike[str], key: EncryptionKey | None = None) -> SnapshotFile:
@@ -45,6 +47,7 @@ class SnapshotFile:
         self.path = Path(path)
         self._file = PreadFile(self.path, key)
         self._mapped: memoryview | None = None
+        self._kept: list[list[SnapshotRow]] = []  # All pages, where they are few.
         try:
             self._load()
         except CorruptDataError as error:
@@ -60,9 +63,12 @@ class SnapshotFile:
         members, directory_at = parse_tail(self._file.read(tail_at, size - tail_at), size)
         self._directory = CentralDirectory(self._file, members, directory_at, tail_at)
         self.root = self._load_root()
-        check = RowCheck(self.root, self._directory)
+        check, kept = RowCheck(self.root, self._directory), list[list[SnapshotRow]]()
         for rows in self.pages():
             check.add(rows)
+            if self.root.keys <= _KEPT_ROWS:
+                kept.append(rows)
+        self._kept = kept
         check.finish()
         self._digests = check.digests
         self.extents = check.extents
@@ -95,6 +101,8 @@ class SnapshotFile:
 
     def pages(self) -> Iterator[list[SnapshotRow]]:
         """Yield what the manifest says of each key, in key order, some thousand at a time."""
+        if self._kept:
+            return iter(self._kept)
         at = self._directory.manifest.body_at
         return manifest.decode_pages(self._file.read, at, self.root.pages)
 
@@ -134,6 +142,23 @@ class SnapshotFile:
             mapped = mmap.mmap(self._file.fileno(), self.file_bytes, access=mmap.ACCESS_READ)
             self._mapped = memoryview(mapped)
         return self._mapped[offset : offset + length]
+
+    def frames(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes at each (offset, length); neighbours are read in one call.
+
+        Raises:
+            CorruptDataError: the file does not reach so far.
+            StorageError: it cannot be read.
+        """
+        found = list[bytes]()
+        last = max([offset + length for offset, length in places], default=0)
+        data, begin, end = b"", 0, 0
+        for offset, length in places:
+            if not begin <= offset <= offset + length <= end:
+                begin, end = offset, max(offset + length, min(last, offset + _WINDOW_BYTES))
+                data = self._file.read(begin, end - begin)
+            found.append(data[offset - begin : offset - begin + length])
+        return found
 
     def require_in_place(self) -> None:
         """Raise StorageError unless the file that is open still lies at its path."""

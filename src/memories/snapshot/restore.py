@@ -11,7 +11,8 @@ after that.
     next(batches)          ------->   lock the keys, choose versions, prepare removals
     append one batch to    <-------   yield the records
     the journal
-    next(batches)          ------->   release what the batch replaced, unlock the keys
+    next(batches)          ------->   release what the batch replaced, bring values into RAM if the
+                                      caller waits for that, unlock the keys
 
 If the append fails, the generator is closed at its `yield`: the locks are released, and only what
 was wholly appended replaces anything. Two callbacks would have to hand over the locks instead.
@@ -41,6 +42,7 @@ from memories.snapshot.archive_references import bucket_of, holder_of
 from memories.snapshot.incremental_chain import IncrementalChain, LocatedRow
 from memories.snapshot.manifest import Reference, SnapshotRow
 from memories.snapshot.reader import SnapshotFile
+from memories.snapshot.tier_restore import Arrivals
 
 _BATCH_ROWS = 512  # Keys that are locked and journaled together.
 
@@ -63,11 +65,18 @@ class Restore:
     """
 
     def __init__(
-        self, hierarchy: Hierarchy, chain: IncrementalChain, mode: Mode, *, copy_later: bool = False
+        self,
+        hierarchy: Hierarchy,
+        chain: IncrementalChain,
+        mode: Mode,
+        *,
+        copy_later: bool = False,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self._hierarchy = hierarchy
         self._chain = chain
         self._mode = mode
+        self._arrivals = arrivals  # Brings each batch into RAM, where the caller waits for that.
         self._copy_later = copy_later  # Whether files that cannot be shared may be pending.
         self.imported = Latch()
         self.imported.set()
@@ -200,15 +209,17 @@ class Restore:
         for rows in self._chain.batches(_BATCH_ROWS):
             mine = self._chain.located(rows, number)
             with locks.try_lock_all([row.key for row, _, _ in mine]) as held:
-                yield from self._batch([item for item in mine if item[0].key in held])
+                yield from self._batch([item for item in mine if item[0].key in held], number)
             for item in mine:
                 if item[0].key not in held:
                     with locks.lock(item[0].key):
-                        yield from self._batch([item])
+                        yield from self._batch([item], number)
 
-    def _batch(self, items: list[LocatedRow]) -> Iterator[list[Adoption]]:
-        """Yield the records of one batch; then release what they replaced."""
-        catalog, wanted = self._hierarchy.catalog, [i for i in items if self._wanted(i[0])]
+    def _batch(self, items: list[LocatedRow], number: int) -> Iterator[list[Adoption]]:
+        """Yield the records of one batch of a file; then release what they replaced."""
+        catalog, wanted = self._hierarchy.catalog, items
+        if self._mode is Mode.KEEP or any(row.terms is not None for row, _, _ in items):
+            wanted = [item for item in items if self._wanted(item[0])]
         found = [catalog.entries.get(row.key) for row, _, _ in wanted]
         entries = [entry for entry in found if entry is not None]
         # The first version is above all that these keys have had, because a `store` may have
@@ -217,11 +228,12 @@ class Restore:
         for old in self._archived([row.key for row, _, _ in wanted]):
             self._hierarchy.mover.archive.prepare_removal(old, gone)
             self._removals.append((old.key, gone))
+        adoptions = [
+            (_record(row, version, TierName.COLD), offset, length)
+            for (row, offset, length), version in zip(wanted, versions, strict=True)
+        ]
         try:
-            yield [
-                (_record(row, version, TierName.COLD), offset, length)
-                for (row, offset, length), version in zip(wanted, versions, strict=True)
-            ]
+            yield adoptions
         except BaseException:
             # The append has failed, or was not begun. What was wholly appended by then counts.
             self._drop_replaced(entries)
@@ -229,6 +241,8 @@ class Restore:
         self._hierarchy.mover.batch.drop(entries)
         if not self._copy_later:
             self._end_removals()
+        if self._arrivals is not None:
+            self._arrivals.enter(number, [row for row, _, _ in wanted], adoptions)
 
     def _archived(self, keys: list[str]) -> list[Record]:
         """Return the records of those of `keys` that are in the archive."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from memories.backends.base import LARGE_BYTES
+from memories.backends.disk.import_file import Adoption
 from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS, MAX_VALUE
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
@@ -25,6 +26,7 @@ from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 from memories.snapshot.incremental_chain import IncrementalChain
 from memories.snapshot.manifest import SnapshotRow
+from memories.snapshot.reader import SnapshotFile
 
 _POLL_SECONDS = 0.05  # Between two looks whether it is to stop, while it waits.
 _AT_ONCE = (
@@ -40,6 +42,70 @@ class _Step(NamedTuple):
     values: int
 
 
+class Arrivals:
+    """Brings small values into RAM while their restore holds the locks of their keys.
+
+    It leaves everything unusual to `TierRestore`.
+
+    Attributes:
+        count: How many have come.
+    """
+
+    def __init__(self, hierarchy: Hierarchy, chain: IncrementalChain) -> None:
+        self._hierarchy = hierarchy
+        self._chain = chain
+        self.count = 0
+
+    def enter(
+        self, number: int, rows: Sequence[SnapshotRow], adoptions: Sequence[Adoption]
+    ) -> None:
+        """Bring values into RAM that were adopted from the file of this number.
+
+        None of them has an entry.
+        """
+        for name in {row.tier for row in rows}:
+            target = self._hierarchy.tiers.volatile.get(name)
+            if target is None or target.device is not None:
+                continue
+            chosen = [
+                adoption
+                for row, adoption in zip(rows, adoptions, strict=True)
+                if row.tier is name and row.size <= MAX_VALUE and adoption[2] <= MAX_VALUE
+            ]
+            for piece in _pieces(chosen):
+                self._enter(piece, self._chain.files[number], target)
+
+    def _enter(
+        self, adoptions: Sequence[Adoption], file: SnapshotFile, target: VolatileTier
+    ) -> None:
+        if target.budget.headroom < sum([record.size for record, _, _ in adoptions]):
+            return
+        try:
+            frames = file.frames([(offset, length) for _, offset, length in adoptions])
+        except MemoriesError:
+            return  # `TierRestore` reports it.
+        values = [(one[0], frame) for one, frame in zip(adoptions, frames, strict=True)]
+        self.count += self._hierarchy.mover.batch.enter(values, target, Cause.RESTORED)
+
+
+def _pieces(adoptions: Sequence[Adoption]) -> Iterator[Sequence[Adoption]]:
+    """Yield small values in their order, as many together as a batch may have bytes."""
+    if sum([record.size for record, _, _ in adoptions]) <= BATCH_BYTES:
+        if adoptions:
+            yield adoptions
+        return
+    piece, nbytes = list[Adoption](), 0
+    for adoption in adoptions:
+        size = adoption[0].size
+        if piece and nbytes + size > BATCH_BYTES:
+            yield piece
+            piece, nbytes = [], 0
+        piece.append(adoption)
+        nbytes += size
+    if piece:
+        yield piece
+
+
 class TierRestore:
     """Moves the values of one restore: some at once, the rest in a thread of its own."""
 
@@ -51,11 +117,13 @@ class TierRestore:
         *,
         imported: Latch,
         verified: bool = False,
+        arrived: int = 0,
     ) -> None:
+        """So many of the values have `arrived` in RAM before."""
         self._hierarchy = hierarchy
         self._chain = chain
         self._at_once = BATCH_KEYS
-        self._steps = _steps(hierarchy, chain, since, verified, lambda: self._at_once)
+        self._steps = _steps(hierarchy, chain, since, verified, arrived, lambda: self._at_once)
         self._imported = imported
         self._thread: BackgroundThread | None = None
         self._stopped = False
@@ -104,12 +172,13 @@ def _steps(
     chain: IncrementalChain,
     since: int,
     verified: bool,
+    arrived: int,
     at_once: Callable[[], int],
 ) -> Generator[_Step, None, None]:
     """Move values, and yield what each step was about; close the files at the end."""
     with chain:
         tiers = chain.top.tiers
-        if tiers.total() == tiers[TierName.COLD]:
+        if tiers.total() == tiers[TierName.COLD] + arrived:
             return
         above = (row for row in chain.rows() if row.tier is not TierName.COLD)
         for rows in _groups(above, at_once):

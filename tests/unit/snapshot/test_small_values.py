@@ -186,6 +186,29 @@ def test_each_value_that_comes_back_is_an_event(tmp_path: Path) -> None:
         assert {("cold", "hot")} == {(one.source, one.target) for one in moves}
 
 
+def test_a_caller_that_waits_gets_values_while_their_keys_are_locked(tmp_path: Path) -> None:
+    """None is looked up and locked a second time, and what it replaces has left by then."""
+    stored = values(1_500)
+    with make(tmp_path / "store") as manager:
+        for key, value in stored.items():
+            manager.store(key, value, "hot")
+        manager.create_snapshot(tmp_path / "s")
+        for n, key in enumerate(stored):
+            manager.store(key, "replaced", ("hot", "warm", "cold")[n % 3])
+        held = set[str]()
+
+        def look(event: Event) -> None:
+            if isinstance(event, Moved) and event.key in manager._hierarchy.locks.held_keys():
+                held.add(event.key)
+
+        manager._hierarchy.events.subscribe(look, kinds=(Moved,))
+        manager.restore_snapshot(tmp_path / "s", wait=True)
+        assert len(held) > 0.8 * len(stored)
+        assert {"hot"} == set(map(manager.get_tier, stored))
+        assert_same(stored, manager)
+        assert_whole(manager)
+
+
 def test_most_of_what_comes_back_only_counts_its_hits(tmp_path: Path) -> None:
     """Nothing reads the samples of hits meanwhile, which then would hold every key."""
     stored = {f"k{n:05}": b"value" for n in range(12_000)}
