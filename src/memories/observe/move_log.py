@@ -1,6 +1,6 @@
 """Remembers the latest moves, in total and for each recently moved key.
 
-Values move by the thousand, and hardly anybody asks for the moves of a key. So moves wait in a list
+Values move by the thousand, and the moves of a key are seldom asked for. So moves wait in a list
 and are entered many at once: of most keys that move, later ones take the place before that.
 """
 
