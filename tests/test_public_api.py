@@ -100,6 +100,8 @@ METHODS = {
 }
 
 
+ROOT = Path(__file__).parents[1]
+
 PROPERTIES = {"closed": "bool", "path": "Path | None", "read_only": "bool"}
 
 
@@ -122,11 +124,53 @@ def test_every_error_is_given_out() -> None:
 
 def test_every_documented_error_is_given_out() -> None:
     """A name that a user reads in docs/errors.md can be imported from the package, and caught."""
-    text = (Path(__file__).parents[1] / "docs" / "errors.md").read_text("utf-8")
+    text = (ROOT / "docs" / "errors.md").read_text("utf-8")
     documented = set(re.findall(r"^### `(\w+)`", text, re.MULTILINE))
     given_out = {name for name in memories.__all__ if name.endswith("Error")}
     assert documented == given_out
     assert all(issubclass(getattr(memories, name), errors.MemoriesError) for name in documented)
+
+
+def modules_of_the_policy() -> dict[str, str]:
+    """Return the modules that docs/compatibility.md names, and whether each is public."""
+    text = (ROOT / "docs" / "compatibility.md").read_text("utf-8")
+    return dict(re.findall(r"^\| `(memories[\w.]*)` \| (\w+) \|", text, re.MULTILINE))
+
+
+def test_every_module_of_the_policy_is_there() -> None:
+    """A user who imports it has a promise; what is public says what it gives out."""
+    found = modules_of_the_policy()
+    assert {"public", "provisional"} == set(found.values())
+    for name, kind in found.items():
+        path = ROOT / "src" / name.replace(".", "/")
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        assert file.is_file(), name
+        if kind == "public" and name != "memories.testing":
+            assert re.search(r"^__all__ = ", file.read_text("utf-8"), re.MULTILINE), name
+
+
+def test_documents_import_only_modules_of_the_policy() -> None:
+    """A document that shows an import makes a promise about it."""
+    known = modules_of_the_policy()
+    shown = [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "examples").rglob("*.py")]
+    shown += [path for path in (ROOT / "docs").rglob("*.md") if "decisions" not in path.parts]
+    strangers = {
+        (str(path.relative_to(ROOT)), name)
+        for path in shown
+        for name in re.findall(
+            r"^\s*(?:from|import) (memories[\w.]*)", path.read_text("utf-8"), re.M
+        )
+        if name not in known and not name.startswith("memories.testing.")
+    }
+    assert set() == strangers
+
+
+def test_the_short_modules_are_in_the_policy() -> None:
+    """What lies beside the package's own names looks public; it is, or it has an underscore."""
+    names = {path.stem for path in (ROOT / "src" / "memories").glob("*.py")}
+    internal = {"compiled", "errors"}  # Errors are imported from the package itself.
+    public = {name.partition(".")[2] for name in modules_of_the_policy()}
+    assert {name for name in names - internal if not name.startswith("_")} <= public
 
 
 def test_the_original_import_path_works() -> None:

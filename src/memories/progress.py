@@ -15,6 +15,8 @@ from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.units import format_size
 
+__all__ = ["bar"]
+
 REFRESH_SECONDS = 0.1
 PATIENCE_SECONDS = 1.0
 CELLS = 24
