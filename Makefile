@@ -5,10 +5,11 @@ PYTHON ?=
 ARGS ?=
 # So many files of tests run at once; many wait for servers, disks and processes. 0 for a debugger.
 WORKERS ?= 4
+BASE ?= main
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help demo compile test check lint format bench days reference docs dist matrix workflows test-lowest test-portable torture test-gpu clean
+.PHONY: help demo compile test check lint format bench days reference docs dist changes coverage matrix workflows test-lowest test-portable torture test-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -77,6 +78,11 @@ docs: ## Build the site of the documents into .docs/site, and run its notebooks 
 
 dist: ## Build sdist, pure wheel and bill of materials into dist/, and show size and import time.
 	@.ci/dist
+
+changes: ## Check that this branch says what it changes (BASE=main), and show the next section.
+	@.ci/changes $(BASE)
+	@.ci/venv dist
+	@$(BIN)/towncrier build --draft --version next
 
 workflows: ## Check the workflows: their schema, and what could be abused.
 	@.ci/venv dist
