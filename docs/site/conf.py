@@ -39,7 +39,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 root_doc = "docs/README"
-include_patterns = ["[A-Z]*.md", "docs/**"]
+include_patterns = ["[A-Z]*.md", "changes/README.md", "docs/**"]
 exclude_patterns = ["README.md", "docs/site/**", "**/.ipynb_checkpoints"]
 nitpicky = False
 
