@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.promises.conftest import Make
 
-from memories import MemoryManager, TierFullError
+from memories import MemoryManager, Rule, TierFullError
 
 NOISE = np.random.default_rng(0)
 
@@ -61,6 +65,75 @@ def test_a_cache_may_drop_when_it_says_so(make: Make) -> None:
         manager.store(str(index), noise(0.4))
     assert 0 < len(manager) < 60
     assert sum(manager.stats().removed.values()) == 60 - len(manager)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Of sizes that look odd.
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+def test_a_cache_takes_whatever_fits(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """With on_full='evict' and nothing pinned there is always something that may leave.
+
+    What is in RAM may be all that is on the disk; and what was written through is on the disk as
+    long as it is there.
+    """
+    write_through = data.draw(st.booleans())
+    hot, warm = data.draw(st.sampled_from([8, 64, 512])), data.draw(st.sampled_from([8, 256, 1024]))
+    cold = data.draw(st.sampled_from([128, 256]))
+    largest = data.draw(st.sampled_from([200, 6000, 90 * cold, 300 * cold]))
+    quota = data.draw(st.booleans())
+    rules = [Rule(prefix="1", quota={"hot": "4 KB", "warm": "8 KB"})] if quota else []
+    chance = random.Random(data.draw(st.integers(0, 99)))
+    path = tmp_path_factory.mktemp("cache")
+    with MemoryManager(
+        f"{hot} KB", f"{warm} KB", f"{cold} KB", storage_path=path, rules=rules, on_full="evict",
+        write_through=write_through,
+    ) as manager:  # fmt: skip
+        for number in range(80):
+            key = f"{chance.randrange(60)}"
+            value = chance.randbytes(int(largest * chance.random() ** 2))
+            manager.store(key, value, chance.choice(["auto", "hot", "warm", "cold"]))
+            assert value == manager.retrieve(key)
+            if number % 3 == 0:
+                manager.get(f"{chance.randrange(60)}")
+        assert [] == manager.check()
+        if write_through:
+            entries = list(manager._hierarchy.catalog.entries.values())
+            assert all(entry.backed for entry in entries)
+            assert all(manager._hierarchy.catalog.record(entry.key) for entry in entries)
+
+
+def test_a_cache_keeps_what_it_reads(make: Make) -> None:
+    """Keys that are in RAM leave after those that are only on the disk, and from both at once."""
+    manager = make(
+        "1 B", "1 MB", "256 KB", glacier_memory_enabled=False, on_full="evict", write_through=True
+    )
+    for number in range(4):
+        manager.store(f"read {number}", noise(0.02), "warm")
+    for number in range(30):
+        manager.store(f"{number}", noise(0.02), "cold")
+    assert all(f"read {number}" in manager for number in range(4))
+    assert 8 < len(manager) < 13
+    for number in range(4, 30):  # More than the disk holds, all of it in RAM, too.
+        manager.store(f"read {number}", noise(0.02), "warm")
+    assert "read 0" not in manager
+    assert "read 29" in manager
+    assert not any(f"{number}" in manager for number in range(30))
+
+
+def test_a_cache_replaces_what_fits_once(make: Make) -> None:
+    """The old version is what may leave for the new one; without on_full='evict' it stays."""
+    cache = make("1 B", "1 B", "512 KB", glacier_memory_enabled=False, on_full="evict")
+    cache.store("a", noise(0.3), "cold")
+    value = noise(0.3)
+    cache.store("a", value, "cold")
+    assert np.array_equal(value, cache.retrieve("a"))
+    cache.cleanup()
+    kept = make("1 B", "1 B", "512 KB", glacier_memory_enabled=False)
+    with pytest.raises(TierFullError):
+        kept.store("a", noise(0.3), "cold")
+    assert np.array_equal(value, kept.retrieve("a"))
 
 
 def test_a_pinned_value_stays(make: Make) -> None:

@@ -380,11 +380,10 @@ class _Wiring:
         budget = BackendBudget(
             capacity, measure=journal.measure, taken=lambda: journal.usage().physical
         )
-        # Without glacier a backing copy stays, since its version may not lose its durability.
-        in_ram = self.table.entries if self.settings.glacier_enabled else ()
         victims = ColdVictims(
-            journal, TierName.COLD, self._may_leave, self.recency, self.costs.saved, in_ram
-        )
+            journal, TierName.COLD, self._may_leave, self.recency, self.costs.saved,
+            self.table.entries, self._sinks,
+        )  # fmt: skip
         counter = HitCounter()
         tier = DurableTier(
             TierName.COLD,
@@ -473,6 +472,15 @@ class _Wiring:
             return False
         lower = any(name.rank > found.tier.rank and found.terms.admits(name) for name in self.tiers)
         return lower or found.terms.evictable or self.settings.drop_when_full
+
+    def _sinks(self, record: Record) -> bool:
+        """Return whether a slower tier admits `record` and has room for it."""
+        return any(
+            name.rank > record.tier.rank
+            and record.terms.admits(name)
+            and tier.budget.headroom >= record.stored
+            for name, tier in self.tiers.items()
+        )
 
     def _may_leave_pool(self, found: Entry) -> bool:
         """Return whether the terms of `found` allow that it leaves RAM for room."""

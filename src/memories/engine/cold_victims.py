@@ -4,17 +4,19 @@ Keys at rest take no RAM, so no list orders all keys. A cursor reads the journal
 some records at a time. The coldest of these wait in a small pool and the others are forgotten, as
 Redis does it. A key is the colder the longer ago its last access is remembered, the larger it is,
 and the less time it saves to read it here and not in glacier; among keys whose accesses are
-forgotten the oldest version leaves first. Before all of them leave the keys that RAM holds as well.
+forgotten the oldest version leaves first. Of keys that RAM holds as well the copies here move down
+before all others; where a value that leaves is dropped, from RAM too, these keys come last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from memories.engine.recency import RecencyTracker
 from memories.engine.victims import Victims
 from memories.foundation.fork_lock import new_lock
+from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -25,6 +27,12 @@ SAMPLE = 128  # Records that may leave, read at a time ...
 LOOKED_AT = 2048  # ... or fewer, once so many records were read and one was found.
 POOL = 16  # The coldest of a sample and of the pool before it.
 REST = 8  # The next sample is read when so few are left in the pool.
+
+
+def _always(record: Record) -> bool:
+    """Return true for every record."""
+    del record
+    return True
 
 
 def _second(size: int) -> float:
@@ -43,21 +51,24 @@ class ColdVictims(Victims[Record]):
         may_leave: Callable[[Record], bool],
         recency: RecencyTracker,
         saved: Callable[[int], float] = _second,
-        in_ram: Container[str] = (),
+        entries: Mapping[str, Entry] | None = None,
+        sinks: Callable[[Record], bool] = _always,
     ) -> None:
         """`saved` returns the seconds by which so many bytes are fetched faster from here.
 
-        Keys that are `in_ram` are not read here.
+        Keys of which RAM has `entries` are not read here. `sinks` says whether a slower tier takes
+        a record; what leaves is dropped otherwise.
         """
         self._journal = journal
         self._tier = tier
         self._may_leave = may_leave
         self._recency = recency
         self._saved = saved
-        self._in_ram = in_ram
+        self._entries: Mapping[str, Entry] = {} if entries is None else entries
+        self._sinks = sinks
         self._cursor = ""
         self._keys = 0.0  # In the tier, when the latest sample was read.
-        self._pool: dict[str, tuple[int, int]] = {}  # Keys, with the versions and sizes seen.
+        self._pool: dict[str, Record] = {}  # As they were seen.
         self._offered: dict[str, int] = {}  # Likewise, those handed to an eviction pass.
         self._lock = new_lock()
 
@@ -92,7 +103,7 @@ class ColdVictims(Victims[Record]):
             if len(self._pool) <= REST:
                 self._sample()
             for key in sorted(self._pool, key=self._rank):
-                version, _ = self._pool.pop(key)
+                version = self._pool.pop(key).version
                 record = self._current(key, version)
                 if record is not None:
                     self._offered[key] = version
@@ -103,7 +114,7 @@ class ColdVictims(Victims[Record]):
         """Add the coldest record to the pool again, where nothing is colder."""
         with self._lock:
             self._offered.pop(found.key, None)
-            self._pool[found.key] = found.version, found.size
+            self._pool[found.key] = found
 
     def _current(self, key: str, version: int) -> Record | None:
         """Return the record of a sampled key if it is still in the tier and may leave."""
@@ -120,16 +131,20 @@ class ColdVictims(Victims[Record]):
         for looked_at, record in enumerate(self._round()):
             self._cursor = record.key
             if self._leaves(record) and record.key not in self._offered:
-                self._pool[record.key] = record.version, record.size
+                self._pool[record.key] = record
             if len(self._pool) >= POOL + SAMPLE or (looked_at >= LOOKED_AT and self._pool):
                 break
         coldest = sorted(self._pool, key=self._rank)[:POOL]
         self._pool = {key: self._pool[key] for key in coldest}
 
-    def _rank(self, key: str) -> tuple[bool, float, int]:
-        version, size = self._pool[key]
+    def _rank(self, key: str) -> tuple[int, float, int]:
+        record = self._pool[key]
+        entry = self._entries.get(key)
+        if entry is not None and not self._sinks(record):
+            return 2, entry.stamp, record.version  # Of those in RAM, the one read longest ago.
+        size = record.size
         coldness = self._recency.coldness(key, size, self._saved(size), self._keys)
-        return key not in self._in_ram, -coldness, version
+        return 0 if entry is not None else 1, -coldness, record.version
 
     def _leaves(self, record: Record) -> bool:
         return record.tier is self._tier and self._may_leave(record)

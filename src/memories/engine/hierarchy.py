@@ -213,8 +213,15 @@ class Hierarchy:
         order = Order(payload, version, previous, old_record, gone, volatile, durable)
         # In the archive a new version replaces the old one without a removal.
         leaves = None if tier is TierName.GLACIER else old_record
-        with self.mover.archive.removing(leaves, gone):
-            found = self._put_first(order, targets)
+        try:
+            with self.mover.archive.removing(leaves, gone):
+                found = self._put_first(order, targets)
+        except TierFullError:
+            if previous is None or not self.mover.gives_way(previous, payload.host_size):
+                raise
+            self.mover.drop(previous, Cause.CAPACITY)  # Both do not fit at once.
+            same = {"volatile": volatile, "durable": durable}
+            return self.put_locked(key, payload, tier, terms, None, **same)
         if isinstance(previous, Entry) and isinstance(found, Record):
             self.catalog.drop(previous)
         if isinstance(previous, Entry):

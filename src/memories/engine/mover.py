@@ -20,6 +20,7 @@ from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvic
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import PackedFrame, Payload
+from memories.engine.placement import fits_without, usable
 from memories.engine.ranks import Ranks
 from memories.engine.tier import AnyTier, DurableTier, Tier, Tiers, VolatileTier, version_of
 from memories.errors import StorageError, TierFullError, UnavailableError
@@ -36,6 +37,7 @@ MAX_SMALL = 64 << 10  # The events of larger values are not worth being delivere
 POLL_SECONDS = 0.002
 BUSY_POLLS = 2500  # How often a store looks again at victims that other threads work on.
 CAUGHT_UP_AFTER = 1000  # Removals from a full disk, each of which leaves work for maintenance.
+WRITE_TRIES = 4
 STORE_POLLS = 10  # How often it waits for values that other threads are storing.
 
 
@@ -118,8 +120,16 @@ class Mover:
         """Write a frame into a durable tier, journaled when this returns."""
         started = self._clock.monotonic()
         frame = target.convert(payload, version, evicted=self._nesting.depth > 0)
-        self.make_room(target, frame.size, version.key)
-        return self._write_frame(frame, version, target, started, archived)
+        for left in reversed(range(WRITE_TRIES)):
+            self.make_room(target, frame.size, version.key)
+            try:
+                return self._write_frame(frame, version, target, started, archived)
+            except TierFullError:
+                # Copies lack room on the disk, or a merge has it: more leaves, or this waits.
+                if not left or not (self.evict_bytes(target, frame.size) or self._drop_when_full):
+                    raise
+                time.sleep(POLL_SECONDS)
+        raise AssertionError("the last try returns or raises")
 
     def write_if_room(
         self, payload: Payload, version: Version, previous: Record | None, started: float
@@ -358,6 +368,12 @@ class Mover:
         """Return whether `found` may be dropped for room: its caller can compute it again."""
         return self._drop_when_full or found.terms.evictable
 
+    def gives_way(self, previous: Entry | Record, size: int) -> bool:
+        """Return whether `previous` may be dropped for a new version, which fits only then."""
+        leaves = not previous.terms.pinned and self.is_droppable(previous)
+        record = self.catalog.record_under(previous)
+        return leaves and fits_without(self.tiers, previous, record, size)
+
     def drop(self, found: Entry | Record, cause: Cause) -> None:
         """Remove a version from all tiers, durably if it was durable."""
         record = self.catalog.record_under(found)
@@ -468,13 +484,11 @@ class Mover:
                 continue
             else:
                 return EvictionOutcome.GONE
-        if (
-            outcome is EvictionOutcome.BUSY
-            or not self.is_droppable(victim)
-            or self.is_shadowed(victim)
-        ):
+        if outcome is EvictionOutcome.BUSY or not self.is_droppable(victim):
             return outcome
-        self.drop(victim, Cause.CAPACITY)
+        # What was durable stays durable as long as it is there: the backing copy of an entry does
+        # not leave alone.
+        self.drop(self.catalog.entries.get(victim.key) or victim, Cause.CAPACITY)
         return EvictionOutcome.GONE
 
     def _current(self, found: Entry | Record) -> bool:
@@ -482,10 +496,6 @@ class Mover:
             return self.catalog.entries.get(found.key) is found
         record = self.catalog.record(found.key)
         return record is not None and record.version == found.version
-
-    def is_shadowed(self, found: Entry | Record) -> bool:
-        """Return whether `found` is the backing copy of an entry."""
-        return isinstance(found, Record) and found.key in self.catalog.entries
 
     def _move_to_volatile(
         self,
@@ -583,13 +593,7 @@ class Mover:
     def _full(self, tier: Tier, size: int, key: str) -> str:
         return (
             f"no room for {key[:60]!r} in {tier.name}: it needs {format_size(size)}, "
-            f"{tier.name} holds {format_size(tier.budget.used)} of {_usable(tier)}, and nothing "
+            f"{tier.name} holds {format_size(tier.budget.used)} of {usable(tier)}, and nothing "
             f"more may leave it; everything stored before is still there: delete or unpin keys, "
             f"make a tier larger, or use on_full='evict' to drop the least useful values"
         )
-
-
-def _usable(tier: Tier) -> str:
-    """Return the capacity of a tier in words: the usable part too, where it is smaller."""
-    usable, whole = format_size(tier.budget.effective), format_size(tier.budget.configured)
-    return usable if usable == whole else f"{usable} usable of {whole}"

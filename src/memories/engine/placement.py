@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from memories.engine.payload import Payload
-from memories.engine.tier import AnyTier, Tiers
+from memories.engine.tier import AnyTier, Tier, Tiers
 from memories.errors import InvalidOptionError, TierFullError
 from memories.foundation.units import format_size
-from memories.model.record import Terms
+from memories.model.entry import Entry
+from memories.model.record import Record, Terms
 from memories.model.tiers import TierName
 
 
@@ -71,6 +72,14 @@ def _first_rank(tiers: Tiers, payload: Payload, terms: Terms) -> tuple[int, bool
     return next(lower, TierName.HOT.rank), False
 
 
+def fits_without(tiers: Tiers, previous: Entry | Record, record: Record | None, size: int) -> bool:
+    """Return whether `size` bytes fit where `previous` lies, or its `record`, once that is gone."""
+    held = {} if record is None else {record.tier: record.stored}
+    if isinstance(previous, Entry):
+        held[previous.tier] = previous.size
+    return any(tiers[name].budget.headroom + held[name] >= size for name in held)
+
+
 def _too_large(tiers: Tiers, key: str, size: int) -> str:
     sizes = ", ".join(
         f"{name} {format_size(tier.budget.effective)}" for name, tier in tiers.items()
@@ -80,3 +89,9 @@ def _too_large(tiers: Tiers, key: str, size: int) -> str:
         f"({sizes}); everything stored before is still there: make a tier larger, or split the "
         "value"
     )
+
+
+def usable(tier: Tier) -> str:
+    """Return the capacity of a tier in words: the usable part too, where it is smaller."""
+    effective, whole = format_size(tier.budget.effective), format_size(tier.budget.configured)
+    return effective if effective == whole else f"{effective} usable of {whole}"

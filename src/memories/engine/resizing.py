@@ -88,7 +88,7 @@ class Resizing:
                 return False
             if hierarchy.expiry.removable(found):
                 return True
-            if mover.is_droppable(found) and not mover.is_shadowed(found):
+            if mover.is_droppable(found):
                 return True
             return any(self._takes(tier, found) for tier in mover.slower_tiers(found))
 
