@@ -9,6 +9,7 @@ Without a name every day runs. A table shows each program beside the others, and
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib
 import os
 import sys
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import memories
 from days import tables
 from days.judging import Judgement, Scale
 
@@ -47,6 +49,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="write days.json and days.png into this folder")
     options = parser.parse_args()
     scale = Scale.SMALL if options.small else Scale.FULL
+    # The twins have bytecode, for pip writes it. A checkout has none at first.
+    for package in memories.__path__:
+        compileall.compile_dir(package, quiet=1)
     print(f"{tables.machine()}, load {os.getloadavg()[0]:.1f}", flush=True)
     judged: dict[str, Judgement] = {}
     for day in options.days or DAYS:
