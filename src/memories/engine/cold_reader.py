@@ -30,6 +30,11 @@ _UNUSUAL: Final[tuple[type[Exception], ...]] = (*UNREADABLE, StorageError)
 SLOW_BYTES: Final = 1 << 14  # To promote a smaller value would take longer than to read it.
 
 
+def _never(record: Record, value: Any) -> bool:
+    """Decide nothing: the value stays where it is."""
+    return False
+
+
 def _leave(record: Record, value: Any) -> None:
     """Leave a value where it is."""
 
@@ -45,13 +50,15 @@ NOT_READ: Final[Any] = _NotRead()
 class ColdReader:
     """Reads small values from the log of the cold tier."""
 
-    __slots__ = ("_emit", "_monotonic", "_small", "_trust", "is_open", "promote")
+    __slots__ = ("_emit", "_monotonic", "_small", "_trust", "decides", "is_open", "promote")
 
     def __init__(
         self, journal: DiskBackend, events: EventBus, trust: Keyring, monotonic: Callable[[], float]
     ) -> None:
         self.is_open = True  # Whether the manager may be read.
-        # Promotes what was read: its record, and the value that the reader gets.
+        # Both take the record of what was read, and the value that the reader gets. The first
+        # returns whether the read itself decides if the value comes up; the second decides.
+        self.decides: Callable[[Record, Any], bool] = _never
         self.promote: Callable[[Record, Any], None] = _leave
         self._small: SmallReads = journal.small_reads
         self._emit: Callable[[Retrieved], None] = events.emit_soon
@@ -76,9 +83,10 @@ class ColdReader:
         if value is not NOT_READ:
             now = self._monotonic()
             size: int = record.size
-            read = (key, now, _COLD, size, now - started, record)
+            decides = size >= SLOW_BYTES and self.decides(record, value)
+            read = (key, now, _COLD, size, now - started, record, decides)
             self._emit(_new(_Retrieved, read))
-            if size >= SLOW_BYTES:
+            if decides:
                 self.promote(record, value)
         return value
 

@@ -304,9 +304,10 @@ class Hierarchy:
                         raise
                     continue
                 now = self.clock.monotonic()
-                read = (key, now, found.tier, found.size, now - started, found)
+                decides = use is None and self.cold_reader.decides(found, value)
+                read = (key, now, found.tier, found.size, now - started, found, decides)
                 self.events.emit_soon(_new(Retrieved, read))
-                if use is None:
+                if decides:
                     self.cold_reader.promote(found, value)
                 return value
         except UNREADABLE as error:

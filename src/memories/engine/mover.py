@@ -111,7 +111,7 @@ class Mover:
             moved = self._move_to_volatile(found, target, may_evict, payload)
         now = self._clock.monotonic()
         event = Moved(found.key, now, source, target.name, moved.size, cause, now - started)
-        self._events.emit(event)
+        self._events.emit_soon(event)
         return moved
 
     def write(

@@ -28,6 +28,12 @@ class RecencyTracker:
             touch = self._gate.touch
             return [touch(record.key, record.size, room=room) for record in records]
 
+    def record_read(self, key: str) -> int:
+        """Record a read of `key`, and return how often it was read lately."""
+        with self._lock:
+            self._record_arrivals()
+            return self._gate.record(key, 1)
+
     def record_demotions(self, demoted: Sequence[tuple[str, int]]) -> None:
         """Record that keys came down to a durable tier, each after so many reads above it."""
         with self._lock:

@@ -76,7 +76,6 @@ class Migrator:
         self._filling = Filling(now)
         # Records that were read, by key; and whether cold takes one of glacier that RAM refuses.
         self._promotions: OrderedDict[str, tuple[Record, bool]] = OrderedDict()
-        self._by_reads = ReadPromotion(hierarchy, recency)
         self._paused_until = self._flushed_front_at = now
         self._aging: Iterator[str] | None = None  # The rest of the present round.
         self._age_at = now
@@ -89,8 +88,10 @@ class Migrator:
         hierarchy.settlement.wake = self._wake_to_settle
         hierarchy.idle_outcome = self.planner.outcome
         if settings.promote:
+            by_reads = ReadPromotion(hierarchy, recency)
             hierarchy.events.subscribe_reads(self._observe_reads)
-            hierarchy.cold_reader.promote = self._by_reads.promote
+            hierarchy.cold_reader.decides = by_reads.decides
+            hierarchy.cold_reader.promote = by_reads.promote
 
     def start(self) -> None:
         """Start the thread."""
@@ -294,7 +295,7 @@ class Migrator:
         moved, exchange = 0, effective // EXCHANGE_SHARE
         while self._promotions and moved < PROMOTIONS_PER_TICK and exchange > 0:
             record, returns = self._promotions.popitem(last=False)[1]
-            if self._by_reads.was_decided(record.key) or record.key in hierarchy.catalog.entries:
+            if record.key in hierarchy.catalog.entries:
                 continue
             target = self._target(hierarchy, record, returns)
             if target is None:
@@ -377,7 +378,7 @@ class Migrator:
             yield entry
 
     def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
-        """Show every read of a durable tier to the promotion gate; queue what passes."""
+        """Show reads that do not decide themselves to the promotion gate; queue what passes."""
         hierarchy = self._hierarchy()
         if hierarchy is None:
             return
@@ -388,17 +389,12 @@ class Migrator:
         for read in reads:
             record = read.record
             above = record.terms.next_faster(record.tier)
-            if above is None or record.terms.pinned or record.key in entries:
-                continue  # If there is an entry, the read itself has promoted the value.
+            if read.decides or above is None or record.terms.pinned or record.key in entries:
+                continue  # The read itself decides, or the value is in RAM already.
             due = rules.due(record, wall) if aging else None
             if due is None or above.rank >= due.rank:
                 shown.setdefault(above, []).append(record)
         for above, records in shown.items():
-            if all(self._by_reads.is_decided(record.key) for record in records):
-                self._recency.record_reads(records, room=0)  # The reads themselves promote.
-                for record in records:
-                    self._by_reads.was_decided(record.key)
-                continue
             budget = hierarchy.tiers[above].budget
             room = int(self.settings.high_watermark * budget.effective) - budget.used
             if isinstance(budget, Budget):
@@ -436,7 +432,6 @@ class Migrator:
 
     def _forget(self, key: str) -> None:
         self.planner.forget(key)
-        self._by_reads.forget(key)
 
     def _queue(self, hierarchy: Hierarchy, read: Iterable[tuple[Record, bool]]) -> None:
         """Queue records that were read; tell the policy of warm of the others."""

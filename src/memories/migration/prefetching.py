@@ -140,7 +140,10 @@ class Prefetching:
 
     def _observe(self, event: Event) -> None:
         """Append a note of a change, in the thread that made it; locks only to forget a key."""
-        if event.key in self._unread:
+        since = self._unread.get(event.key)
+        # Moves are delivered late: this may be the one that has brought it up, or one before it.
+        came = isinstance(event, Moved) and event.target is TierName.WARM
+        if since is not None and not came and event.at >= since:
             self._add_notes([(_What.LEFT, event.key)])
         prefetcher = self._prefetcher
         if prefetcher is not None and isinstance(event, Removed) and prefetcher.knows(event.key):

@@ -20,13 +20,11 @@ from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
 from memories.engine.recency import RecencyTracker
 from memories.errors import MemoriesError
-from memories.foundation.bounded_dict import BoundedDict
 from memories.model.entry import Entry
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 
 LARGER = 4  # No victim may be so many times as large: the reader waits until it has left.
-MOST_DECIDED = 4096  # Keys whose read has been decided here, until the migrator asks.
 _SHAREABLE = (np.ndarray, bytes, str)  # No reader can change what others share with it.
 
 
@@ -36,38 +34,35 @@ class ReadPromotion:
     def __init__(self, hierarchy: Hierarchy, recency: RecencyTracker) -> None:
         self._hierarchy = weakref.ref(hierarchy)
         self._recency = recency
-        self._decided: BoundedDict[str, bool] = BoundedDict(MOST_DECIDED)
 
-    def was_decided(self, key: str) -> bool:
-        """Return whether the latest read of `key` was decided here; asked once for each."""
-        return self._decided.pop(key) is not None
+    def decides(self, record: Record, value: Any) -> bool:
+        """Return whether `promote` decides about `value`, which was read by `record`.
 
-    def is_decided(self, key: str) -> bool:
-        """Return whether the latest read of `key` was decided here."""
-        return self._decided.get(key) is not None
-
-    def forget(self, key: str) -> None:
-        """Forget a key that is in no tier any more."""
-        self._decided.pop(key)
+        The migrator does about the others.
+        """
+        # To read a value in glacier once more is never worth it.
+        least = SLOW_BYTES if record.tier is TierName.COLD else 0
+        if not least <= record.size < LARGE_BYTES or type(value) not in _SHAREABLE:
+            return False
+        hierarchy = self._hierarchy()
+        if hierarchy is None or hierarchy.state is not LifecycleState.OPEN:
+            return False
+        terms = record.terms
+        return not (
+            terms.pinned or not terms.admits(TierName.WARM) or hierarchy.catalog.rules.aging
+        )
 
     def promote(self, record: Record, value: Any) -> None:
         """Promote `value`, which was read by `record`, if that is worth it.
 
         It waits for no other thread, and raises nothing that the read would have to raise.
         """
-        # To read a value in glacier once more is never worth it.
-        least = SLOW_BYTES if record.tier is TierName.COLD else 0
-        if not least <= record.size < LARGE_BYTES or type(value) not in _SHAREABLE:
-            return
         hierarchy = self._hierarchy()
-        if hierarchy is None or hierarchy.state is not LifecycleState.OPEN:
+        if hierarchy is None:
             return
-        warm, terms = hierarchy.tiers.volatile[TierName.WARM], record.terms
-        if terms.pinned or not terms.admits(TierName.WARM) or hierarchy.catalog.rules.aging:
-            return
+        warm = hierarchy.tiers.volatile[TierName.WARM]
         try:
-            hits = self._recency.reads(record.key)
-            self._decided.set(record.key, True)
+            hits = self._recency.record_read(record.key)
             if not warm.admits(record.key, record.size, hits=hits):
                 return
 

@@ -1,16 +1,16 @@
 """The events that the engine emits, as typed records for callables that subscribe.
 
 The engine itself neither logs nor counts; logs, metrics and explanations are observers. A hit in a
-volatile tier emits no event: it is counted where it happens. Reads that durable tiers answer and
-stores of small values into cold are frequent, so they are delivered many at once: at most a few
-milliseconds late while more come, and always before the next event of another kind. The events of a
-batch of values are delivered together, too, and so are those of stores into RAM
-(`engine.settlement`).
+volatile tier emits no event: it is counted where it happens. Reads that durable tiers answer,
+stores of small values into cold and moves of single values are frequent, so they are delivered many
+at once: at most a few milliseconds late while more come, and always before the next event of
+another kind. The events of a batch of values are delivered together, too, and so are those of
+stores into RAM (`engine.settlement`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar, overload
 
 import msgspec
@@ -21,8 +21,8 @@ from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 
 T = TypeVar("T")
-READS_AT_ONCE = 256  # Reads and stores are delivered when so many wait,
-READS_SECONDS = 0.002  # or when one comes so long after the last delivery.
+READS_AT_ONCE = 256  # Reads, stores and moves are delivered when so many wait,
+READS_SECONDS = 0.005  # or when one comes so long after the last delivery.
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -49,6 +49,7 @@ class Retrieved(NamedTuple):
     size: int
     seconds: float
     record: Record  # For observers that would otherwise look it up.
+    decides: bool = False  # Whether the read itself decides if the value comes up to RAM.
 
 
 class ReadBatch(Sequence[Retrieved]):
@@ -139,7 +140,7 @@ class Failed(Event, frozen=True):
     error: BaseException
 
 
-Soon = Retrieved | ReadBatch | StoredAtRest
+Soon = Retrieved | ReadBatch | StoredAtRest | Moved
 ValueEvent = Stored | Moved | Written | Removed
 
 
@@ -148,6 +149,10 @@ class EventBatch(list[ValueEvent]):
 
     __slots__ = ("__weakref__",)
 
+
+# What waits as one comes, and what it becomes where it is delivered.
+_Group = list[Retrieved] | ReadBatch | EventBatch
+_Taken = Soon | list[Retrieved] | EventBatch
 
 Observer = Callable[[Event], None]
 BatchObserver = Callable[[Sequence[ValueEvent]], None]
@@ -166,8 +171,10 @@ class EventBus:
         self._observers: dict[type, tuple[Observer, ...]] = dict.fromkeys(KINDS, ())
         self._batch_observers: dict[Observer, BatchObserver] = {}
         self._readers: tuple[ReadObserver, ...] = ()
-        self._waiting: list[Soon] = []
-        self._taken: list[Soon] = []  # Being delivered; what an interrupt left is delivered again.
+        self._waiting: list[_Taken] = []
+        self._taken: list[
+            _Taken
+        ] = []  # Being delivered; what an interrupt left is delivered again.
         self._flushing = new_lock()
         self._is_flushing_here = holder_test(self._flushing)
         self.holds_lock: Callable[[], bool] = holds_none  # Whether this thread holds any lock.
@@ -237,7 +244,7 @@ class EventBus:
             _deliver((observer,), event, lambda _: self.unsubscribe(observer))
 
     def emit_soon(self, event: Soon) -> None:
-        """Deliver a read or a store soon; at once if it is the first for a while."""
+        """Deliver a read, a store or a move soon; at once if it is the first for a while."""
         self._waiting.append(event)
         self.emitted += 1
         if event.at >= self._due or len(self._waiting) >= self.reads_at_once:
@@ -253,7 +260,7 @@ class EventBus:
         self.flush()
 
     def flush(self) -> None:
-        """Deliver every waiting read and store, and return when other threads have, too.
+        """Deliver all that waits, and return when other threads have, too.
 
         An event that comes after this is then delivered after them.
         """
@@ -270,42 +277,70 @@ class EventBus:
         taken = self._taken
         while taken:
             first = taken[0]
-            if isinstance(first, ReadBatch):
+            if not isinstance(first, ReadBatch | list):
+                count, groups = _grouped(taken)
+                taken[:count] = groups  # One line: what an interrupt leaves is complete.
+                continue
+            if isinstance(first, EventBatch):
+                self._deliver_all(first)
+            else:
                 self._deliver_reads(first)
-                del taken[0]
-                continue
-            reads: list[Retrieved] = []
-            for event in taken:
-                if type(event) is not Retrieved:
-                    break
-                reads.append(event)
-            if reads:
-                self._deliver_reads(reads)
-                del taken[: len(reads)]
-                continue
-            stores: dict[str, StoredAtRest] = {}
-            for event in taken:
-                # Events of one key keep their order.
-                if not isinstance(event, StoredAtRest) or event.record.key in stores:
-                    break
-                stores[event.record.key] = event
-            self._deliver_stores(stores.values())
-            del taken[: len(stores)]
+            del taken[0]
 
     def _deliver_reads(self, reads: Sequence[Retrieved]) -> None:
         _deliver(self._readers, reads, self.unsubscribe_reads)
 
-    def _deliver_stores(self, stores: Collection[StoredAtRest]) -> None:
-        """Deliver stores of different keys."""
-        self._deliver_all(
-            [
-                Written(one.key, at, one.tier, one.size, one.stored, writing)
-                for one, at, _, writing in stores
-            ]
-        )
-        self._deliver_all(
-            [Stored(one.key, at, one.tier, one.size, seconds) for one, at, seconds, _ in stores]
-        )
+
+def _grouped(taken: Sequence[_Taken]) -> tuple[int, list[_Group]]:
+    """Group events of one kind from the front of `taken`; return how many, and the groups.
+
+    Events of one key keep their order; a key has at most one store and one move among them.
+    """
+    latest: dict[str, int] = {}  # The rank of the latest event of each key.
+    reads: list[Retrieved] = []
+    stores: list[StoredAtRest] = []
+    moves: dict[tuple[TierName, TierName, Cause], EventBatch] = {}
+    count = 0
+    for event in taken:
+        if isinstance(event, Retrieved):
+            key, rank = event.key, 0
+        elif isinstance(event, StoredAtRest):
+            key, rank = event.record.key, 1
+        elif isinstance(event, Moved):
+            key, rank = event.key, 2
+        else:
+            break
+        before = latest.get(key, 0)
+        if before > rank or before == rank > 0:
+            break
+        latest[key] = rank
+        count += 1
+        if isinstance(event, Retrieved):
+            reads.append(event)
+        elif isinstance(event, StoredAtRest):
+            stores.append(event)
+        else:
+            route = event.source, event.target, event.cause
+            moves.setdefault(route, EventBatch()).append(event)
+    groups: list[_Group] = []
+    if reads:
+        groups.append(reads)
+    if stores:
+        groups += _batches_of(stores)
+    groups += moves.values()
+    return count, groups
+
+
+def _batches_of(stores: Sequence[StoredAtRest]) -> tuple[EventBatch, EventBatch]:
+    """Return the events of stores of different keys."""
+    written = EventBatch(
+        Written(one.key, at, one.tier, one.size, one.stored, writing)
+        for one, at, _, writing in stores
+    )
+    stored = EventBatch(
+        Stored(one.key, at, one.tier, one.size, seconds) for one, at, seconds, _ in stores
+    )
+    return written, stored
 
 
 def _deliver(

@@ -298,10 +298,16 @@ class EventCounters:
                     stored = self.stored.plus(nbytes, times)
                     self.stored, self.latencies[of], self._latest = stored, timed, again
                 case Moved():
-                    route = (first.source, first.target, first.cause)
-                    before = self.moves.get(route, NOTHING)
-                    self.moves[route] = before.plus(nbytes, times)
-                    self.latencies["move", first.target].add(first.seconds, times)
+                    route, to = (first.source, first.target, first.cause), ("move", first.target)
+                    moved = self.moves.get(route, NOTHING).plus(nbytes, times)
+                    timed = self.latencies[to].with_all(
+                        [event.seconds for event in events if isinstance(event, Moved)]
+                    )
+                    counted = self.prefetched
+                    issued = counted["issued"] + times * (first.cause is Cause.PREFETCH)
+                    self.moves[route], self.latencies[to], counted["issued"], self._latest = (
+                        moved, timed, issued, again
+                    )  # fmt: skip
                 case Written():
                     frames = sum([event.stored for event in events if isinstance(event, Written)])
                     self._count_frames(first, times, nbytes, frames)
