@@ -12,11 +12,12 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 
 from memories.engine import front_cache
 from memories.engine.access_sampler import AccessSampler
 from memories.engine.budget import Budget
+from memories.engine.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import SampledTick, unwrap_unwanted
 from memories.engine.payload import Payload
@@ -44,7 +45,8 @@ PAUSE_SECONDS = 1e-4  # ... and runs now, if it does.
 EXPIRING_SECONDS = 0.05  # For removals in each turn; the next turn continues.
 BACKOFF_SECONDS = 5.0
 AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule by age.
-AGED_PER_TICK = 256
+AGED_AT_ONCE = 256
+AGING_SECONDS = 0.05  # For keys with a rule by age in each turn; the next turn continues.
 QUIET_SECONDS = 0.5  # Without activity, before it sleeps; longer than a measurement is valid.
 SLEEP_SECONDS = 60.0  # Between two turns with nothing in RAM and no activity.
 PRESSED_BYTES = 1 << 20  # With so much in RAM, it checks whether the host runs out of memory ...
@@ -327,15 +329,25 @@ class Migrator:
             pass
 
     def _age(self, hierarchy: Hierarchy) -> None:
-        """Demote keys that are old enough by their rule, some in each turn."""
+        """Demote keys that are old enough by their rule, for a while in each turn."""
         rules, now = hierarchy.catalog.rules, self._clock.monotonic()
         if not rules.aging or (not self._aging and now < self._age_at):
             return
         if not self._aging:
             self._age_at = now + min(AGE_SECONDS, rules.soonest_seconds / 10)
             prefixes = [rule.prefix for rule in rules.aging]
-            self._aging = chain.from_iterable(map(hierarchy.catalog.keys, prefixes))
-        keys = list(islice(self._aging, AGED_PER_TICK))
+            self._aging = _keys_in_no_order(hierarchy.catalog, prefixes)
+        until = now + AGING_SECONDS
+        while keys := list(islice(self._aging, AGED_AT_ONCE)):
+            self._age_keys(hierarchy, keys)
+            if self._clock.monotonic() >= until:
+                return
+            self._pause()
+        self._aging = None
+
+    def _age_keys(self, hierarchy: Hierarchy, keys: Sequence[str]) -> None:
+        """Demote those of some keys that are old enough."""
+        rules = hierarchy.catalog.rules
         due: dict[tuple[TierName, TierName], list[Entry]] = {}
         for key in keys:
             found = hierarchy.catalog.lookup(key)
@@ -352,8 +364,6 @@ class Migrator:
                 for entry in hierarchy.try_move_batch(batch, target, Cause.RULE).left:
                     self._age_one(hierarchy, entry, target)
                 self._pause()
-        if not keys:
-            self._aging = None
 
     def _age_one(self, hierarchy: Hierarchy, found: Entry | Record, target: TierName) -> None:
         try:
@@ -452,6 +462,17 @@ class Migrator:
 def _none(victim: Entry | Record) -> bool:
     del victim
     return False
+
+
+def _keys_in_no_order(catalog: Catalog, prefixes: Sequence[str]) -> Iterator[str]:
+    """Yield the keys below some prefixes, some of them twice.
+
+    Their order is not needed, and to make that of a million would stop all threads.
+    """
+    starts = tuple(prefixes)
+    yield from (key for key in tuple(catalog.entries) if key.startswith(starts))
+    for prefix in prefixes:
+        yield from (record.key for record in catalog.journal.scan(prefix))
 
 
 def _suits(tier: VolatileTier, entry: Entry) -> bool:
