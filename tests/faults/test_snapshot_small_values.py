@@ -166,7 +166,7 @@ def interrupt(directory: Path, call: str, error: Callable[[], BaseException], po
             with open_snapshot(file) as snapshot:
                 snapshot.verify()
             if call == "restore":
-                manager.restore_snapshot(file)
+                manager.restore_snapshot(file, wait=True)
                 assert {1} == generations(manager)
         assert_whole(manager)
     with opened(directory / "store") as manager:
@@ -223,7 +223,8 @@ def test_a_disk_that_refuses_a_batch(
                     if call == "create":
                         manager.create_snapshot(file)
                     else:
-                        manager.restore_snapshot(file)
+                        # No thread may be moving values back to RAM while all is counted.
+                        manager.restore_snapshot(file, wait=True)
                 except StorageError:
                     failures += 1
             assert generations(manager) <= ({2} if call == "create" else {1, 2})
