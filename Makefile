@@ -36,10 +36,10 @@ test: ## Run the tests; without ARGS those of the core a second time, interprete
 	@$(BIN)/python compile_core.py
 	@set -e; lines=; \
 	if [ -z "$(ARGS)" ] && $(BIN)/python -c 'import memories.compiled as c; exit(not c.core().compiled)'; then \
-		MEMORIES_INTERPRETED=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(CORE_TESTS) $(LINE_TESTS); \
+		MEMORIES_INTERPRETED=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(CORE_TESTS) $(LINE_TESTS); \
 		lines="$(addprefix --ignore=,$(LINE_TESTS))"; \
 	fi; \
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $$lines $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $$lines $(ARGS)
 
 check: lint ## Run lint, and the tests of layers, names and docs that need no running store.
 	@.ci/venv test

@@ -20,6 +20,14 @@ from memories.foundation.logging import RateLimit, logger
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Files that take half a minute or more, each in one worker.
+LONGEST = (
+    "test_demo.py", "test_days.py", "test_docs.py", "test_interrupts.py",
+    "test_interrupted_calls.py", "test_cluster_faults.py", "test_far_nodes.py",
+    "test_linearizable_nodes.py", "test_soak.py", "test_composed_machine.py", "test_12_the_end.py",
+    "test_hammer.py", "test_snapshot_small_values.py", "test_snapshot_damage.py", "test_tidy.py",
+)  # fmt: skip
+
 # A slow machine is no failed test; a failing example is printed so that it can be kept.
 settings.register_profile(
     "memories",
@@ -43,6 +51,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[name] = str(Path(home, name))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     descriptors.watch()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: at the end no worker then waits for another one."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 def pytest_report_header() -> str:

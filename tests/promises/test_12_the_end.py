@@ -37,7 +37,7 @@ from memories.model.record import Record
 LARGE = 300_000  # Numbers whose frame has a file of its own, and is mapped when it is read.
 TIERS = ("hot", "warm", "cold", "glacier")
 _numbers = count()
-STEP = 13  # Lines of an end from one interrupt to the next.
+STEP = 37  # Lines of an end from one interrupt to the next in `make test`.
 
 
 @contextmanager
@@ -388,10 +388,20 @@ def test_what_several_parts_could_not_save_is_said_in_one_error(tmp_path: Path) 
 
 def test_an_interrupted_cleanup_goes_on_when_it_is_called_again(tmp_path: Path) -> None:
     """At whatever line of the end an interrupt strikes, the next call ends what is left."""
-    struck = range(1, 10_000, STEP)
+    end_interrupted(tmp_path, STEP)
+
+
+@pytest.mark.torture
+def test_a_cleanup_interrupted_at_every_line_goes_on(tmp_path: Path) -> None:
+    """The same at all of them."""
+    end_interrupted(tmp_path, 1)
+
+
+def end_interrupted(path: Path, step: int) -> None:
+    """Interrupt the end of a manager at every `step`-th line, and end it by a second call."""
     with nothing_left():
-        for line in struck:
-            manager = MemoryManager("9 MB", "9 MB", "90 MB", True, storage_path=tmp_path)
+        for line in range(1, 10_000, step):
+            manager = MemoryManager("9 MB", "9 MB", "90 MB", True, storage_path=path)
             manager[f"k{line}"] = line
             manager.store("cold", line, "cold")
             manager.store("archived", line, "glacier")
@@ -401,8 +411,8 @@ def test_an_interrupted_cleanup_goes_on_when_it_is_called_again(tmp_path: Path) 
                 manager.cleanup()
             else:
                 break
-    with MemoryManager(1, 1, 1, True, storage_path=tmp_path) as again:
-        assert len(again) == 2 + (line + STEP - 1) // STEP
+    with MemoryManager(1, 1, 1, True, storage_path=path) as again:
+        assert len(again) == 2 + (line + step - 1) // step
     assert line > 60
 
 
