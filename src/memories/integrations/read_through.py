@@ -20,7 +20,7 @@ import msgspec
 from memories.core.lifecycle import Lifecycle
 from memories.core.manager import MemoryManager
 from memories.core.manager_handle import READERS_KEPT
-from memories.engine.lifecycle_state import LifecycleState
+from memories.engine.lifecycle_state import LifecycleState, require_readable
 from memories.errors import (
     BusyError,
     ConflictError,
@@ -407,7 +407,11 @@ class ReadThrough:
         """Drop what is kept of an object, before it is written; call `end_writing` afterwards.
 
         A crash in between leaves nothing old, and what is read meanwhile is not kept.
+
+        Raises:
+            ClosedError: the manager is closed, so that what is on its disk cannot be dropped.
         """
+        require_readable(self.manager._hierarchy.state)
         writing = Writing(key, is_folder=is_folder)
         with self._lock:
             for other in self._writings:
