@@ -44,6 +44,7 @@ from memories.integrations.read_through import (
     shared_read_through,
     worker_for,
 )
+from memories.integrations.zarr.lost_arrays import LostArrays
 from memories.integrations.zarr.neighbours import Neighbours
 from memories.integrations.zarr.reads import ArrayReads, array_of
 from memories.integrations.zarr.sources import Fetched, source_of
@@ -144,6 +145,7 @@ class CachedStore(Store):
         memory = parse_size(worker_memory, name="worker_memory")
         self._shared = _shared_by(manager, prefix, found.identity, memory)
         self._neighbours = self._shared.neighbours if prefetch else None
+        self._lost = LostArrays(self._shared.kept, found.store)
 
     @property
     def source(self) -> Store:
@@ -229,6 +231,7 @@ class CachedStore(Store):
         Raises:
             ConflictError: the object changed at the source while it was read in parts.
             CorruptDataError: the source sent less than it said.
+            NodeNotFoundError: the array of this chunk was at the source, and is gone.
         """
         await self._ensure_open()
         prototype = prototype or default_buffer_prototype()
@@ -305,6 +308,9 @@ class CachedStore(Store):
                 content = answer.content
                 size = len(content or b"")
                 shared.count(fetch.key, requests=1, fetched_bytes=size, prefetched=ahead)
+                if content is None and _CHUNK.fullmatch(fetch.key):
+                    looked = await self._lost.require(fetch.key)
+                    shared.count(fetch.key, requests=looked, checks=looked)
                 if byte_range is not None:
                     await asyncio.to_thread(self._check_parts, fetch, answer, byte_range)
                 await asyncio.to_thread(
