@@ -241,7 +241,7 @@ class DecodedArray(Array):
             grain,
             find,
             dtype=dtype,
-            order=metadata.order if is_old else inner.config.order,
+            order=inner.order,
         )
 
 
