@@ -89,6 +89,13 @@ workflows: ## Check the workflows: their schema, and what could be abused.
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/zizmor --offline --quiet .github
 
+coverage: ## Measure what the tests reach of engine, disk and codecs, by branches; fail below the floor.
+	@.ci/venv test coverage
+	@rm -rf build/coverage
+	@MEMORIES_INTERPRETED=1 $(BIN)/python -m coverage run -m pytest -q -n $(WORKERS) --dist loadfile $(addprefix --ignore=,$(LINE_TESTS)) $(ARGS)
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report $(if $(ARGS),--fail-under 0)
+
 matrix: ## Run the tests with every Python on this machine (PYTHONS="..." chooses).
 	@.ci/matrix
 
