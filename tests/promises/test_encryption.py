@@ -20,7 +20,6 @@ from click.testing import CliRunner
 
 from memories import (
     CorruptDataError,
-    DistributedMemoryManager,
     EncryptionKey,
     EncryptionKeyError,
     InvalidOptionError,
@@ -433,13 +432,6 @@ def test_the_key_of_an_archive_is_rotated_with_that_of_its_store(
     assert "\tprod\t4" in run("key", "list", store / "glacier")
     assert MARKER == make(glacier_memory_enabled=True).retrieve("k")
     assert "keys      1" in run("adopt", store / "glacier")
-
-
-def test_what_is_not_covered_is_refused(tmp_path: Path, key: str) -> None:
-    """Never is a part of the data written as it is because the rest is encrypted."""
-    with pytest.raises(InvalidOptionError, match="nodes would hold"):
-        DistributedMemoryManager(nodes=["127.0.0.1:1"], encryption=key)
-    assert not (tmp_path / "store").exists()
 
 
 def test_a_private_store_is_encrypted_too(key: str) -> None:

@@ -20,6 +20,7 @@ from memories.cluster.near_cache.invalidation import InvalidationListener, Liste
 from memories.cluster.register_api import Registers
 from memories.cluster.register_format import name_prefix
 from memories.cluster.repair_report import RepairReport
+from memories.cluster.seal import NodeSeal
 from memories.cluster.settling import Settling
 from memories.cluster.store import FrameStore
 from memories.errors import ClosedError, ForkedError, UnavailableError
@@ -65,11 +66,13 @@ class NodeService(ABC):
         """Start the maintenance thread, which ends with the service."""
         self._maintenance.start()
 
-    def frames(self, namespace: str) -> FrameStore:
-        """Return the store of the frames of one namespace."""
-        return FrameStore(self.registers, self.chunks, self.clock, self._settling, namespace)
+    def frames(self, namespace: str, seal: NodeSeal | None = None) -> FrameStore:
+        """Return the store of the frames of one namespace; `seal` encrypts them."""
+        return FrameStore(self.registers, self.chunks, self.clock, self._settling, namespace, seal)
 
-    def start_near_cache(self, freshness: Freshness, namespace: str) -> None:
+    def start_near_cache(
+        self, freshness: Freshness, namespace: str, seal: NodeSeal | None = None
+    ) -> None:
         """Invalidate local copies from now on, as the nodes report writes."""
         self._freshness = freshness
         self._listener = InvalidationListener(
@@ -77,7 +80,8 @@ class NodeService(ABC):
             self.nodes,
             self.listener_quorums,
             self.clock.monotonic,
-            prefix=name_prefix(namespace),
+            prefix=name_prefix(namespace) if seal is None else seal.prefix,
+            key_of=None if seal is None else seal.open_key,
         )
         self._listener.start()
 

@@ -18,6 +18,7 @@ from memories.cluster.manifest import (
 )
 from memories.cluster.register_api import FoundRegister, Registers, WrittenRegister
 from memories.cluster.register_format import PREFIX, RegisterBody, RegisterKind, name_prefix
+from memories.cluster.seal import Fetch, NodeSeal
 from memories.cluster.settling import Settling
 from memories.cluster.value_terms import (
     NO_TERMS,
@@ -38,8 +39,6 @@ from memories.errors import (
 from memories.foundation.clock import Clock
 
 T = TypeVar("T")
-# Returns the bytes of a frame from each start to each stop.
-Fetch = Callable[[Sequence[tuple[int, int]]], Sequence[memoryview]]
 
 _CHUNK_GRACE_MS = 60_000  # Chunks outlive their value: a read that began before it expired ends.
 _READ_ATTEMPTS = 5  # Reads of a value that is replaced during each of them.
@@ -71,12 +70,15 @@ class FrameStore:
         clock: Clock,
         settling: Settling,
         namespace: str = "",
+        seal: NodeSeal | None = None,
     ) -> None:
+        """Use one namespace; with `seal`, which is for it, everything in it is encrypted."""
         self._registers = registers
         self._chunks = chunks
         self._clock = clock
         self._settling = settling
-        self._prefix = name_prefix(namespace)
+        self._seal = seal
+        self._prefix = name_prefix(namespace) if seal is None else seal.prefix
 
     def put(
         self,
@@ -93,6 +95,13 @@ class FrameStore:
             ReplicationError: it is on fewer nodes than required.
             ConflictError: the key is not at `if_version`.
         """
+        return self._put(
+            key, self._sealed(key, segments), self._sealed_terms(key, terms), if_version
+        )
+
+    def _put(
+        self, key: str, segments: Sequence[memoryview], terms: ValueTerms, if_version: int | None
+    ) -> RegisterVersion:
         name = self._name(key)
         nbytes = sum(segment.nbytes for segment in segments)
         if nbytes <= INLINE_BYTES:
@@ -124,8 +133,11 @@ class FrameStore:
     ) -> dict[str, RegisterVersion | Exception]:
         """Store many frames; the small ones take few requests to each node."""
         results: dict[str, RegisterVersion | Exception] = {}
+        if self._seal is not None:
+            frames = {key: self._sealed(key, segments) for key, segments in frames.items()}
+        terms_of = {key: self._sealed_terms(key, terms) for key in frames}
         small = {
-            key: _value_body(segments, terms)
+            key: _value_body(segments, terms_of[key])
             for key, segments in frames.items()
             if sum(segment.nbytes for segment in segments) <= INLINE_BYTES
         }
@@ -136,7 +148,7 @@ class FrameStore:
                 results[key] = self._finish_write(name, outcomes[name], terms)
                 continue
             try:
-                results[key] = self.put(key, frames[key], terms=terms)
+                results[key] = self._put(key, frames[key], terms_of[key], None)
             except UnavailableError as error:
                 results[key] = error
         return results
@@ -158,7 +170,10 @@ class FrameStore:
         """Return the newest frame of each key, or the error that explains why there is none."""
         names = {self._name(key): key for key in keys}
         found = self._registers.read(list(names))
-        return {key: self._to_frame(key, found[name]) for name, key in names.items()}
+        frames = {key: self._to_frame(key, found[name]) for name, key in names.items()}
+        if self._seal is None:
+            return frames
+        return {key: self._opened(self._seal, key, frame) for key, frame in frames.items()}
 
     def read_part(self, key: str, read: Callable[[Fetch, int], T]) -> T:
         """Return `read(fetch, nbytes)` of the newest frame of `key`; raises like `get`.
@@ -171,7 +186,10 @@ class FrameStore:
         for _ in range(_READ_ATTEMPTS):
             present = self._require_present(key, found)
             try:
-                return read(*self._open_ranges(present))
+                fetch, nbytes = self._open_ranges(present)
+                if self._seal is None:
+                    return read(fetch, nbytes)
+                return self._seal.read_part(key, read, fetch, nbytes)
             except (CorruptDataError, UnavailableError):
                 newer = self._registers.read([name])[name]  # As in `_to_frame`.
                 if isinstance(newer, FoundRegister) and newer.version == present.version:
@@ -185,6 +203,9 @@ class FrameStore:
         found = self._require_present(key, self._registers.read([name])[name])
         terms, body = _split_body(found)
         nbytes = read_manifest(body).nbytes if found.kind.is_manifest else body.nbytes
+        if self._seal is not None:
+            nbytes = self._seal.opened_length(nbytes)
+            terms = terms._replace(metadata=self._seal.open_metadata(key, terms.metadata))
         return FrameInfo(found.version, nbytes, terms)
 
     def delete(self, key: str) -> RegisterVersion:
@@ -239,18 +260,29 @@ class FrameStore:
         Raises:
             UnavailableError: too few nodes answer to list all of them.
         """
-        batches = self._registers.scan(self._name(prefix)[len(PREFIX) :])
-        listed = {name for batch in batches for name in batch}
-        start = len(self._prefix)
-        names = sorted(name for name in listed if _is_key(name[start:]))
-        for at in range(0, len(names), 500):
-            found = self._registers.read(names[at : at + 500], fetch=False)
-            for name in names[at : at + 500]:
+        keys = self._listed(prefix)
+        for at in range(0, len(keys), 500):
+            names = [name for _, name in keys[at : at + 500]]
+            found = self._registers.read(names, fetch=False)
+            for key, name in keys[at : at + 500]:
                 one = found[name]
                 if isinstance(one, Exception):
                     raise one
                 if self._is_present(name, one):
-                    yield name[start:].decode()
+                    yield key.decode()
+
+    def _listed(self, prefix: str) -> list[tuple[bytes, bytes]]:
+        """Return the keys that start with `prefix`, in their order, each with its register."""
+        seal, begin = self._seal, prefix.encode()
+        start = len(self._prefix)
+        wanted = self._prefix if seal is not None else self._prefix + begin
+        batches = self._registers.scan(wanted[len(PREFIX) :])
+        listed = {name for batch in batches for name in batch}
+        if seal is None:
+            return sorted((name[start:], name) for name in listed if _is_key(name[start:]))
+        opened = ((seal.open_key(name[start:]), name) for name in listed)
+        keys = ((key.encode(), name) for key, name in opened if key is not None)
+        return sorted(pair for pair in keys if pair[0].startswith(begin))
 
     def clear(self, prefix: str = "") -> int:
         """Delete all keys that start with `prefix`, and return how many there were.
@@ -268,7 +300,29 @@ class FrameStore:
         return count
 
     def _name(self, key: str) -> bytes:
-        return self._prefix + key.encode()
+        seal = self._seal
+        return self._prefix + (key.encode() if seal is None else seal.key(key))
+
+    def _sealed(self, key: str, segments: Sequence[memoryview]) -> Sequence[memoryview]:
+        return segments if self._seal is None else self._seal.frame(key, segments)
+
+    def _sealed_terms(self, key: str, terms: ValueTerms) -> ValueTerms:
+        if self._seal is None or not terms.metadata:
+            return terms
+        return terms._replace(metadata=self._seal.metadata(key, terms.metadata))
+
+    def _opened(
+        self, seal: NodeSeal, key: str, found: StoredFrame | Exception
+    ) -> StoredFrame | Exception:
+        """Return a frame decrypted, or why it cannot be."""
+        if isinstance(found, Exception):
+            return found
+        try:
+            metadata = seal.open_metadata(key, found.terms.metadata)
+            frame = seal.open_frame(key, found.frame)
+        except CorruptDataError as error:
+            return CorruptDataError(f"{key[:200]!r} cannot be read: {error}")
+        return StoredFrame(found.version, frame, found.terms._replace(metadata=metadata))
 
     def _is_present(self, name: bytes, found: FoundRegister | None) -> bool:
         """Return whether a register holds a value; if it held one, let it vanish."""
@@ -309,6 +363,9 @@ class FrameStore:
     ) -> RegisterVersion | Exception:
         """Expire the chunks that a write replaced; return its version, or its error."""
         if isinstance(outcome, Exception):
+            if self._seal is not None:
+                key = self._seal.open_key(name[len(self._prefix) :])
+                outcome.add_note(f"the key of this register is {key!r:.200}")
             return outcome
         if outcome.replaced is not None:
             self._chunks.expire(outcome.replaced)

@@ -23,7 +23,8 @@ from memories.cluster.node_service import NodeService
 from memories.cluster.plain_body import is_plain, pack_plain, read_plain
 from memories.cluster.quorum.vouchers import VoucherKeys
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.store import Fetch, StoredFrame
+from memories.cluster.seal import Fetch, NodeSeal, open_seal, rotate
+from memories.cluster.store import StoredFrame
 from memories.cluster.value_terms import NO_TERMS, ValueTerms
 from memories.codecs import main_classes
 from memories.core.distributed_view import DistributedInfo, DistributedView
@@ -56,6 +57,8 @@ from memories.options.metadata import unpack
 from memories.options.settings import check_items, check_several
 from memories.options.store_terms import make_terms
 from memories.progress import ProgressChoice, chosen
+from memories.sealing.key_files import KeyRotation
+from memories.sealing.master_key import EncryptionKey
 
 NAMED_KEYS = 10  # In the note of a call with many keys.
 
@@ -90,7 +93,6 @@ class DistributedMemoryManager(MemoryManager):
     """
 
     _can_share = False  # It has connections of its own.
-    _can_encrypt = False  # Values on nodes are not encrypted.
 
     @configured
     def __init__(
@@ -125,15 +127,21 @@ class DistributedMemoryManager(MemoryManager):
         except BaseException:
             super().cleanup(flush=False)
             raise
+        try:
+            seal = self._open_seal(namespace)
+        except BaseException:
+            self._service.close()
+            super().cleanup(flush=False)
+            raise
         self._service.holds_lock = held.any_here
         self._copies = factor
-        self._frames = self._service.frames(namespace)
+        self._frames = self._service.frames(namespace, seal)
         self._trust = self._hierarchy.trust.for_nodes()
         self._near_copies = near_copies
         self._monotonic = self._services.clock.monotonic
         self._hierarchy.events.subscribe(_weak_observer(self._near), kinds=(Removed,))
         if near_cache:
-            self._service.start_near_cache(self._near, namespace)
+            self._service.start_near_cache(self._near, namespace, seal)
         self._lifecycle.ends_before(self._service.close, "the connections to its nodes")
 
     @property
@@ -478,6 +486,25 @@ class DistributedMemoryManager(MemoryManager):
             lost=lost,
             progress=chosen(progress, "rebalance", "{:,.0f}".format),
         )
+
+    def rotate_key(self, to: str | EncryptionKey | None = None) -> KeyRotation:
+        """Wrap the data keys of the nodes, and of the store, with the newest version of the key.
+
+        As for `MemoryManager`; of a manager without `storage_path` those of the nodes.
+        """
+        self._service.require_open(writing=True)
+        settings = self._services.settings
+        if settings.encryption is None:
+            return super().rotate_key(to)
+        done = rotate(self._service.registers, settings.encryption, EncryptionKey.parse(to))
+        return done if settings.storage_path is None else done.plus(super().rotate_key(to))
+
+    def _open_seal(self, namespace: str) -> NodeSeal | None:
+        """Return what encrypts the values on the nodes, if there is a key."""
+        master = self._services.settings.encryption
+        if master is None:
+            return None
+        return open_seal(self._service.registers, master, namespace)
 
     def cleanup(self, *, flush: bool = True) -> None:
         """Close the manager and its connections. Idempotent; values on the nodes stay there."""

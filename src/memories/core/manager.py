@@ -124,9 +124,9 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
         takeover: Become the writer of the archive although another store seems to be its writer, or
             although the archive was emptied. The previous writer can write no more.
         trusted_keys: Keys of others (`memories key export`) whose pickled objects may be read here.
-        encryption: Where the key is that encrypts the disk and the archive: `"file:PATH"`,
-            `"env:NAME"`, or an `EncryptionKey`. A store is encrypted from its first byte on, or
-            never.
+        encryption: Where the key is that encrypts the disk, the archive, and values on nodes:
+            `"file:PATH"`, `"env:NAME"`, or an `EncryptionKey`. A store is encrypted from its first
+            byte on, or never.
 
     Raises:
         InvalidOptionError: An option is invalid.
@@ -139,7 +139,6 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
 
     _temporary_in: Path | None = None  # Where it makes its directory if it has no path.
     _can_share = True  # A second manager of an open store shares what the first one has.
-    _can_encrypt = True  # Everything that it writes is covered by `encryption`.
 
     @configured
     def __init__(
@@ -190,11 +189,6 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
             temporary_in=self._temporary_in,
             encryption=encryption,
         )
-        if settings.encryption is not None and not self._can_encrypt:
-            raise InvalidOptionError(
-                "encryption= covers the cold tier, and nodes would hold values and keys as they "
-                "are: leave it out, or use a MemoryManager"
-            )
         # Imported at use, like all that only a manager needs: many programs import the class, and
         # make none.
         from memories.core.open_stores import find_open_store

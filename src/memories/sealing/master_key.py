@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import hmac
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -213,6 +214,18 @@ class EncryptionKey:
             return source.name, source.version
         newest = max(source.secrets().values(), key=lambda one: one.version)
         return newest.name, newest.version
+
+    def derive(self, label: bytes) -> bytes | None:
+        """Return 64 secret bytes that follow from the oldest version; None from a key service.
+
+        Raises:
+            EncryptionKeyError: the key cannot be read.
+        """
+        if isinstance(self._source, KeyService):
+            return None
+        secrets = self._source.secrets()
+        oldest = secrets[min(secrets)]
+        return hmac.digest(oldest.secret, oldest.name.encode() + b"\0" + label, "sha512")
 
     def wrap(self, key: DataKey, place: bytes) -> WrappedKey:
         """Return a data key, wrapped for one place by the newest version.

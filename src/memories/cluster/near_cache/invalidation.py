@@ -59,12 +59,14 @@ class InvalidationListener:
         monotonic: Callable[[], float],
         *,
         prefix: bytes = PREFIX,
+        key_of: Callable[[bytes], str | None] | None = None,
     ) -> None:
         self._freshness = freshness
         self._nodes = nodes
         self._quorums = quorums
         self._monotonic = monotonic
         self._prefix = prefix  # Of the names of registers.
+        self._key_of = key_of or _key_as_it_is  # By what follows the prefix.
         self._subscriptions: dict[str, _Subscription] = {}
         self._refusals: dict[str, tuple[float, float]] = {}  # The pause, and when it ends.
         self._ended = Latch()
@@ -197,4 +199,10 @@ class InvalidationListener:
             return
         for name in names:
             if name.startswith(self._prefix):
-                self._freshness.invalidate(name[len(self._prefix) :].decode(errors="replace"))
+                key = self._key_of(name[len(self._prefix) :])
+                if key is not None:
+                    self._freshness.invalidate(key)
+
+
+def _key_as_it_is(name: bytes) -> str:
+    return name.decode(errors="replace")
