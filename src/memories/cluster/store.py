@@ -314,7 +314,9 @@ class FrameStore:
     def _opened(
         self, seal: NodeSeal, key: str, found: StoredFrame | Exception
     ) -> StoredFrame | Exception:
-        """Return a frame decrypted, or why it cannot be."""
+        """Return a frame decrypted, or why it cannot be, with its key, which registers hide."""
+        if isinstance(found, CorruptDataError | UnavailableError):
+            return type(found)(f"{key[:200]!r} cannot be read: {found}")
         if isinstance(found, Exception):
             return found
         try:
