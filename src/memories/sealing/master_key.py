@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import errno
-import hmac
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -221,6 +220,8 @@ class EncryptionKey:
         Raises:
             EncryptionKeyError: the key cannot be read.
         """
+        import hmac  # Imported at use, as in `frames.signing`.
+
         if isinstance(self._source, KeyService):
             return None
         secrets = self._source.secrets()
