@@ -44,14 +44,14 @@ class ArchiveKey:
         self._store, self._db, self._master = store, db, master
         db.encrypted = master is not None
         self._place: tuple[bytes, bytes] | None = None  # Of the remembered key: its id, its place.
-        found = db.row("SELECT header FROM data_key")
+        found = self._remembered()
         if master is None:
             if found is not None:
                 raise _is_encrypted(f"the map of the archive, {db.path},")
             return
         db.cells = UnknownCells()
         if found is not None:
-            wrapped, place = _parsed(found[0], str(db.path))
+            wrapped, place = _parsed(found, str(db.path))
             self._place = wrapped.id, place
             # Otherwise another machine has rotated the key, and the bucket has it wrapped anew.
             with suppress(EncryptionKeyError):
@@ -90,15 +90,14 @@ class ArchiveKey:
         """
         if self._master is None or _stored(self._store) is not None:
             return
-        found = self._db.row("SELECT header FROM data_key")
+        found = self._remembered()
         if found is None:
             place = os.urandom(_PLACE_BYTES)
             wrapped = self._master.wrap(DataKey.new(), place)
-            self._learn(sealed_file.pack_header(wrapped, place))
-            found = self._db.row("SELECT header FROM data_key")
-        assert found is not None, "it was remembered just now"
+            found = sealed_file.pack_header(wrapped, place)
+            self._learn(found)
         try:
-            self._store.put_if(NAME, found[0], None)
+            self._store.put_if(NAME, found, None)
         except Conflict:
             self.look()
 
@@ -119,6 +118,11 @@ class ArchiveKey:
         done = rotate(self._store, key, to)
         self.look()
         return done
+
+    def _remembered(self) -> bytes | None:
+        """Return the key object of which the map has a copy, if it has one."""
+        rows = self._db.rows("SELECT header FROM data_key")
+        return rows[0][0] if rows else None
 
     def _learn(self, header: bytes) -> None:
         """Use and remember the key that the bucket holds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -368,6 +369,21 @@ def test_a_map_of_another_archive_is_emptied_only_if_nothing_waits_in_it(
         other.write(record("new", 5), frame(MARKER))
     with closing(BucketBackend(store, read_only=True, encryption=key)) as reader:
         assert ["k"] == [one.key for one in reader.scan()]
+
+
+@pytest.mark.parametrize("forged", ["text", 5, None, b"", bytes(100)])
+def test_a_forged_copy_of_the_key_is_an_error_of_ours(
+    tmp_path: Path, key: EncryptionKey, forged: object
+) -> None:
+    """SQLite keeps any type in any column."""
+    values = filled(tmp_path, key)
+    with closing(sqlite3.connect(tmp_path / "home/glacier.sqlite", isolation_level=None)) as db:
+        db.execute("DROP TABLE data_key")
+        db.execute("CREATE TABLE data_key (header BLOB)")
+        db.execute("INSERT INTO data_key VALUES (?)", (forged,))
+    with pytest.raises(MemoriesError):
+        opened(tmp_path, key)
+    assert values == everything(tmp_path, key)
 
 
 def test_an_archive_that_is_not_there_is_made_by_no_reader(
