@@ -29,7 +29,7 @@ _ONE_CHUNK = _HEADER.pack(_MARK, _VERSION, CHUNK_BITS, 0, b"", b"")[:8]
 _INFO, _ROUND = b"memories blob 1\0", b"\1"  # Of HKDF-Expand; one round yields the whole key.
 _MORE, _LAST = b"\0\0\0\0", b"\1\0\0\0"
 _ONLY = bytes(8) + _LAST
-_GROUP_BYTES = 1 << 18  # Read with one call of the system.
+_GROUP_BYTES = 1 << 20  # Read with one call of the system.
 _BATCH_BYTES = 2 << 20  # Encrypted before they are written.
 _OWN_BYTES = 1 << 16  # Memory of this size or more is taken from the system in whole pages,
 _HUGE_BYTES = 4 << 20  # and of this size or more in large ones.
@@ -249,15 +249,29 @@ class BlobReader:
         view = memoryview(private_memory(min(end * size, self.nbytes) - begin))
         per_group = max(1, group_bytes // size)
         for number in range(first, end, per_group):
-            last = min(number + per_group, end)
-            at, stored_end = self.span(number)[0], self.span(last - 1)[1]
-            data = memoryview(fetch(at, stored_end - at))
-            if data.nbytes != stored_end - at:
-                raise CorruptDataError("the encrypted bytes are cut short")
-            for one in range(number, last):
-                low, high = self.span(one)
-                self.decrypt_into(one, data[low - at : high - at], view[one * size - begin :])
+            self._decrypt_group(fetch, number, min(number + per_group, end), begin, view)
         return view[start - begin : stop - begin].toreadonly()
+
+    def _decrypt_group(
+        self, fetch: Fetch, first: int, end: int, begin: int, view: memoryview
+    ) -> None:
+        """Fetch chunks that lie one after the other, and decrypt them into a view."""
+        size, number = self._size, first
+        at, stored_end = self.span(first)[0], self.span(end - 1)[1]
+        data = memoryview(fetch(at, stored_end - at))
+        if data.nbytes != stored_end - at:
+            raise CorruptDataError("the encrypted bytes are cut short")
+        stored = size + TAG_BYTES
+        decrypt, bound, last = self._cipher.decrypt_into, self._bound, self._count - 1
+        low, target = 0, first * size - begin
+        try:
+            for number in range(first, end):
+                chunk = data[low : low + stored]
+                nonce = number.to_bytes(8, "little") + (_LAST if number == last else _MORE)
+                decrypt(nonce, chunk, bound, view[target : target + chunk.nbytes - TAG_BYTES])
+                low, target = low + stored, target + size
+        except self._invalid as error:
+            raise _altered() from error
 
     def extent(self, start: int, stop: int) -> tuple[int, int]:
         """Return where in the blob the chunks begin and end that hold these bytes.
