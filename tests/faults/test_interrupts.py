@@ -27,6 +27,7 @@ from tests.support.wholeness import assert_whole
 from memories import BusyError, MemoriesError, MemoryManager
 from memories.backends.disk import compaction
 from memories.model.tiers import Cause, TierName
+from memories.sealing.master_key import create_file
 
 # What a destructor raises goes nowhere, an interrupt included; the interpreter says so.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -508,6 +509,27 @@ def test_an_interrupt_at_some_lines(bench: Bench, name: str) -> None:
     """The call is done or not done, nothing is left behind, and reopening agrees."""
     first = 1 + sum(name.encode()) % SAMPLE
     assert interrupt(bench, name, iter(range(first, 10**6, SAMPLE)), KeyboardInterrupt)
+
+
+ENCRYPTED = [
+    "store into cold", "store into glacier", "migrate from cold to glacier", "create_snapshot",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENCRYPTED)
+def test_an_interrupt_in_an_encrypted_store(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a blob, or a data key that was made and not kept, would be a value that is lost."""
+    create_file(tmp_path / "key", "test")
+    monkeypatch.setenv("MEMORIES_ENCRYPTION", f"file:{tmp_path / 'key'}")
+    bench = Bench(tmp_path)
+    try:
+        assert bench.manager._services.settings.encryption is not None
+        first = 1 + sum(name.encode()) % SAMPLE
+        assert interrupt(bench, name, iter(range(first, 10**6, 2 * SAMPLE)), KeyboardInterrupt)
+    finally:
+        bench.manager.cleanup()
 
 
 LEAVING = [

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from tests.support.children import manager_writer
 from tests.support.children.manager_writer import content
 
 from memories import MemoryManager
+from memories.sealing.master_key import create_file
 
 CHILD = Path(manager_writer.__file__)
 
@@ -34,6 +36,15 @@ ABSENT = Version(0, -1, durable=True)
 def test_ten_kills(tmp_path: Path) -> None:
     """Stores in every tier, overwrites, removals and moves, killed after a random while."""
     campaign(tmp_path / "s", runs=10, seed=1)
+
+
+def test_kills_of_an_encrypted_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with its archive, where the environment names the key of both."""
+    create_file(tmp_path / "key", "test")
+    monkeypatch.setenv("MEMORIES_ENCRYPTION", f"file:{tmp_path / 'key'}")
+    campaign(tmp_path / "s", runs=3, seed=2)
+    assert (tmp_path / "s/cold/keys").is_dir()
+    assert (tmp_path / "s/glacier/memories-1/keys/1").is_file()
 
 
 def campaign(path: Path, *, runs: int, seed: int) -> None:

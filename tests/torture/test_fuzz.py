@@ -21,11 +21,14 @@ LARGER = {
     "capsule": ("arro3", "nanoarrow"),
     "sparse": ("sparse",),
 }
+SEALED = {name: ("cryptography",) for name in TARGETS if name.startswith("sealed-")}
+# What has other tests in short: each of its bytes is authenticated.
+CAMPAIGNS = ("sealed-cold", "sealed-snapshot", "sealed-map", "sealed-keys")
 
 
 def fuzz(tmp_path: Path, seed: int, seconds: float, name: str) -> None:
     """Run the fuzzer in a process of its own, which may end in any way."""
-    for package in (PACKAGES | LARGER).get(name, ()):
+    for package in (PACKAGES | LARGER | SEALED).get(name, ()):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}")
     command = [sys.executable, str(FUZZER), name, str(seed), str(seconds), str(tmp_path)]
@@ -37,7 +40,7 @@ def fuzz(tmp_path: Path, seed: int, seconds: float, name: str) -> None:
     assert " tried" in done.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if name not in LARGER])
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in (*LARGER, *CAMPAIGNS)])
 def test_a_moment_of_damage_ends_no_process(tmp_path: Path, name: str) -> None:
     """The long campaigns in short, with the same seed each time; and what was a bug once."""
     fuzz(tmp_path, 20261130, 0.5, name)

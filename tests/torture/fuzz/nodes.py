@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from tests.torture.fuzz.damage import damaged_bytes
 
-from memories import DistributedMemoryManager, MemoriesError
+from memories import DistributedMemoryManager, EncryptionKey, MemoriesError
 from memories.cluster.local import LocalServer
 
 VALUES: dict[str, Any] = {
@@ -40,10 +40,10 @@ def steps(manager: DistributedMemoryManager) -> list[Callable[[], Any]]:
     return found
 
 
-def use(name: str) -> bool:
+def use(name: str, key: EncryptionKey | None = None) -> bool:
     """Use the values on a node; return whether a manager could be opened."""
     try:
-        manager = opened(name)
+        manager = opened(name, key)
     except MemoriesError:
         return False
     try:
@@ -55,21 +55,23 @@ def use(name: str) -> bool:
     return True
 
 
-def opened(name: str) -> DistributedMemoryManager:
+def opened(name: str, key: EncryptionKey | None = None) -> DistributedMemoryManager:
     """Open a manager over one node."""
     return DistributedMemoryManager(
-        "2 MB", "2 MB", "20 MB", nodes=[name], replication_factor=1, migration=False
+        "2 MB", "2 MB", "20 MB", nodes=[name], replication_factor=1, migration=False, encryption=key
     )
 
 
 class Registers:
     """The values of a server; an input is the name of one, and its bytes."""
 
+    key: EncryptionKey | None = None
+
     def prepare(self, folder: Path) -> None:
         """Start a server, and store values there."""
         self.server = LocalServer(folder)
         self.server.__enter__()
-        with opened(self.server.name) as manager:
+        with opened(self.server.name, self.key) as manager:
             for key, value in VALUES.items():
                 manager.store_distributed(key, value, ttl=1e6 if key == "list" else None)
             manager.delete_distributed("number")
@@ -91,7 +93,7 @@ class Registers:
         self.server.call("FLUSHALL")
         for one, whole in {**self.whole, name: content}.items():
             self.server.call("SET", one, whole)
-        return use(self.server.name)
+        return use(self.server.name, self.key)
 
     def close(self) -> None:
         """End the server."""
@@ -114,7 +116,7 @@ class Replies:
     def attempt(self, data: bytes) -> bool:
         """Store values on the server, and use them through the proxy."""
         self.server.call("FLUSHALL")
-        with opened(self.server.name) as manager:
+        with opened(self.server.name, self.key) as manager:
             for key, value in VALUES.items():
                 manager.store_distributed(key, value)
         self.proxy.begin(int.from_bytes(data, "little"))

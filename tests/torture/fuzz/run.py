@@ -42,6 +42,8 @@ TARGETS = {
     "register": ("nodes", True),
     "reply": ("nodes", False),
     "message": ("messages", False),
+    **dict.fromkeys(("sealed-cold", "sealed-snapshot", "sealed-bucket"), ("sealed", True)),
+    **dict.fromkeys(("sealed-map", "sealed-register", "sealed-keys"), ("sealed", True)),
 }
 
 
