@@ -119,6 +119,46 @@ def test_no_key_or_metadata_controls_the_terminal(store: Path, text: str) -> Non
         assert [] == controls(run(*command)), command
 
 
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_archive_snapshot_or_configuration_controls_the_terminal(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys, metadata, the host of a writer, names of objects, options: what others can write."""
+    path, url, file = tmp_path / "store", tmp_path / "bucket", tmp_path / "snapshot"
+    with MemoryManager(
+        "1 MB", "1 MB", "20 MB", True, storage_path=path, glacier_url=str(url), migration=False
+    ) as manager:
+        manager.store(text, np.arange(90_000), "glacier", metadata={"note": text})
+        manager.store(f"{text}/lost", np.arange(90_000) + 1, "glacier")
+        manager.store(f"{text}/cold", text, "cold", metadata={text[:20]: text})
+        manager.create_snapshot(file)
+        lost = manager._hierarchy.catalog.journal.lookup(f"{text}/lost")
+        assert lost is not None
+    bucket = url / "memories-1"
+    (bucket / "objects" / lost.place[:16].hex()).unlink(missing_ok=True)
+    (bucket / "objects" / "zz[red]").write_bytes(text.encode() * 20)
+    lock = bucket / "lock" / "writer"
+    lease = json.loads(lock.read_bytes())
+    lock.write_text(json.dumps({**lease, "host": text, "released": True}))
+    printed = []
+    for command in (
+        ("adopt", url), ("adopt", "--json", url), ("snapshot", "inspect", "--keys", file),
+        ("snapshot", "verify", file), ("snapshot", "diff", file, file),
+        ("snapshot", "ls", tmp_path),
+        ("snapshot", "extract", file, f"{text}/absent"), ("check", path), ("ls", "-l", path),
+    ):  # fmt: skip
+        printed.append(run(*command))
+        assert [] == controls(printed[-1]), command
+    assert "kind" in printed[0] and "missing" in printed[0]
+    monkeypatch.chdir(tmp_path)
+    for content in (f"{json.dumps(text)} = 1", f"on_full = {json.dumps(text)}", text):
+        (tmp_path / "memories.toml").write_text(content)
+        with pytest.raises(MemoriesError) as refused:
+            MemoryManager("1 MB", "1 MB", "1 MB")
+        assert [] == controls(str(refused.value)), content
+        assert [] == controls(run("doctor", "--json")), content
+
+
 def leaves(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield where the texts of a document are."""
     items = document.items() if isinstance(document, dict) else enumerate(document)

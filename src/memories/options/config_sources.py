@@ -66,7 +66,7 @@ def read_config(
     files = (_user_file(user_directory), _project_file(directory))
     for path, table in filter(None, files):
         for name, value in table.items():
-            _check_name(name, known, f"{path} sets {name}")
+            _check_name(name, known, f"{path} sets {_shown(name)}")
             _merge(found, name, _anchored(name, value, path.parent), str(path))
     for variable, name, value in _variables(environment, known):
         _merge(found, name, value, variable)
@@ -114,6 +114,11 @@ def _anchored(name: str, value: Any, folder: Path) -> Any:
     return str(folder / value)
 
 
+def _shown(name: str) -> str:
+    """Return a name as a message shows it: a file may hold any characters."""
+    return name[:200] if name.isprintable() else repr(name[:200])
+
+
 def _check_name(name: str, known: Collection[str], what: str) -> None:
     if name in ARGUMENT_ONLY:
         raise InvalidOptionError(
@@ -133,10 +138,11 @@ def _variables(
         if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
             continue
         name, _, item = variable.removeprefix(PREFIX).lower().partition("__")
-        _check_name(name, known, f"the environment variable {variable} sets {name}")
+        _check_name(name, known, f"the environment variable {_shown(variable)} sets {_shown(name)}")
         if item and name not in TABLES:
             raise InvalidOptionError(
-                f"the environment variable {variable} sets an item of {name}, which is not a table"
+                f"the environment variable {_shown(variable)} sets an item of {_shown(name)}, "
+                "which is not a table"
             )
         text = environment[variable]
         value = text if name in TEXTS else _parsed(text)
