@@ -255,7 +255,10 @@ class LocalDb:
     def _save(self) -> None:
         if self._changed:
             rows = [(name, self._meta[name]) for name in self._changed]
-            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            try:
+                self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            except ERRORS as error:  # A forged number, and what was added to it, is too large.
+                raise self._failure(error) from error
             self._changed.clear()
 
     def _failure(self, error: Exception | str) -> StorageError:

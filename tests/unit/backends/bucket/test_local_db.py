@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
 from tests.support.interrupting import Interrupter
 
 from memories.backends.bucket.local_db import LocalDb
+from memories.errors import StorageError
 
 
 def test_an_interrupt_at_any_line_leaves_no_transaction_behind(tmp_path: Path) -> None:
@@ -38,4 +40,15 @@ def test_an_interrupt_at_any_line_leaves_no_transaction_behind(tmp_path: Path) -
         if not ended:
             break
     assert at > 10 and done >= 1
+    state.close()
+
+
+def test_a_number_that_became_too_large_is_an_error_of_ours(tmp_path: Path) -> None:
+    """One in a forged map may be the largest that SQLite holds."""
+    state = LocalDb(tmp_path / "map")
+    with state.transaction():
+        state.set("physical", 2**63 - 1)
+    with pytest.raises(StorageError, match="the archive's map"), state.transaction():
+        state.add("physical", 1)
+    assert 2**63 - 1 == state.number("physical")
     state.close()
