@@ -200,7 +200,7 @@ def test_a_long_call_settles_what_came_before_it(manager: MemoryManager, tmp_pat
 
     The restore would take ten times as long, most of it behind the thread that settles anyway.
     """
-    manager.store_many({f"k{at}": at for at in range(1000)}, "hot")
+    manager.store_many({f"k{at}": at for at in range(2500)}, "hot")
     manager.create_snapshot(tmp_path / "snapshot")
     found: list[int] = []  # How many changes wait after each batch: those made since the first.
 
