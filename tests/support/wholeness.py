@@ -22,7 +22,7 @@ ACCOUNT = (
 def assert_whole(manager: MemoryManager) -> None:
     """Fail if a lock, a reservation or a file is left behind, or two accounts disagree."""
     hierarchy = manager._hierarchy
-    hierarchy.operations.run(int)  # The next call mends what an interrupted end left.
+    until(lambda: _is_mended(hierarchy.operations))
     hierarchy.settlement.settle()
     _assert_no_call_is_under_way(hierarchy)
     entries = hierarchy.catalog.entries
@@ -37,6 +37,15 @@ def assert_whole(manager: MemoryManager) -> None:
             assert entry.backed is record.tier, f"{key!r} does not know its backing copy"
     if TierName.GLACIER in hierarchy.tiers:
         _assert_archive(hierarchy)
+
+
+def _is_mended(operations: Any) -> bool:
+    """Return whether a call has mended what an interrupted end left.
+
+    The call after it does. If a background thread was at work then, a later one does.
+    """
+    operations.run(int)
+    return bool(operations._recounted and not operations._unrepaired)
 
 
 def _assert_no_call_is_under_way(hierarchy: Any) -> None:
