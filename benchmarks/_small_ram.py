@@ -271,22 +271,21 @@ def hit_threads(scale: Scale) -> Iterator[Line]:
         zipf_trace(scale.count * HITS_PER_STORE),
     )
     plain = dict.fromkeys(keys, KILOBYTE)
-    rates: dict[str, list[float]] = {}
+    # Of each round: the rate of a processor may change between two of them.
+    found: dict[str, list[float]] = {"ours": [], "a dict": []}
     with opened() as manager:
         for key in keys:
             manager.store(key, KILOBYTE)
-        for number in range(scale.rounds + 1):
-            for name, get in (("ours", manager.retrieve), ("a dict", plain.__getitem__)):
-                for threads in (1, THREADS):
+        ways = {"ours": manager.retrieve, "a dict": plain.__getitem__}
+        for number in range(2 * scale.rounds + 2):
+            for name, get in ways.items():
+                rates = {}
+                for threads in (1, THREADS) if number % 2 else (THREADS, 1):
                     parts = [trace[at::threads] for at in range(threads)]
-                    took = rate([calls_of(get, part) for part in parts], scale)
-                    if number:  # The first round warms up.
-                        rates.setdefault(f"{name}, {threads}", []).append(took)
-    one, several = ", 1", f", {THREADS}"
-    shares = {
-        name: statistics.median(rates[name + several]) / statistics.median(rates[name + one])
-        for name in ("ours", "a dict")
-    }
+                    rates[threads] = rate([calls_of(get, part) for part in parts], scale)
+                if number:  # The first round warms up.
+                    found[name].append(rates[THREADS] / rates[1])
+    shares = {name: statistics.median(of_rounds) for name, of_rounds in found.items()}
     what = "hits of 8 threads, total against one thread's"
     yield at_least(what, shares["ours"], 0.9, "a dict", shares["a dict"])
 
