@@ -183,7 +183,7 @@ def test_the_table_of_formats_is_complete() -> None:
         "index": str(manifest.VERSION),
         "snapshot": str(FORMAT),
         "archive": open_store._FIXED_PREFIX.removeprefix("memories-"),
-        "object of an archive": str(pack._MAGIC[-1]),
+        "object of an archive": f"{pack._PLAIN}, {pack._ENCRYPTED}",
         "blob": str(blob._VERSION),
         "data key": str(key_files._VERSION),
         "encrypted file": str(sealed_file._VERSION),
