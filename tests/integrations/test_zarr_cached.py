@@ -488,7 +488,8 @@ def test_another_process_reads_what_is_kept_and_fetches_the_rest(
     total, requests, shared = run.stdout.split()
     assert values.sum() == int(total)
     assert "True" == shared
-    assert int(requests) <= (12 if kept else 24)  # Guesses beyond the edge included.
+    # Guesses beyond the edge included, and one question whether the array is there still.
+    assert int(requests) <= (13 if kept else 25)
 
 
 @pytest.mark.parametrize(
