@@ -537,7 +537,7 @@ def test_no_loose_ends_and_no_path_of_one_machine(path: Path) -> None:
 TOP = {
     ".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "ARCHITECTURE.md", "CHANGELOG.md",
     "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "benchmarks",
-    "compile_core.py", "days", "docs",
+    "changes", "compile_core.py", "days", "docs",
     "examples", "hatch_build.py", "pyproject.toml", "src", "tests",
 }  # fmt: skip
 
