@@ -16,10 +16,12 @@ from itertools import islice
 
 from memories.engine import front_cache
 from memories.engine.access_sampler import AccessSampler
+from memories.engine.batch_write import MAX_VALUE
 from memories.engine.budget import Budget
 from memories.engine.catalog import Catalog
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import SampledTick, unwrap_unwanted
+from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.payload import Payload
 from memories.engine.recency import RecencyTracker
 from memories.engine.settlement import AT_ONCE
@@ -293,16 +295,30 @@ class Migrator:
 
     def _promote(self, hierarchy: Hierarchy) -> None:
         """Promote durable keys that were read: to RAM, or from glacier to cold."""
-        effective = hierarchy.tiers[TierName.WARM].budget.effective
-        moved, exchange = 0, effective // EXCHANGE_SHARE
-        while self._promotions and moved < PROMOTIONS_PER_TICK and exchange > 0:
+        warm = hierarchy.tiers.volatile[TierName.WARM].budget
+        exchange = warm.effective // EXCHANGE_SHARE
+        alone = list[tuple[Record, TierName]]()
+        small = list[Record]()
+        room = int(self.settings.high_watermark * warm.effective) - warm.used
+        while self._promotions and len(alone) < PROMOTIONS_PER_TICK and exchange > 0:
             record, returns = self._promotions.popitem(last=False)[1]
             if record.key in hierarchy.catalog.entries:
                 continue
             target = self._target(hierarchy, record, returns)
             if target is None:
                 continue
-            moved, exchange = moved + 1, exchange - record.size
+            if target is TierName.WARM and record.size <= min(room, MAX_VALUE):
+                room -= record.size  # Nothing is exchanged.
+                small.append(record)
+            else:
+                exchange -= record.size
+                alone.append((record, target))
+        for start in range(0, len(small), MOVED_AT_ONCE):
+            together = small[start : start + MOVED_AT_ONCE]
+            left = hierarchy.operations.run(_load, hierarchy, together)
+            alone += [(record, TierName.WARM) for record in left]
+            self._pause()
+        for record, target in alone[:PROMOTIONS_PER_TICK]:  # The others come after another read.
             try:
                 hierarchy.try_move(record, target, Cause.HIT)
             except TierFullError:
@@ -473,6 +489,23 @@ def _keys_in_no_order(catalog: Catalog, prefixes: Sequence[str]) -> Iterator[str
     yield from (key for key in tuple(catalog.entries) if key.startswith(starts))
     for prefix in prefixes:
         yield from (record.key for record in catalog.journal.scan(prefix))
+
+
+def _load(hierarchy: Hierarchy, records: Sequence[Record]) -> list[Record]:
+    """Bring small values of cold into warm together, as far as there is room; return what is left.
+
+    What is left can be moved by `try_move`.
+    """
+    warm, wanted = hierarchy.tiers.volatile[TierName.WARM], {one.key: one for one in records}
+    if hierarchy.state is not LifecycleState.OPEN or warm.device is not None:
+        return list(records)
+
+    def may_come(found: Record) -> bool:
+        is_same = found.version == wanted[found.key].version
+        return is_same and not found.terms.pinned and found.terms.admits(TierName.WARM)
+
+    left = hierarchy.mover.batch.load(list(wanted), warm, Cause.HIT, may_come)
+    return [wanted[key] for key in left]
 
 
 def _suits(tier: VolatileTier, entry: Entry) -> bool:

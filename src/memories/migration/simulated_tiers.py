@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from memories import policies
 from memories.backends.base import LARGE_BYTES
+from memories.engine.batch_write import MAX_VALUE
 from memories.engine.cold_reader import SLOW_BYTES
 from memories.engine.cold_victims import POOL, REST, SAMPLE
 from memories.migration.key_cursor import KeyCursor
@@ -283,7 +284,8 @@ class SimulatedTiers:
             if below is None or key in self._entries:
                 continue
             if self._admits(key, below.size, hits=max(self._gate.touches(key) - 1, 0)):
-                exchange -= below.size
+                if below.size > min(high * self._ram - self._in_ram, MAX_VALUE):
+                    exchange -= below.size
                 self._promote(key, below)
             elif below.tier is GLACIER and returns:
                 exchange -= below.size

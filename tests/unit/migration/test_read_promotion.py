@@ -172,3 +172,27 @@ def test_a_victim_that_cannot_be_written_spoils_no_read(
         manager.retrieve("a")
         assert "warm" == manager.get_tier("a")
         assert_whole(manager)
+
+
+def test_small_values_come_up_together(tmp_path: Path) -> None:
+    """One by one, a few hundred in a second would come, and a program waits for the disk for long.
+
+    What was pinned or stored again since its read stays where it is.
+    """
+    with opened(tmp_path) as manager:
+        migrator = manager._services.migrator
+        assert migrator is not None
+        values = {f"v/{n}": np.full(200, n) for n in range(900)}
+        manager.store_many(values, "cold")
+        manager.store("pinned", [b"later"], "cold", pin=True)
+        assert len(manager.retrieve_many([*values, "pinned"])) == 901
+        manager.store("v/7", b"newer", "cold")
+        migrator.tick()
+        assert 600 < sum("cold" != manager.get_tier(key) for key in values)
+        assert "cold" == manager.get_tier("pinned")
+        for key, value in values.items():
+            if key != "v/7":
+                assert np.array_equal(value, manager.retrieve(key))
+        assert b"newer" == manager.retrieve("v/7")
+        assert all(manager.explain(key).durable for key in values)
+        assert_whole(manager)
