@@ -21,6 +21,7 @@ from typing import NamedTuple
 from placement import find_traces
 
 from memories import policies
+from memories.backends.disk.size_limits import room_for_values
 from memories.core.services import Services
 from memories.core.wiring import assemble
 from memories.engine.payload import Payload
@@ -168,10 +169,12 @@ def simulated(trace: Trace) -> float:
     return 1 - outcome.re_access_miss_ratio
 
 
-def simulated_tiers(trace: Trace, cold_filled: float) -> TieredResult:
-    """Run the accesses through the four tiers of the simulator, with as much room on the disk."""
+def simulated_tiers(trace: Trace) -> TieredResult:
+    """Run the accesses through the four tiers of the simulator, with as much room as a log has."""
     sizes = {TierName(name): size for name, size in capacities(trace).items()}
-    sizes[TierName.COLD] = int(sizes[TierName.COLD] * cold_filled)
+    stored = list(dict(zip(trace.keys, trace.sizes, strict=True)).values())
+    below = int((1 - sum(SHARES.values())) * len(stored))
+    sizes[TierName.COLD] = room_for_values(sizes[TierName.COLD], stored, below)
     weighed = Trace(trace.times, trace.keys, [size + 256 for size in trace.sizes])
     return SimulatedTiers(sizes).replay(weighed)
 
@@ -201,7 +204,7 @@ def main() -> int:
         started = time.perf_counter()
         trace = scaled(read_trace(folder / f"{name}.npz"), requests)
         base, ours, ideal = chain(trace), engine(trace, arguments.prefetch), simulated(trace)
-        four = simulated_tiers(trace, ours.cold_filled)
+        four = simulated_tiers(trace)
         ratio = ours.seconds / base.seconds
         as_filled = ours.seconds / chain(trace, ours.cold_filled).seconds
         if name not in OUTLIERS:

@@ -78,6 +78,7 @@ def simulate(
 def _simulate_tiers(
     path: Path, trace: Trace, names: tuple[str, ...], tiers: str, as_json: bool
 ) -> None:
+    from memories.backends.disk.size_limits import room_for_values
     from memories.errors import InvalidOptionError
     from memories.migration.simulated_tiers import SimulatedTiers, lru_chain
     from memories.model.tiers import TierName
@@ -87,8 +88,13 @@ def _simulate_tiers(
         raise InvalidOptionError(f"--tiers={tiers!r} must be three sizes: of hot, warm and cold")
     sizes = [_bytes_of(text, trace, "--tiers") for text in texts]
     capacities: dict[TierName, int] = dict(zip(TierName, sizes, strict=False))
-    results = {name: SimulatedTiers(capacities, name).replay(trace) for name in names}
-    results["LRU chain"] = lru_chain(trace, capacities)
+    stored = list(dict(zip(trace.keys, trace.sizes, strict=True)).values())
+    cold = capacities[TierName.COLD]
+    # At most as many values lie in the archive as neither RAM nor the disk can hold.
+    below = max(0, sum(stored) - sum(sizes)) * len(stored) // max(sum(stored), 1)
+    room = {**capacities, TierName.COLD: room_for_values(cold, stored, below)}
+    results = {name: SimulatedTiers(room, name).replay(trace) for name in names}
+    results["LRU chain"] = lru_chain(trace, room)
     rows: list[dict[str, Any]] = [
         {
             "policy": name, **{f"{tier}": result.share(tier) for tier in TierName},
@@ -101,7 +107,8 @@ def _simulate_tiers(
         print_json(
             {
                 "trace": str(path), "requests": len(trace.keys), "keys": trace.distinct_keys,
-                "bytes": trace.footprint_bytes, "tiers": tiers_bytes, "rows": rows,
+                "bytes": trace.footprint_bytes, "tiers": tiers_bytes,
+                "cold_values": room[TierName.COLD], "rows": rows,
             }
         )  # fmt: skip
         return
@@ -113,6 +120,7 @@ def _simulate_tiers(
         shares = "".join(f"{figure:>12.3f}" for figure in figures)
         click.echo(f"{row['policy']:<12}{shares}{row['moved']:>12.2f}")
     click.echo("moved: bytes for each byte stored or read")
+    click.echo(f"values may take {room[TierName.COLD] / max(cold, 1):.0%} of cold, in both")
 
 
 def _percent(shares: str) -> list[str]:

@@ -53,12 +53,16 @@ def test_simulate_fetches_ahead_when_asked(run: Run, trace: Path) -> None:
     assert after["prefetch"]["used"] > 1000
 
 
-def test_simulate_replays_through_all_tiers(run: Run, trace: Path) -> None:
+def test_simulate_replays_through_all_tiers(run: Run, tmp_path: Path) -> None:
     """What a user waits for is which tier answers, beside the simplest rule there is."""
+    trace = tmp_path / "large.npz"
+    write_trace(trace, [Access(float(at), f"tile/{at % 300}", 100_000) for at in range(3000)])
     result = run("simulate", trace, "--tiers", "5%,10%,30%", "-p", "auto", "--json")
     assert 0 == result.exit_code, result.output
     found = json.loads(result.output)
     capacities = {TierName(name): size for name, size in found["tiers"].items()}
+    assert 0 < found["cold_values"] < capacities[TierName.COLD]
+    capacities[TierName.COLD] = found["cold_values"]
     expected = SimulatedTiers(capacities).replay(read_trace(trace))
     auto, chain = found["rows"]
     assert expected.seconds_per_read == auto["seconds_per_read"] < chain["seconds_per_read"]

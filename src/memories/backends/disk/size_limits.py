@@ -7,6 +7,8 @@ a small part of any capacity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import sqrt
 from typing import NamedTuple
 
 from memories.backends.base import LARGE_BYTES
@@ -24,6 +26,9 @@ CHURN_BYTES = 190 << 20  # Dead bytes that a writer may leave behind beyond the 
 # Dead bytes that a full log may hold, of those that count: a sixteenth, more where records are
 # small, since each of them takes time to copy, and at most a quarter.
 LEAST_DEAD, MOST_DEAD = 16, 4
+HEAD_BYTES = 128  # Of a record in the log, with a key of middling length.
+NOTE_BYTES = 192  # If the value lies elsewhere.
+ROW_BYTES = 144  # Of the index, likewise.
 DEAD_OF_SMALL = 7.7  # Times the root of records x bytes: an eighth of records of 4 KB.
 INDEX_SHARE = 1.25  # Of the rows that count: a quarter as many may be those of replaced values.
 PACKED_SHARE = 1.25  # Of the bytes of packed values: a full store can always free a fifth of some.
@@ -78,3 +83,31 @@ def _share(whole: int, parts: int) -> int:
     Many files take room for themselves: a block, half of which is empty.
     """
     return max(whole // 256, min(whole // parts, SMALL_STORE_BYTES // parts))
+
+
+def room_for_values(capacity: int, stored: Sequence[int], elsewhere: int = 0) -> int:
+    """Return about how many bytes of values a full store holds, if they have sizes like `stored`.
+
+    It is what `SpaceAccounting` and `Space` charge and keep free, in a store at rest. The log also
+    has the records of values that lie `elsewhere`, in an archive.
+    """
+    limits = SizeLimits.of(capacity, capacity)
+    mean = sum(stored) / max(len(stored), 1)
+    large = [blocks(size) for size in stored if size >= limits.large]
+    small = [-(-size // 64) * 64 for size in stored if size < limits.large]
+    files = sum(large) / max(len(stored), 1)
+    record = HEAD_BYTES + sum(small) / max(len(stored), 1)
+    least, most = 0, int(capacity // max(mean, 1)) + 1
+    while least < most:
+        count = (least + most + 1) // 2
+        keys = count + elsewhere
+        log, index = count * record + elsewhere * NOTE_BYTES, keys * ROW_BYTES * INDEX_SHARE
+        dead = min(max(DEAD_OF_SMALL * sqrt(keys * log), log / LEAST_DEAD), log / MOST_DEAD)
+        slack = BLOCK_BYTES / 2 * (1 + log / limits.segment)
+        charged = count * files + log + dead + slack + index + limits.segment / 4
+        kept = max(limits.reserve, min(2 * (limits.segment + limits.large), log), index)
+        if charged + kept + BLOCK_BYTES <= limits.files:
+            least = count
+        else:
+            most = count - 1
+    return int(least * mean)
