@@ -44,14 +44,17 @@ from memories.errors import (
     UnsupportedTypeError,
     UntrustedDataError,
 )
+from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
+from memories.foundation.periodic import Latch
 from memories.options.settings import check_seconds
 
 PREFIX = "cache/"
 _KNOWN_CALLS = 2048  # Of so many calls with plain arguments the hash is remembered ...
 _KNOWN_NBYTES = 512  # ... if the arguments take no more than this.
 _PLAIN: Final = frozenset({int, bool, str, type(None)})
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05  # Seconds between two tries to acquire a lock.
 _OF_ITS_CALLER = 2  # References: a variable, and the argument of `getrefcount`.
 # Errors that concern one call: another call of the function may succeed.
 _OF_ONE_CALL = (TimeoutError, RecursionError, MemoryError)
@@ -65,12 +68,36 @@ class _Nothing:
 
 
 _NOTHING: Final = _Nothing()
+_never = Latch()  # It is not set: it only waits.
+_monotonic = SystemClock.monotonic
+
+
+class ComputationLocks(Protocol):
+    """Lets one of several processes compute a result at a time."""
+
+    @property
+    def seconds(self) -> float:
+        """How long a call waits for the computation of another process."""
+
+    @property
+    def nested_seconds(self) -> float:
+        """How long it waits within another computation: two such could wait for each other."""
+
+    def acquire(self, key: str, computation: Computation) -> bool:
+        """Acquire the lock of `key`, unless another computation holds it."""
+
+    def release(self, key: str, computation: Computation) -> None:
+        """Release the lock of `key` if `computation` holds it."""
 
 
 class ResultStore(Protocol):
     """Keeps results by key."""
 
-    def retrieve(self, key: str, default: Any = ..., /, *, copy: bool | None = ...) -> Any:
+    @property
+    def locks(self) -> ComputationLocks | None:
+        """What other processes that store results look at; None where there are none."""
+
+    def retrieve(self, key: str, default: Any, /, *, copy: bool | None = ...) -> Any:
         """Return the result of `key`, or `default`; without one raise KeyNotFoundError."""
 
     def scan(self, prefix: str) -> Iterator[str]:
@@ -136,6 +163,7 @@ class Memo:
         self._tier = tier
         if tier != "auto":
             results.require_tier(tier)
+        self._keeps = True  # Whether the latest result was stored.
         self._counts: Counter[str] = Counter()
         self._lock = new_lock()
         self._no_hash = _no_hash(self._signature)
@@ -199,6 +227,14 @@ class Memo:
         hits, misses = self._counts["hits"], self._counts["misses"]
         return CacheInfo(hits, misses, tiers.total(), dict(tiers))
 
+    def cache_parameters(self) -> dict[str, Any]:
+        """Return how results are kept, as a new dict; it has what `functools` says, too.
+
+        `maxsize` is None: the tiers limit bytes. `typed` is True: 1 and 1.0 are two calls.
+        """
+        options = {name: self._arguments[name] for name in ("version", "ttl", "tier")}
+        return {"maxsize": None, "typed": True, **options}
+
     def cache_clear(self) -> None:
         """Remove every result of this function, also those of other versions and older code."""
         self.results.delete_prefix(self._name)
@@ -238,6 +274,9 @@ class Memo:
         while True:
             other = self.single_flight.register(key, computation)
             outcome = None if other is None else other.wait(computation)
+            if other is None:
+                for pause in self._tries(key, computation):
+                    _never.wait(pause)
             found = self._lookup_again(key) if outcome is None else self._value_of(key, outcome)
             if found is not _NOTHING:
                 return found
@@ -245,13 +284,38 @@ class Memo:
                 self.start(computation)
                 return _NOTHING
 
+    def _tries(self, key: str, computation: Computation) -> Iterator[float]:
+        """Acquire the lock that other processes see; yield how long to wait before each new try.
+
+        Where the latest result could not be kept, others would wait for nothing.
+        """
+        locks = self.results.locks if self._keeps else None
+        if locks is None:
+            return
+        nested = computation.outer is not None
+        give_up = _monotonic() + (locks.nested_seconds if nested else locks.seconds)
+        pause = _FIRST_PAUSE
+        computation.locks = locks
+        while not locks.acquire(key, computation):
+            if _monotonic() > give_up:
+                logger.warning(
+                    "another process still computes a result of %s: it is computed here, too",
+                    self._identity.label,
+                )
+                return
+            yield pause
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
+
     async def join_async(self, key: str, computation: Computation) -> Any:
         """Like `join`, without blocking the event loop."""
-        from asyncio import to_thread
+        from asyncio import sleep, to_thread
 
         while True:
             other = self.single_flight.register(key, computation)
             outcome = None if other is None else await other.wait_async(computation)
+            if other is None:
+                for pause in self._tries(key, computation):
+                    await sleep(pause)
             if outcome is None:
                 found = await to_thread(self.lookup, key)
             else:
@@ -291,11 +355,13 @@ class Memo:
                 found = self.results.store(
                     key, result, tier=self._tier, ttl=self._ttl, seconds=seconds, copy=copy
                 )
+                self._keeps = True
                 return found, FlightOutcome(OutcomeKind.RESULT)
             except (TierFullError, KeyNotFoundError) as error:
                 logger.debug("a result is too large, or was dropped at once: %s", error)
             except (StorageError, UnavailableError) as error:
                 logger.warning("a result of %s is not stored: %s", self._identity.label, error)
+            self._keeps = False
             payload = Payload.of(result, copy=copy)
         else:
             payload = Payload.of(result, copy=copy)
@@ -310,6 +376,8 @@ class Memo:
 
     def finish(self, key: str, computation: Computation, outcome: FlightOutcome) -> None:
         """End a computation. Idempotent."""
+        if computation.locks is not None:
+            computation.locks.release(key, computation)  # After the result was stored.
         self.single_flight.finish(key, computation, outcome)
         self._identity.leave(computation)
 
@@ -429,6 +497,7 @@ def memoize(
     wrapper.cache_key = memo.cache_key
     wrapper.cache_info = memo.cache_info
     wrapper.cache_clear = memo.cache_clear
+    wrapper.cache_parameters = memo.cache_parameters
     return wrapper
 
 

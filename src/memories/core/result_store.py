@@ -29,6 +29,7 @@ class TierResultStore:
         self._manager = manager
         self._hierarchy = hierarchy
         self._worker_results = worker_results
+        self.locks = None  # No other process stores results.
         # Attributes instead of methods: they save a call at each read of a result.
         self.retrieve: Callable[..., Any] = manager.retrieve
         self.scan = manager.scan
@@ -68,6 +69,7 @@ class NoResultStore:
 
     def __init__(self) -> None:
         self._trust = default()
+        self.locks = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return NoResultStore, ()

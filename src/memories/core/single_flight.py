@@ -78,6 +78,7 @@ class Computation:
         "_thread",
         "_waiters",
         "finished",
+        "locks",
         "outer",
         "waits_for",
     )  # fmt: skip
@@ -86,6 +87,7 @@ class Computation:
         self.outer = _innermost.get()  # The computation that called this one.
         self.waits_for: list[Computation] = []  # Those that a call within it waits for.
         self.finished = False
+        self.locks: Any = None  # Those of other processes that it may hold.
         self._outcome = ABANDONED
         self._waiters: list[Waiter] = []
         self._task = None if task is None else weakref.ref(task)

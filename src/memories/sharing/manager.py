@@ -40,6 +40,9 @@ class SharedMemoryManager(StoreMapping):
     Args:
         storage_path: The directory of the store, on a local disk.
         wait_seconds: How long a call waits for an answer, or for a new writer.
+        compute_seconds: How long a call of a cached function waits while another process computes
+            the same result; then it computes it, too. Within another such call, which the other
+            process could wait for, it is no longer than `wait_seconds`.
         options: Options of `MemoryManager`; those of the process that is the writer are in force.
 
     Raises:
@@ -53,15 +56,18 @@ class SharedMemoryManager(StoreMapping):
         storage_path: str | os.PathLike[str],
         *,
         wait_seconds: float = 30.0,
+        compute_seconds: float = 600.0,
         **options: Any,
     ) -> None:
         for name in _DECIDED:
             if name in options:
                 raise InvalidOptionError(f"{name}= cannot be chosen for a shared store")
-        if check_seconds("wait_seconds", wait_seconds) is None:
-            raise InvalidOptionError("wait_seconds=None must be a positive number of seconds")
-        self._arguments = (os.fspath(storage_path), wait_seconds, options)
-        self._membership = membership_of(Path(storage_path), options, wait_seconds)
+        seconds = {"wait_seconds": wait_seconds, "compute_seconds": compute_seconds}
+        for name, value in seconds.items():
+            if check_seconds(name, value) is None:
+                raise InvalidOptionError(f"{name}=None must be a positive number of seconds")
+        self._arguments = (os.fspath(storage_path), options | seconds)
+        self._membership = membership_of(Path(storage_path), options, **seconds)
         self._membership.enter()
         self._closed = False
 
@@ -227,7 +233,8 @@ class SharedMemoryManager(StoreMapping):
     ) -> Any:
         """Decorate a function so that all processes keep its results; see `MemoryManager.cache`.
 
-        The threads of one process share a computation; two processes may both compute a result.
+        Of all threads and processes that need a result at the same time one computes it. If that
+        process is killed, or cannot keep the result, the next one computes.
         """
         decorate = partial(
             memoize, self._results(), version=version, ignore=ignore, key=key, ttl=ttl, tier=tier
@@ -290,5 +297,5 @@ class SharedMemoryManager(StoreMapping):
         return f"<SharedMemoryManager: {self.path}, {part}>"
 
 
-def _open(path: str, wait_seconds: float, options: dict[str, Any]) -> SharedMemoryManager:
-    return SharedMemoryManager(path, wait_seconds=wait_seconds, **options)
+def _open(path: str, arguments: dict[str, Any]) -> SharedMemoryManager:
+    return SharedMemoryManager(path, **arguments)

@@ -25,6 +25,7 @@ from memories.foundation.forks import after_fork
 from memories.foundation.periodic import Latch
 from memories.frames.signing import Keyring
 from memories.sharing.client import Client
+from memories.sharing.computation_locks import ComputationLocks
 from memories.sharing.messages import LostError, RetiredError
 from memories.sharing.server import Server
 from memories.sharing.service import READS, Service
@@ -39,16 +40,25 @@ class Membership:
     Args:
         directory: The directory of the store.
         options: How this process opens the store if it becomes the writer.
-        seconds: How long a call waits for the writer, and for a new one.
+        wait_seconds: How long a call waits for the writer, and for a new one.
+        compute_seconds: How long it waits for a result that another process computes.
     """
 
-    def __init__(self, directory: Path, options: Mapping[str, Any], seconds: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        options: Mapping[str, Any],
+        wait_seconds: float,
+        compute_seconds: float,
+    ) -> None:
         self.directory = directory
         self.options = dict(options)
-        self.seconds = seconds
+        self.seconds = wait_seconds
         self._lock = new_lock()
         self._part: Service | Client | None = None
         self._users = 0
+        self._compute_seconds = compute_seconds
+        self.locks = ComputationLocks(directory, compute_seconds, wait_seconds)
         self._inherited: list[object] = []  # What a parent still uses; it must not end here.
         _all.add(self)
 
@@ -65,6 +75,8 @@ class Membership:
     def enter(self) -> None:
         """Count a manager more, and take part."""
         with self._lock:
+            if not self._users:
+                self.locks = ComputationLocks(self.directory, self._compute_seconds, self.seconds)
             self._users += 1
         self._joined()
 
@@ -75,6 +87,7 @@ class Membership:
             if self._users > 0:
                 return
             part, self._part = self._part, None
+        self.locks.close()
         if isinstance(part, Service):
             part.manager.cleanup(flush=flush)  # Its server retires first.
         elif part is not None:
@@ -174,7 +187,9 @@ class Membership:
             self._inherited.append(part)
 
 
-def membership_of(directory: Path, options: Mapping[str, Any], seconds: float) -> Membership:
+def membership_of(
+    directory: Path, options: Mapping[str, Any], wait_seconds: float, compute_seconds: float
+) -> Membership:
     """Return the one part that this process has in a store.
 
     Raises:
@@ -184,7 +199,9 @@ def membership_of(directory: Path, options: Mapping[str, Any], seconds: float) -
     with _registry:
         known = _by_directory.get(directory)
         if known is None:
-            known = _by_directory[directory] = Membership(directory, options, seconds)
+            known = _by_directory[directory] = Membership(
+                directory, options, wait_seconds, compute_seconds
+            )
         elif known.options != dict(options):
             raise StoreLockedError(
                 f"{directory} is shared in this process already, with other options: use the same"

@@ -7,6 +7,7 @@ from typing import Any
 
 from memories.engine.payload import Payload
 from memories.options.settings import check_tier
+from memories.sharing.computation_locks import ComputationLocks
 from memories.sharing.membership import Membership
 
 
@@ -18,6 +19,11 @@ class SharedResultStore:
         self._membership = membership
         self.retrieve: Callable[..., Any] = manager.retrieve
         self.scan: Callable[..., Iterator[str]] = manager.scan
+
+    @property
+    def locks(self) -> ComputationLocks:
+        """The locks on results that all processes see."""
+        return self._membership.locks
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process it is answered by the writer, too."""
@@ -64,4 +70,5 @@ class SharedResultStore:
 
 
 def _results_of(manager: Any) -> SharedResultStore:
-    return SharedResultStore(manager, manager._membership)
+    results: SharedResultStore = manager._results()
+    return results

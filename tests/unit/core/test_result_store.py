@@ -17,6 +17,8 @@ ABSENT = object()
 class DictResults:
     """Keeps results in a dict."""
 
+    locks = None
+
     def __init__(self, *, writable: bool = True) -> None:
         self.kept: dict[str, Any] = {}
         self.handed_over: dict[str, Payload] = {}
