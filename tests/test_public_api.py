@@ -18,7 +18,7 @@ NAMES = {
     "Explanation", "KeyInfo", "Latency", "MemoryManager", "MigrationSettings", "Parts", "Policy",
     "PrefixView", "Rule", "Series", "SharedMemoryManager", "Stats", "StoreTier", "TierChoice",
     "TierName", "TierStats",
-    "Volume", "__version__", "instrument", "prometheus_collector",
+    "Volume", "__version__", "cached", "default", "instrument", "prometheus_collector",
     "prometheus_text", "register_codec", "register_policy",
 }  # fmt: skip
 

@@ -40,6 +40,7 @@ LAYERS = (
     ("observe",),
     ("core",),
     ("sharing",),
+    ("caching",),
     ("__init__",),
     ("testing", "integrations"),
     ("aio", "diskcache", "dask", "fsspec", "joblib", "torch", "xarray", "zarr"),

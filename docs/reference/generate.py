@@ -21,7 +21,8 @@ TOPICS = {
         "The manager",
         [
             "memories:MemoryManager", "memories:PrefixView", "memories:SharedMemoryManager",
-            "memories:MigrationSettings", "memories:EncryptionKey",
+            "memories:cached", "memories:default", "memories:MigrationSettings",
+            "memories:EncryptionKey",
         ],
     ),
     "distributed": ("The distributed manager", ["memories:DistributedMemoryManager"]),

@@ -44,6 +44,7 @@ if sys.platform == "win32":
 compiled.install()  # Before a module is imported that may be compiled.
 
 if TYPE_CHECKING:
+    from memories.caching import cached, default
     from memories.cluster.client.node import EvictingNodeError
     from memories.cluster.client.resp import ReplyError
     from memories.codecs import Codec, Parts, register_codec
@@ -120,6 +121,8 @@ __all__ = [
     "UntrustedDataError",
     "Volume",
     "__version__",
+    "cached",
+    "default",
     "instrument",
     "prometheus_collector",
     "prometheus_text",
@@ -158,6 +161,8 @@ _LAZY = {
     "TierName": "memories.model.tiers",
     "TierStats": "memories.observe.counters",
     "Volume": "memories.observe.counters",
+    "cached": "memories.caching",
+    "default": "memories.caching",
     "instrument": "memories.observe.metrics",
     "prometheus_collector": "memories.observe.metrics",
     "prometheus_text": "memories.observe.metrics",

@@ -7,7 +7,7 @@ parameters and the result of the original one, and bind `self` as a method does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -26,6 +26,16 @@ class CacheInfo(NamedTuple):
     results: int  # Results of the present version of the function in the tiers.
     tiers: dict[str, int]  # The number of results in each tier.
 
+    @property
+    def currsize(self) -> int:
+        """The number of results, under the name that `functools` gives it."""
+        return self.results
+
+    @property
+    def maxsize(self) -> None:
+        """None: the tiers limit the bytes of all results together, not their number."""
+        return None
+
 
 class CachedMethod(Protocol[S_contra, P, R_co]):
     """A cached function bound to an object or a class; only `cache_key` still needs the object."""
@@ -38,6 +48,9 @@ class CachedMethod(Protocol[S_contra, P, R_co]):
 
     def cache_clear(self) -> None:
         """Remove every result of this function, also those of other versions and older code."""
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """Return how results are kept: version, ttl, tier, and what `functools` says."""
 
     def cache_key(self, instance: S_contra, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key under which the result for these arguments is stored."""
@@ -70,6 +83,9 @@ class CachedFunction(Protocol[P, R_co]):
 
     def cache_clear(self) -> None:
         """Remove every result of this function, also those of other versions and older code."""
+
+    def cache_parameters(self) -> dict[str, Any]:
+        """Return how results are kept: version, ttl, tier, and what `functools` says."""
 
     def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key under which the result for these arguments is stored.
