@@ -38,7 +38,7 @@ def manager() -> Iterator[MemoryManager]:
 
 
 def test_a_bare_decorator_makes_the_manager_at_the_first_call() -> None:
-    """A library that decorates its functions makes no directory and no thread when it is imported."""
+    """A library that decorates functions makes no directory and no thread when it is imported."""
     calls: list[int] = []
 
     @memories.cached
