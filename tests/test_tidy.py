@@ -439,6 +439,7 @@ ENDLESS = re.compile(
 # File and what it may use; what is said in docs/decisions/048 tells why.
 BOUNDED = {
     "foundation/periodic.py": {"threading.Thread"},  # `BackgroundThread` is one.
+    "sharing/computation_locks.py": {"fcntl.lockf"},  # Always with `LOCK_NB`, or to unlock.
     "testing/backends.py": {"threading.Thread"},  # Of the program that proves a backend.
     "testing/codecs.py": {"threading.Thread"},
     "snapshot/atomicfile.py": {"LOCK_EX"},  # Of a file whose name no other process has.

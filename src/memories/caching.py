@@ -16,7 +16,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from memories.core.cached_function import CacheDecorator, CachedFunction
 from memories.core.manager import MemoryManager
-from memories.core.memoize import ComputationLocks, ResultStore, memoize
+from memories.core.memoize import memoize
+from memories.core.result_contract import ComputationLocks, ResultStore
 from memories.engine.payload import Payload
 from memories.errors import InvalidOptionTypeError
 from memories.foundation.fork_lock import new_lock

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from sys import getrefcount, getsizeof
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from weakref import getweakrefcount
 
 import numpy as np
@@ -24,6 +24,7 @@ from memories.codecs.function_code import names_read
 from memories.codecs.function_hash import stand_in
 from memories.core.cached_function import CacheInfo
 from memories.core.identity import Identity, definition_of
+from memories.core.result_contract import ResultStore
 from memories.core.single_flight import (
     ABANDONED,
     Computation,
@@ -70,69 +71,6 @@ class _Nothing:
 _NOTHING: Final = _Nothing()
 _never = Latch()  # It is not set: it only waits.
 _monotonic = SystemClock.monotonic
-
-
-class ComputationLocks(Protocol):
-    """Lets one of several processes compute a result at a time."""
-
-    @property
-    def seconds(self) -> float:
-        """How long a call waits for the computation of another process."""
-
-    @property
-    def nested_seconds(self) -> float:
-        """How long it waits within another computation: two such could wait for each other."""
-
-    def acquire(self, key: str, computation: Computation) -> bool:
-        """Acquire the lock of `key`, unless another computation holds it."""
-
-    def release(self, key: str, computation: Computation) -> None:
-        """Release the lock of `key` if `computation` holds it."""
-
-
-class ResultStore(Protocol):
-    """Keeps results by key."""
-
-    @property
-    def locks(self) -> ComputationLocks | None:
-        """What other processes that store results look at; None where there are none."""
-
-    def retrieve(self, key: str, default: Any, /, *, copy: bool | None = ...) -> Any:
-        """Return the result of `key`, or `default`; without one raise KeyNotFoundError."""
-
-    def scan(self, prefix: str) -> Iterator[str]:
-        """Yield the keys that start with `prefix`."""
-
-    def get_tier(self, key: str) -> str:
-        """Return the tier that holds the result of `key`; KeyNotFoundError if none does."""
-
-    def delete_prefix(self, prefix: str) -> int:
-        """Remove every key that starts with `prefix`."""
-
-    def exists(self, key: str) -> bool:
-        """Return whether there is a result of `key`; this does not count as a read."""
-
-    def store(
-        self, key: str, result: Any, *, tier: str, ttl: float | None, seconds: float, copy: bool
-    ) -> Any:
-        """Store a result, which may be dropped for room, and return it as later reads will.
-
-        It took `seconds` to compute. With `copy=False` nothing else refers to its memory.
-        """
-
-    def hand_over(
-        self, key: str, payload: Payload, /, *, tier: str, ttl: float | None, seconds: float
-    ) -> None:
-        """Let the process that opened the store keep a result, if it can be reached."""
-
-    def require_writable(self) -> None:
-        """Raise unless results can be stored."""
-
-    def require_tier(self, tier: str) -> None:
-        """Raise InvalidOptionError unless there is a tier of that name."""
-
-    def open(self, payload: Payload) -> Any:
-        """Return the value of a payload, as a read of it would."""
 
 
 class Memo:

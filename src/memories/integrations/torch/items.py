@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from memories.codecs.content_hash import content_hash
-from memories.core.memoize import ResultStore
+from memories.core.result_contract import ResultStore
 from memories.engine.payload import Payload
 from memories.errors import (
     CorruptDataError,
