@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from memories.core.cached_function import CacheDecorator, CachedFunction
 from memories.core.manager import MemoryManager
 from memories.core.memoize import memoize
-from memories.core.result_contract import ComputationLocks, ResultStore
+from memories.core.result_contract import ResultLocks, ResultStore
 from memories.engine.payload import Payload
 from memories.errors import InvalidOptionTypeError
 from memories.foundation.fork_lock import new_lock
@@ -178,7 +178,7 @@ class _DefaultResults:
         return _DefaultResults, ()
 
     @property
-    def locks(self) -> ComputationLocks | None:
+    def locks(self) -> ResultLocks | None:
         return default()._results().locks
 
     def retrieve(self, key: str, default_value: Any, /, **options: Any) -> Any:
@@ -227,7 +227,7 @@ class _GuardedResults:
         self.open = results.open
 
     @property
-    def locks(self) -> ComputationLocks | None:
+    def locks(self) -> ResultLocks | None:
         return self._results.locks
 
     def retrieve(self, key: str, default_value: Any, /, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from memories.core.single_flight import Computation
 from memories.engine.payload import Payload
 
 
-class ComputationLocks(Protocol):
+class ResultLocks(Protocol):
     """Lets one of several processes compute a result at a time."""
 
     @property
@@ -31,7 +31,7 @@ class ResultStore(Protocol):
     """Keeps results by key."""
 
     @property
-    def locks(self) -> ComputationLocks | None:
+    def locks(self) -> ResultLocks | None:
         """What other processes that store results look at; None where there are none."""
 
     def retrieve(self, key: str, default: Any, /, *, copy: bool | None = ...) -> Any:
