@@ -28,6 +28,7 @@ PACKAGES = {
     "files": ("fsspec", "pandas"),
     "dask": ("distributed",),
     "joblib": ("joblib", "sklearn"),
+    "frameworks": ("dogpile.cache", "django", "langchain_core", "key_value"),
 }
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")

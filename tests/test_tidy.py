@@ -43,7 +43,20 @@ LAYERS = (
     ("caching",),
     ("__init__",),
     ("testing", "integrations"),
-    ("aio", "diskcache", "dask", "fsspec", "joblib", "torch", "xarray", "zarr"),
+    (
+        "aio",
+        "diskcache",
+        "dask",
+        "django",
+        "dogpile",
+        "fsspec",
+        "joblib",
+        "key_value",
+        "langchain",
+        "torch",
+        "xarray",
+        "zarr",
+    ),
     ("cli",),
     ("__main__",),
 )
@@ -52,6 +65,7 @@ RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 # Loaded at their first use, for each of them costs tens of milliseconds or may be missing.
 HEAVY = {
     "asyncio", "boto3", "click", "cryptography", "cupy", "dask", "distributed", "h5py", "isal",
+    "django", "dogpile", "key_value", "langchain_core",
     "jax", "joblib", "matplotlib", "multiprocessing", "numcodecs", "obstore", "pandas",
     "platformdirs",
     "polars", "pyarrow", "opentelemetry", "prometheus_client",

@@ -11,6 +11,7 @@ import pytest
 def pytest_configure(config: pytest.Config) -> None:
     """Know the marks of the tests of hosts."""
     config.addinivalue_line("markers", "thread_unsafe: a mark of joblib's tests")
+    config.addinivalue_line("markers", "time_intensive: a mark of dogpile's tests")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from memories.core.manager import MemoryManager
 from memories.errors import InvalidOptionError, InvalidOptionTypeError, StoreLockedError
 from memories.foundation.fork_lock import new_lock
+from memories.sharing import SharedMemoryManager
 
 _lock = new_lock()
 _named: weakref.WeakValueDictionary[str, MemoryManager] = weakref.WeakValueDictionary()
 _opened: dict[tuple[int, str | None, str, str], MemoryManager] = {}
+_shared: dict[str, SharedMemoryManager] = {}
 
 
 def register(name: str, manager: MemoryManager) -> None:
@@ -50,6 +54,23 @@ def open_for_urls(
         manager = _opened.get(name)
         if manager is None or manager._lifecycle.closed:
             manager = _opened[name] = _open(where, memory, disk)
+        return manager
+
+
+def open_shared(
+    storage_path: str | os.PathLike[str], options: Mapping[str, Any]
+) -> SharedMemoryManager:
+    """Return the manager that all hosts of this process have of a directory.
+
+    It is closed at the exit: hosts make their caches from settings, and close none. The options of
+    the first one are in force, as far as the directory is open.
+    """
+    where = str(Path(storage_path).expanduser().absolute())
+    with _lock:
+        manager = _shared.get(where)
+        if manager is None or manager.closed:
+            manager = _shared[where] = SharedMemoryManager(where, **options)
+            atexit.register(manager.cleanup)
         return manager
 
 

@@ -31,7 +31,8 @@ EXTRAS = {
     "prometheus": ("prometheus_client",),
     "zarr": ("zarr",), "fsspec": ("fsspec",),
     "xarray": ("xarray", "zarr"), "dask": ("distributed",), "aio": ("anyio",),
-    "joblib": ("joblib",),
+    "joblib": ("joblib",), "dogpile": ("dogpile",), "django": ("django",),
+    "langchain": ("langchain_core",), "key-value": ("key_value",),
     "tables": ("pandas", "pyarrow"), "encryption": ("cryptography",),
 }  # fmt: skip
 ENOUGH_FILES = 4096
