@@ -24,7 +24,12 @@ from memories import InvalidOptionError, MemoryManager, SharedMemoryManager, cac
 def fresh_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let each test begin without a default manager, in a directory without configuration."""
     monkeypatch.chdir(tmp_path)
+    _forget()  # Another file may have made one in this process.
     yield
+    _forget()
+
+
+def _forget() -> None:
     if caching._made:
         caching._made[0].cleanup()
         caching._made.clear()

@@ -116,7 +116,7 @@ class Replies:
     def attempt(self, data: bytes) -> bool:
         """Store values on the server, and use them through the proxy."""
         self.server.call("FLUSHALL")
-        with opened(self.server.name, self.key) as manager:
+        with opened(self.server.name) as manager:
             for key, value in VALUES.items():
                 manager.store_distributed(key, value)
         self.proxy.begin(int.from_bytes(data, "little"))

@@ -756,9 +756,14 @@ def test_cached_functions_may_be_stacked(manager: MemoryManager) -> None:
         assert (0, 1) == (len(other), len(manager))
         assert ("an author", "Say something.", "f") == (outer.author, outer.__doc__, outer.__name__)
         assert f is inspect.unwrap(outer)
-        assert {"cache_key", "cache_info", "cache_clear", "author", "__wrapped__"} == set(
-            vars(outer)
-        ), "nothing else is copied by functools.wraps"
+        assert {
+            "cache_key",
+            "cache_info",
+            "cache_clear",
+            "cache_parameters",
+            "author",
+            "__wrapped__",
+        } == set(vars(outer)), "nothing else is copied by functools.wraps"
 
 
 def test_a_decorator_below_counts(manager: MemoryManager) -> None:
