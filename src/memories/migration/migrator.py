@@ -365,7 +365,7 @@ class Migrator:
         """Demote those of some keys that are old enough."""
         rules = hierarchy.catalog.rules
         due: dict[tuple[TierName, TierName], list[Entry]] = {}
-        for key in keys:
+        for key in dict.fromkeys(keys):  # One that moves meanwhile may come twice.
             found = hierarchy.catalog.lookup(key)
             target = None if found is None else rules.due(found, self._clock.wall())
             if found is None or target is None or found.tier.rank >= target.rank:
