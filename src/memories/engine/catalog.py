@@ -104,6 +104,10 @@ class Catalog:
         """Return the record of `key`, even if an entry shadows it."""
         return self.journal.lookup(key)
 
+    def is_only_below(self, found: Entry | Record) -> bool:
+        """Return whether RAM has no version of the key of `found`."""
+        return found.key not in self.entries
+
     def record_under(self, found: Entry | Record | None) -> Record | None:
         """Return `found` if it is a record, and the backing copy if it is an entry that has one."""
         if isinstance(found, Entry):

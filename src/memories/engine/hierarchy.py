@@ -750,12 +750,12 @@ class Hierarchy:
         return not (entry.backed or passing or self.expiry.has_expired(entry))
 
     def _write_back(self, entry: Entry) -> None:
-        version = version_of(entry)
-        payload = Payload.of_entry(entry)
+        version, passing = version_of(entry), self.mover.is_droppable(entry)
+        payload, target = Payload.of_entry(entry), self.backing_tier(version)
         try:
-            self.catalog.set_backing(self.mover.write(payload, version, self.backing_tier(version)))
+            self.catalog.set_backing(self.mover.write(payload, version, target, spares=passing))
         except TierFullError:
-            if not self.mover.is_droppable(entry):
+            if not passing:
                 raise
 
     def _miss(self, key: str, found: Entry | Record | None) -> KeyNotFoundError:

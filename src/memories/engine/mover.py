@@ -68,10 +68,7 @@ class Mover:
         self.tiers = tiers
         self.catalog = catalog
         self.archive = Archive(tiers, catalog.journal, self._archive_failed)
-        self._locks = locks
-        self._clock = clock
-        self._expiry = expiry
-        self._events = events
+        self._locks, self._clock, self._expiry, self._events = locks, clock, expiry, events
         self._drop_when_full = drop_when_full
         self._nesting = Nesting()
         self.renames: dict[str, Renaming] = {}  # By the new name.
@@ -115,13 +112,15 @@ class Mover:
         return moved
 
     def write(
-        self, payload: Payload, version: Version, target: DurableTier, *, archived: bytes = b""
-    ) -> Record:
-        """Write a frame into a durable tier, journaled when this returns."""
+        self, payload: Payload, version: Version, target: DurableTier, *, archived: bytes = b"",
+        spares: bool = False,
+    ) -> Record:  # fmt: skip
+        """Write a frame, journaled when this returns; what is a copy `spares` the values in RAM."""
         started = self._clock.monotonic()
         frame = target.convert(payload, version, evicted=self._nesting.depth > 0)
-        for left in reversed(range(WRITE_TRIES)):
-            self.make_room(target, frame.size, version.key)
+        tries, may_evict = (1, self.catalog.is_only_below) if spares else (WRITE_TRIES, None)
+        for left in reversed(range(tries)):
+            self.make_room(target, frame.size, version.key, may_evict)
             try:
                 return self._write_frame(frame, version, target, started, archived)
             except TierFullError:
