@@ -40,6 +40,13 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryManager]
         yield one
 
 
+@pytest.fixture
+def still() -> Iterator[MemoryManager]:
+    """Return a manager that moves nothing: what is in RAM stays there."""
+    with MemoryManager(*SIZES, migration=False) as one:
+        yield one
+
+
 STORES = {
     "local": lambda manager, path: LocalStore(path),
     "cached": lambda manager, path: CachedStore(LocalStore(path), manager, prefetch=False),
@@ -100,11 +107,11 @@ BOXES: list[Any] = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_box_of_decoded_chunks_needs_no_event_loop(
-    kind: str, store: Any, manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+    kind: str, store: Any, still: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All threads share the one of zarr; a box in RAM is put together in the thread that reads."""
     plain, values = written(store, kind)
-    array = cache_decoded(plain, manager)
+    array = cache_decoded(plain, still)
     assert np.array_equal(values[:12], array[:12])
 
     async def refuse(*arguments: Any, **options: Any) -> None:
