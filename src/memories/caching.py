@@ -6,14 +6,13 @@ It is a face over `manager.cache`, for those who know `functools.lru_cache` and
 
 from __future__ import annotations
 
-import atexit
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, overload
 
+from memories.core.at_exit import close_at_exit
 from memories.core.cached_function import CacheDecorator, CachedFunction
 from memories.core.manager import MemoryManager
 from memories.core.memoize import memoize
@@ -73,14 +72,8 @@ def _make() -> Manager:
         manager = MemoryManager(**sizes)
     else:
         manager = SharedMemoryManager(Path(path).expanduser(), **sizes)
-    atexit.register(_close, os.getpid(), manager)
+    close_at_exit(manager)
     return manager
-
-
-def _close(pid: int, manager: Manager) -> None:
-    """Close the manager at the exit of the process that made it."""
-    if pid == os.getpid():
-        manager.cleanup()
 
 
 @overload

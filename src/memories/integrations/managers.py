@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memories.core.at_exit import close_at_exit
 from memories.core.manager import MemoryManager
 from memories.errors import InvalidOptionError, InvalidOptionTypeError, StoreLockedError
 from memories.foundation.fork_lock import new_lock
@@ -79,11 +80,5 @@ def _open(where: str | None, memory: str, disk: str) -> MemoryManager:
         manager = MemoryManager("1 kB", memory, disk, storage_path=where)
     except StoreLockedError:
         manager = MemoryManager("1 kB", memory, disk, storage_path=where, read_only=True)
-    atexit.register(_close, os.getpid(), manager)
+    close_at_exit(manager)  # It writes what is only in RAM.
     return manager
-
-
-def _close(pid: int, manager: MemoryManager) -> None:
-    """Write what is only in RAM, at the exit of the process that opened the manager."""
-    if pid == os.getpid():
-        manager.cleanup()
