@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from memories.cluster.register_api import FoundRegister, Registers
 from memories.cluster.register_format import PREFIX, RegisterBody, RegisterKind, name_prefix
@@ -20,6 +20,7 @@ from memories.sealing.blob import HEADER_BYTES, BlobCipher, BlobReader, DataKey,
 from memories.sealing.cells import CellCipher
 from memories.sealing.key_files import KeyRotation
 from memories.sealing.master_key import EncryptionKey, WrappedKey
+from memories.sealing.sealed_file import SealedHeader
 
 T = TypeVar("T")
 # Returns the bytes of a frame from each start to each stop.
@@ -108,13 +109,6 @@ class NodeSeal:
         return what + self._within + key.encode()
 
 
-class _Found(NamedTuple):
-    """The data key that a register holds, and its place."""
-
-    wrapped: WrappedKey
-    place: bytes
-
-
 def open_seal(registers: Registers, master: EncryptionKey, namespace: str) -> NodeSeal:
     """Return what encrypts a namespace; the first manager of a master key makes the data key.
 
@@ -156,26 +150,21 @@ def rotate(registers: Registers, key: EncryptionKey, to: EncryptionKey | None) -
         del before
         _write(registers, new, sealed_file.pack_header(after, found.place))
 
-    done = key_files.rotate(key, to, [found], replace)
+    done = key_files.rotate(key, to, [(found.wrapped, found.place)], replace)
     if old != new and _read(registers, old) is not None:
         _written(registers, old, RegisterBody(RegisterKind.TOMBSTONE))
     return done
 
 
-def _read(registers: Registers, name: str) -> _Found | None:
+def _read(registers: Registers, name: str) -> SealedHeader | None:
     register = _KEY_NAME + name.encode()
     found = registers.read([register])[register]
     if isinstance(found, Exception):
         raise found
     if not isinstance(found, FoundRegister) or found.kind is not RegisterKind.VALUE:
         return None
-    header = bytes(found.body or b"")
-    read = sealed_file.read_header(
-        lambda offset, length: header[offset : offset + length],
-        len(header),
-        f"the data key of {name!r} on the nodes",
-    )
-    return _Found(read.wrapped, read.place)
+    what = f"the data key of {name!r} on the nodes"
+    return sealed_file.parse_header(bytes(found.body or b""), what)
 
 
 def _write(registers: Registers, name: str, header: bytes) -> None:

@@ -77,6 +77,11 @@ def read_header(fetch: Fetch, size: int, what: str) -> SealedHeader:
     return SealedHeader(wrapped, place, FRONT_BYTES + length)
 
 
+def parse_header(data: bytes, what: str) -> SealedHeader:
+    """Return the header that `data` begins with; otherwise like `read_header`."""
+    return read_header(lambda offset, length: data[offset : offset + length], len(data), what)
+
+
 class SealedFile:
     """An encrypted file, open for reading. Safe to use from many threads.
 

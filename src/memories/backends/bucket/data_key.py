@@ -196,9 +196,7 @@ def _stored(store: ObjectStore) -> bytes | None:
 
 
 def _parsed(header: bytes, what: str) -> tuple[WrappedKey, bytes]:
-    found = sealed_file.read_header(
-        lambda offset, length: header[offset : offset + length], len(header), what
-    )
+    found = sealed_file.parse_header(header, what)
     return found.wrapped, found.place
 
 
