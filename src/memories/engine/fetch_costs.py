@@ -8,7 +8,7 @@ when a medium has become slower or faster.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from memories.model.events import Event, Moved, ReadBatch, Retrieved, ValueEvent
 from memories.model.tiers import TierName
@@ -73,15 +73,18 @@ class FetchCosts:
 
     def observe(self, event: Event) -> None:
         """Add the duration of a move from warm up to hot."""
-        if isinstance(event, Moved) and (event.source, event.target) == _LIFT and event.seconds > 0:
-            self._sources[TierName.WARM].add(event.size.bit_length(), event.seconds)
+        if isinstance(event, Moved):
+            self.observe_batch([event])
 
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
         """Add the durations of a batch of moves from warm up to hot."""
         first = events[0]
-        if isinstance(first, Moved) and (first.source, first.target) == _LIFT and first.seconds > 0:
-            for at, times in Counter([event.size.bit_length() for event in events]).items():
-                self._sources[TierName.WARM].add(at, first.seconds * times, times)
+        if isinstance(first, Moved) and (first.source, first.target) == _LIFT:
+            self._add_each(
+                (TierName.WARM, event.size, event.seconds)
+                for event in events
+                if isinstance(event, Moved)
+            )
 
     def observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Add the durations of reads that durable tiers answered."""
@@ -91,12 +94,16 @@ class FetchCosts:
                 if reads.seconds > 0:
                     self._sources[reads.tier].add(at, count * reads.seconds, count)
             return
+        self._add_each((read.tier, read.size, read.seconds) for read in reads)
+
+    def _add_each(self, fetches: Iterable[tuple[TierName, int, float]]) -> None:
+        """Add fetches: the tier, the bytes and the seconds of each."""
         taken: defaultdict[tuple[TierName, int], list[float]] = defaultdict(list)
-        for read in reads:
-            if read.seconds > 0:  # A clock that has not moved has measured nothing.
-                taken[read.tier, read.size.bit_length()].append(read.seconds)
-        for (tier, at), seconds in taken.items():
-            self._sources[tier].add(at, sum(seconds), len(seconds))
+        for tier, size, seconds in fetches:
+            if seconds > 0:  # A clock that has not moved has measured nothing.
+                taken[tier, size.bit_length()].append(seconds)
+        for (tier, at), each in taken.items():
+            self._sources[tier].add(at, sum(each), len(each))
 
     def below(self, tier: TierName) -> Callable[[int], float]:
         """Return a function from a size to the seconds that a fetch from the next tier down takes.

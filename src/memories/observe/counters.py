@@ -260,7 +260,7 @@ class EventCounters:
                     self.stored = Tally(times + 1, nbytes + event.size)
                     self.latencies["store", event.tier].add(event.seconds)
                 case Written():
-                    self._count_frames(event, 1, event.size, event.stored)
+                    self._count_frames(event.tier, [event.seconds], event.size, event.stored)
                 case Missed():
                     if event is not self._latest():
                         self.misses, self._latest = self.misses + 1, ref(event)
@@ -309,16 +309,22 @@ class EventCounters:
                         moved, timed, issued, again
                     )  # fmt: skip
                 case Written():
-                    frames = sum([event.stored for event in events if isinstance(event, Written)])
-                    self._count_frames(first, times, nbytes, frames)
+                    writes = [event for event in events if isinstance(event, Written)]
+                    frames = sum([event.stored for event in writes])
+                    self._count_frames(
+                        first.tier, [event.seconds for event in writes], nbytes, frames
+                    )
                 case Removed():
                     gone = self.removed.get(first.cause, NOTHING).plus(nbytes, times)
                     self.removed[first.cause], self._latest = gone, again
 
-    def _count_frames(self, first: Written, times: int, nbytes: int, stored: int) -> None:
-        frames, raw_bytes, stored_bytes = self.written.get(first.tier, (0, 0, 0))
-        self.written[first.tier] = (frames + times, raw_bytes + nbytes, stored_bytes + stored)
-        self.latencies["write", first.tier].add(first.seconds, times)
+    def _count_frames(
+        self, tier: TierName, seconds: Sequence[float], nbytes: int, stored: int
+    ) -> None:
+        frames, raw_bytes, stored_bytes = self.written.get(tier, (0, 0, 0))
+        count = frames + len(seconds)
+        self.written[tier] = (count, raw_bytes + nbytes, stored_bytes + stored)
+        self.latencies["write", tier].extend(seconds)
 
     def count_reads(self, reads: Sequence[Retrieved]) -> None:
         """Count reads that durable tiers answered."""
