@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from memories.engine.archive import is_archived
 from memories.engine.catalog import Catalog
@@ -27,6 +27,7 @@ from memories.model.record import DEFAULT_TERMS, Record, Terms, Version
 from memories.model.tiers import Cause, Form, TierName
 
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
+T = TypeVar("T")
 BATCH_KEYS = 256  # More would save little, and other threads wait for the locks.
 BATCH_BYTES = 1 << 20
 MAX_VALUE = 64 << 10  # A larger value costs so much by itself that a batch saves nothing.
@@ -54,15 +55,18 @@ def batched(keys: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def split(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Yield `entries` in batches; one that is too large for a batch comes alone."""
-    batch, nbytes = list[Entry](), 0
-    for entry in entries:
-        if batch and (len(batch) == BATCH_KEYS or nbytes + entry.size > BATCH_BYTES):
+def split(
+    items: Iterable[T], size_of: Callable[[T], int], *, most: float = BATCH_KEYS
+) -> Iterator[list[T]]:
+    """Yield `items` in batches of at most so many; one that is too large for one comes alone."""
+    batch, nbytes = list[T](), 0
+    for item in items:
+        size = size_of(item)
+        if batch and (len(batch) == most or nbytes + size > BATCH_BYTES):
             yield batch
             batch, nbytes = [], 0
-        batch.append(entry)
-        nbytes += entry.size
+        batch.append(item)
+        nbytes += size
     if batch:
         yield batch
 
@@ -252,8 +256,10 @@ class BatchWriter:
     ) -> list[str]:
         """Bring those versions in cold into RAM for which `may_come` is true; return what is left.
 
-        The tier has no device. Its room is for other values as well, so nothing leaves it.
+        A tier of a device takes none. Its room is for other values as well, so nothing leaves it.
         """
+        if target.device is not None:
+            return list(keys)
         started = self._monotonic()
         records = list[Record]()
         with self._locks.try_lock_all(keys) as locked:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain, islice
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -443,7 +444,7 @@ class Hierarchy:
         self.settlement.settle()  # A store is reported before the value is written.
         failed: dict[str, Exception] = {}
         full, too_large = None, math.inf  # Nothing of this size or more fits; and the error.
-        for batch in split(list(self.catalog.entries.values())):
+        for batch in split(list(self.catalog.entries.values()), attrgetter("size")):
             if self.clock.monotonic() >= until:
                 break
             for entry in self.mover.batch.write_back(batch, self.tiers.durable[TierName.COLD]):

@@ -86,11 +86,11 @@ class Resizing:
         with hierarchy.locks.try_lock(found.key) as free:
             if not free:
                 return False
-            if hierarchy.expiry.removable(found):
-                return True
-            if mover.is_droppable(found):
-                return True
-            return any(self._takes(tier, found) for tier in mover.slower_tiers(found))
+            return (
+                hierarchy.expiry.removable(found)
+                or mover.is_droppable(found)
+                or any(self._takes(tier, found) for tier in mover.slower_tiers(found))
+            )
 
     def _takes(self, tier: AnyTier, found: Entry | Record) -> bool:
         """Return whether a slower tier has room for `found`, or could make some."""

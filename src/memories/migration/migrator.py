@@ -497,7 +497,7 @@ def _load(hierarchy: Hierarchy, records: Sequence[Record]) -> list[Record]:
     What is left can be moved by `try_move`.
     """
     warm, wanted = hierarchy.tiers.volatile[TierName.WARM], {one.key: one for one in records}
-    if hierarchy.state is not LifecycleState.OPEN or warm.device is not None:
+    if hierarchy.state is not LifecycleState.OPEN:
         return list(records)
 
     def may_come(found: Record) -> bool:

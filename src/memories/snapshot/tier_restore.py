@@ -6,6 +6,7 @@ may be stopped at any moment; a value that does not fit or cannot be read stays 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from memories.backends.base import LARGE_BYTES
 from memories.backends.disk.import_file import Adoption
-from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS, MAX_VALUE
+from memories.engine.batch_write import BATCH_BYTES, BATCH_KEYS, MAX_VALUE, split
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.lifecycle_state import LifecycleState
 from memories.engine.tier import AnyTier, VolatileTier, version_of
@@ -72,7 +73,8 @@ class Arrivals:
                 for row, adoption in zip(rows, adoptions, strict=True)
                 if row.tier is name and row.size <= MAX_VALUE and adoption[2] <= MAX_VALUE
             ]
-            for piece in _pieces(chosen):
+            # The restore holds the locks of all of them already.
+            for piece in split(chosen, lambda one: one[0].size, most=math.inf):
                 self._enter(piece, self._chain.files[number], target)
 
     def _enter(
@@ -86,24 +88,6 @@ class Arrivals:
             return  # `TierRestore` reports it.
         values = [(one[0], frame) for one, frame in zip(adoptions, frames, strict=True)]
         self.count += self._hierarchy.mover.batch.enter(values, target, Cause.RESTORED)
-
-
-def _pieces(adoptions: Sequence[Adoption]) -> Iterator[Sequence[Adoption]]:
-    """Yield small values in their order, as many together as a batch may have bytes."""
-    if sum([record.size for record, _, _ in adoptions]) <= BATCH_BYTES:
-        if adoptions:
-            yield adoptions
-        return
-    piece, nbytes = list[Adoption](), 0
-    for adoption in adoptions:
-        size = adoption[0].size
-        if piece and nbytes + size > BATCH_BYTES:
-            yield piece
-            piece, nbytes = [], 0
-        piece.append(adoption)
-        nbytes += size
-    if piece:
-        yield piece
 
 
 class TierRestore:
@@ -225,7 +209,7 @@ def _move_together(
     known = {row.key: row for row in rows}
     for row in rows:
         name = next((n for n in room if row.tier.rank <= n.rank and room[n] >= row.size), None)
-        if name is None or hierarchy.tiers.volatile[name].device is not None:
+        if name is None:
             left.append(row)
         else:
             room[name] -= row.size
