@@ -22,7 +22,7 @@ from memories.model.tiers import Cause, TierName
 
 T = TypeVar("T")
 READS_AT_ONCE = 256  # Reads, stores and moves are delivered when so many wait,
-READS_SECONDS = 0.005  # or when one comes so long after the last delivery.
+READS_SECONDS = 0.002  # or when one comes so long after the last delivery.
 
 
 class Event(msgspec.Struct, frozen=True):
