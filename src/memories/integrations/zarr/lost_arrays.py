@@ -29,12 +29,14 @@ class LostArrays:
         self._kept = kept
         self._source = source
         self._seen: BoundedDict[str, float] = BoundedDict(REMEMBERED_ARRAYS)
+        self._questions: dict[str, asyncio.Task[None]] = {}  # Of arrays that are looked for now.
 
     async def require(self, key: str) -> bool:
         """Return whether the source was asked for the array of a chunk that is absent.
 
-        It is asked at most once a second, and only for an array whose description is kept. One
-        that was never read here has nothing to be compared with.
+        It is asked at most once a second, by the first of the chunks that come at once, and only
+        for an array whose description is kept. One that was never read here has nothing to be
+        compared with.
 
         Raises:
             NodeNotFoundError: the source had the array, and does not have it any more.
@@ -46,14 +48,28 @@ class LostArrays:
         described = await asyncio.to_thread(self._described, array)
         if described is None:
             return False
+        loop = asyncio.get_running_loop()
+        question = self._questions.get(array)
+        asks = question is None or question.get_loop() is not loop
+        if question is None or asks:
+            question = loop.create_task(self._look_for(array, described))
+            self._questions[array] = question
+        try:
+            await asyncio.shield(question)  # A reader that is cancelled leaves it to the others.
+        finally:
+            if self._questions.get(array) is question and question.done():
+                del self._questions[array]
+        return asks
+
+    async def _look_for(self, array: str, described: str) -> None:
         asked = self._kept.now()
         if await self._source.exists(described):
             self._seen.set(array, asked)
-            return True
+            return
         await asyncio.to_thread(self._kept.drop_object, described)
         raise NodeNotFoundError(
-            f"{described!r} is gone from {self._source}: {key!r} is absent there, and not a chunk "
-            "of fill values"
+            f"{described!r} is gone from {self._source}: a chunk of its array is absent there, and "
+            "not one of fill values"
         )
 
     def _described(self, array: str) -> str | None:
