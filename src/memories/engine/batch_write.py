@@ -56,12 +56,15 @@ def batched(keys: Iterable[str]) -> Iterator[list[str]]:
 
 
 def split(
-    items: Iterable[T], size_of: Callable[[T], int], *, most: float = BATCH_KEYS
+    items: list[T], size_of: Callable[[T], int], *, most: float = BATCH_KEYS
 ) -> Iterator[list[T]]:
     """Yield `items` in batches of at most so many; one that is too large for one comes alone."""
+    sizes = list(map(size_of, items))
+    if items and len(items) <= most and sum(sizes) <= BATCH_BYTES:
+        yield items
+        return
     batch, nbytes = list[T](), 0
-    for item in items:
-        size = size_of(item)
+    for item, size in zip(items, sizes, strict=True):
         if batch and (len(batch) == most or nbytes + size > BATCH_BYTES):
             yield batch
             batch, nbytes = [], 0

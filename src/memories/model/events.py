@@ -26,13 +26,16 @@ READS_SECONDS = 0.002  # or when one comes so long after the last delivery.
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One thing that happened to one key, at `at` seconds of the monotonic clock."""
+    """One thing that happened to one key, at `at` seconds of the monotonic clock.
+
+    The garbage collector does not look at those that cannot be part of a cycle (`gc=False`).
+    """
 
     key: str
     at: float
 
 
-class Stored(Event, frozen=True):
+class Stored(Event, frozen=True, gc=False):
     """A version was committed to `tier`."""
 
     tier: TierName
@@ -99,7 +102,7 @@ class Missed(Event, frozen=True, weakref=True):
     """A key was read that is in no tier."""
 
 
-class Moved(Event, frozen=True):
+class Moved(Event, frozen=True, gc=False):
     """A version changed its tier."""
 
     source: TierName
@@ -109,14 +112,14 @@ class Moved(Event, frozen=True):
     seconds: float
 
 
-class Prefetched(Event, frozen=True):
+class Prefetched(Event, frozen=True, gc=False):
     """A value prefetched into `tier` was used, came too late, or was wasted."""
 
     tier: TierName
     outcome: str  # "used", "late" or "wasted".
 
 
-class Written(Event, frozen=True):
+class Written(Event, frozen=True, gc=False):
     """A frame was written to a durable tier: for a store, a move, a flush or a backing copy."""
 
     tier: TierName
@@ -125,7 +128,7 @@ class Written(Event, frozen=True):
     seconds: float
 
 
-class Removed(Event, frozen=True):
+class Removed(Event, frozen=True, gc=False):
     """A version left the system."""
 
     tier: TierName

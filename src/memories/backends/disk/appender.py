@@ -20,18 +20,19 @@ from memories.backends.disk.log_format import (
     INLINE,
     MARK,
     MARK_RECORD,
+    NOWHERE,
     PACKED,
     TOMBSTONE,
     IndexRow,
     Position,
-    stored_by_file,
+    oldest_of,
     unpack_place,
 )
-from memories.backends.disk.many_records import HeadRecords, InlineRecords
+from memories.backends.disk.many_records import HeadRecords, InlineRecords, stored_by_file
 from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.paths import StorePaths
-from memories.backends.disk.replay import NOWHERE, apply, oldest_of, row_of
+from memories.backends.disk.replay import apply, row_of
 from memories.backends.disk.seal import StoreSeal
 from memories.backends.disk.space import Space
 from memories.backends.disk.space_accounting import AccountImage, SpaceAccounting

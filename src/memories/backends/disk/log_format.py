@@ -7,7 +7,8 @@ frame lies in the log, one of the frame, so that a torn write is found without d
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -44,6 +45,7 @@ MARK_RECORD = Record(key="", version=0, tier=TierName.COLD, size=0, stored_at=0.
 encode_record = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(Record).decode
 PADDING = tuple(bytes(n) for n in range(ALIGN))  # Zeros, by their number.
+NOWHERE = 0xFFFFFFFF  # No segment number: nothing is older.
 
 
 class Position(NamedTuple):
@@ -70,6 +72,13 @@ class IndexRow(msgspec.Struct, frozen=True, gc=False):
     def head_bytes(self) -> int:
         """Return the bytes of the log record without an inline frame."""
         return self.extent - self.record.stored if self.kind == INLINE else self.extent
+
+
+def oldest_of(old: IndexRow | None) -> int:
+    """Return the lowest segment that may hold a record of the key `old` is the newest of."""
+    if old is None:
+        return NOWHERE
+    return old.oldest if old.oldest < old.segment else old.segment
 
 
 class RenameMark(msgspec.Struct, frozen=True, array_like=True):
@@ -104,21 +113,12 @@ class RecordHead(NamedTuple):
 
 
 pack_place = PLACE.pack
-_FILE_BYTES = struct.calcsize("<BI")  # The part of a place that names the file.
+FILE_BYTES = struct.calcsize("<BI")  # The part of a place that names the file.
 
 
 def unpack_place(place: bytes) -> FrameLocation:
     """Return what a record's `place` says, or raise `struct.error`."""
     return FrameLocation._make(PLACE.unpack(place))
-
-
-def stored_by_file(records: Sequence[Record]) -> dict[int, int]:
-    """Return the files in which the frames of `records` lie, and their bytes in each."""
-    stored: dict[bytes, int] = {}
-    for record in records:
-        file = record.place[:_FILE_BYTES]
-        stored[file] = stored.get(file, 0) + record.stored
-    return {int.from_bytes(file[1:], "little"): count for file, count in stored.items()}
 
 
 _decode_renaming = msgspec.msgpack.Decoder(RenameMark).decode
@@ -169,8 +169,16 @@ def pack_inline(
 
 def pack_body(kind: int, record: Record, seal: StoreSeal | None) -> bytes:
     """Return a record as it lies in the log, between its header and its frame."""
-    body = encode_record(record)
-    return body if seal is None else seal.record(kind, body)
+    return body_packer(kind, seal)(record)
+
+
+def body_packer(kind: int, seal: StoreSeal | None) -> Callable[[Record], bytes]:
+    """Return `pack_body` for many records of one kind."""
+    return encode_record if seal is None else partial(_sealed_body, kind, seal)
+
+
+def _sealed_body(kind: int, seal: StoreSeal, record: Record) -> bytes:
+    return seal.record(kind, encode_record(record))
 
 
 def pack_renaming(
@@ -179,7 +187,7 @@ def pack_renaming(
     """Return a mark before the value `record` and the tombstone of the key that it renames."""
     renaming = RenameMark(record.key, record.version, tomb.key, tomb.version)
     mark = msgspec.structs.replace(MARK_RECORD, place=msgspec.msgpack.encode(renaming))
-    return pack_head(MARK, pack_body(MARK, mark, seal), oldest=0xFFFFFFFF, synced=synced)
+    return pack_head(MARK, pack_body(MARK, mark, seal), oldest=NOWHERE, synced=synced)
 
 
 def renaming_of(mark: Record) -> RenameMark | None:

@@ -12,6 +12,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.log_format import (
+    FILE_BYTES,
     HEADER_BYTES,
     INLINE,
     MAGIC,
@@ -19,18 +20,17 @@ from memories.backends.disk.log_format import (
     VERSION,
     IndexRow,
     Position,
-    pack_body,
+    body_packer,
+    oldest_of,
     pack_front,
     pack_place,
 )
-from memories.backends.disk.replay import oldest_of
 from memories.backends.disk.seal import StoreSeal
 from memories.model.record import Record
 
 Found = tuple[Record, IndexRow | None, Sequence[Any]]  # A record, what it replaces, and its frame.
 FoundHead = tuple[Record, IndexRow | None]
 # Names of this module, which compiled code finds without a look-up.
-_pack_body: Final[Callable[..., bytes]] = pack_body
 _digest: Final[Callable[[Any], int]] = xxh3_64_intdigest
 _pack_front: Final[Callable[..., bytes]] = pack_front
 _pack_place: Final[Callable[..., bytes]] = pack_place
@@ -42,6 +42,16 @@ _VERSION: Final[int] = VERSION
 _INLINE: Final[int] = INLINE
 _HEADER: Final[int] = HEADER_BYTES
 _PADDING: Final[tuple[bytes, ...]] = PADDING
+_FILE: Final[int] = FILE_BYTES
+
+
+def stored_by_file(records: Sequence[Record]) -> dict[int, int]:
+    """Return the files in which the frames of `records` lie, and their bytes in each."""
+    stored: dict[bytes, int] = {}
+    for record in records:
+        file: bytes = record.place[:_FILE]
+        stored[file] = stored.get(file, 0) + record.stored
+    return {int.from_bytes(file[1:], "little"): count for file, count in stored.items()}
 
 
 class InlineRecords:
@@ -63,11 +73,12 @@ class InlineRecords:
         self._extents: list[int] = []
         self._oldest: list[int] = []
         total = frames = 0
+        pack_body = body_packer(_INLINE, seal)
         for record, old, frame in found:
             data: Any = frame[0] if len(frame) == 1 else b"".join(frame)
             length = len(data)
             lowest = _oldest_of(old)
-            body = _pack_body(_INLINE, record, seal)
+            body = pack_body(record)
             size = len(body)
             front = _pack_front(
                 _MAGIC, _VERSION, _INLINE, 0, size, lowest, length, mark, _digest(data)
@@ -117,9 +128,10 @@ class HeadRecords:
         self._found = found
         self._extents: list[int] = []
         self._oldest: list[int] = []
+        pack_body = body_packer(kind, seal)
         for record, old in found:
             lowest = _oldest_of(old)
-            body = _pack_body(kind, record, seal)
+            body = pack_body(record)
             size = len(body)
             front = _pack_front(_MAGIC, _VERSION, kind, 0, size, lowest, 0, mark, 0)
             head_sum = _digest(front + body).to_bytes(8, "little")

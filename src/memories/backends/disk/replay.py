@@ -27,6 +27,7 @@ from memories.backends.disk.log_format import (
     IndexRow,
     Position,
     RecordHead,
+    oldest_of,
     unpack_place,
 )
 from memories.backends.disk.paths import StorePaths, numbers
@@ -38,7 +39,6 @@ _CHUNK = 1 << 20
 # once, and once more behind damage. A forged head every 64 bytes could each claim all the rest.
 _SUMMED_TIMES = 4
 START = Position(0, 0)
-NOWHERE = 0xFFFFFFFF  # No segment number: nothing is older.
 
 
 class SegmentSpan(NamedTuple):
@@ -149,13 +149,6 @@ def apply(index: Index, accounting: SpaceAccounting, paths: StorePaths, row: Ind
         row = replace(row, oldest=min(row.oldest, oldest_of(old)))
     index.put(row)
     accounting.replace(old, row)
-
-
-def oldest_of(old: IndexRow | None) -> int:
-    """Return the lowest segment that may hold a record of the key `old` is the newest of."""
-    if old is None:
-        return NOWHERE
-    return old.oldest if old.oldest < old.segment else old.segment
 
 
 def row_of(number: int, offset: int, head: RecordHead) -> IndexRow:

@@ -18,10 +18,10 @@ from memories.backends.disk.log_format import (
     PACKED,
     TOMBSTONE,
     IndexRow,
-    stored_by_file,
     unpack_place,
 )
 from memories.backends.disk.manifest import FileStats, IndexManifest
+from memories.backends.disk.many_records import stored_by_file
 from memories.backends.disk.size_limits import (
     DEAD_OF_SMALL,
     LEAST_DEAD,

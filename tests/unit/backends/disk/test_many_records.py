@@ -16,12 +16,12 @@ from memories.backends.disk.log_format import (
     IndexRow,
     Position,
     encode_record,
+    oldest_of,
     pack_head,
     pack_inline,
     unpack_head,
 )
 from memories.backends.disk.many_records import HeadRecords, InlineRecords
-from memories.backends.disk.replay import oldest_of
 from memories.testing.backends import record_for
 
 SYNCED = Position(3, 4096)
