@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compaction, size_limits
+from memories.backends.disk import DiskBackend, run_merge, size_limits
 from memories.errors import CorruptDataError, StorageError
 from memories.model.record import Record
 from memories.testing.backends import frame_for, record_for
@@ -34,7 +34,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cont
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(size_limits, "SEGMENT_BYTES", 30_000)
         patch.setattr(size_limits, "LARGE_BYTES", LARGE)
-        patch.setattr(compaction, "MERGE_RUNS", 99)
+        patch.setattr(run_merge, "MERGE_RUNS", 99)
         path = tmp_path_factory.mktemp("damage") / "s"
         held: Content = {}
         with DiskBackend(path, files=FailingFiles()) as backend:

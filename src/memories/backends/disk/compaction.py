@@ -1,37 +1,30 @@
 """Compaction: chooses the file with the most dead bytes, copies what lives there, unlinks it.
 
 A file is unlinked only after a sync of the copies, and never changed. The same background thread
-also decides when a checkpoint is due, and merges runs of the index.
+also decides when a checkpoint is due, and when runs of the index are merged.
 """
 
 from __future__ import annotations
 
-import heapq
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
 from memories.backends.disk.log_format import PACKED, TOMBSTONE, IndexRow, RecordHead, unpack_place
 from memories.backends.disk.manifest import FileStats
 from memories.backends.disk.reader import GoneError
 from memories.backends.disk.replay import SegmentWalk, look_at
-from memories.backends.disk.run import Run
-from memories.backends.disk.run_table import ROW
+from memories.backends.disk.run_merge import MERGE_ALL_ROWS, Pace, merge, merge_pays, merge_runs
 from memories.backends.disk.size_limits import BLOCK_BYTES, SLACK_SHARE, blocks
-from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.space_accounting import SpaceAccounting, needed
 from memories.backends.disk.writer import Writer
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.logging import logger
 from memories.foundation.units import MAX_BYTES
 
-Pace = Callable[[], None]
-
 RECENT_ROWS = 32_768  # A checkpoint is due when so many rows are in RAM only.
 BULK_ROWS = 250_000  # Likewise while many come at once; half a kilobyte each.
-MERGE_RUNS = 4
-MERGE_ALL_ROWS = 2_000_000
 SEALS = 3  # How often one call begins a new segment, so that the one before can be emptied.
 MAX_SMALL_FILES = 16  # Where there are more, the smallest is emptied too.
 # A file is worth a copy if one in so many of its bytes is dead; while room is scarce; and where a
@@ -73,9 +66,6 @@ def _behind(writer: Writer) -> int:
         (end.segment - covered.segment) * writer.space.limits.segment + end.offset - covered.offset
     )
     return max(log_bytes, 4 * writer.space.recent_heads)
-
-
-# -- segments and packs ----------------------------------------------------------------------------
 
 
 def compact(writer: Writer, pace: Pace) -> None:
@@ -151,7 +141,7 @@ def shrink(writer: Writer, before: int) -> None:
             pass
         runs, rows = writer.index.runs, sum(run.count for run in writer.index.runs)
         if MERGE_ALL_ROWS >= rows > 2 * writer.accounting.keys:  # Most are tombstones of nothing.
-            _merge(writer, runs, _at_once, last=True)
+            merge(writer, runs, _at_once, last=True)
         if not writer.accounting.keys:
             writer.space.reserve.delete()
 
@@ -188,12 +178,18 @@ def _give_back_some(writer: Writer) -> None:
 
 
 def _give_back(writer: Writer, size: int) -> None:
-    space, sealed = writer.space, 0
+    space, sealed, awaited = writer.space, 0, size
     space.lend_reserve()
     while not (space.fits(0) and space.dead_within_bound(size)):
         scarce = not space.fits(0)
         # 1. Copies make heads, and heads become rows: these come first, or copies would fill it.
-        if scarce and _compact_index(writer):
+        if scarce and space.recent_heads >= space.limits.recent // 4:
+            writer.checkpoint()
+            continue
+        # A merge may use the room that the caller awaits, once: copies of segments that give hardly
+        # anything back would otherwise make rows to merge without an end.
+        if scarce and _merge_all(writer, awaited):
+            awaited = 0
             continue
         # 2. Segments and packs, those of which most is dead before the one that grows now.
         if _empty_one(writer, _at_once, worth=SCARCE_WORTH if scarce else WORTH):
@@ -219,42 +215,19 @@ def _dead_behind(writer: Writer) -> int:
     return sum(segments[n].size - count for n, count in kept.items())
 
 
-def _compact_index(writer: Writer) -> bool:
-    """Write the recent rows and merge the runs where either gives much back; whether one did."""
-    space = writer.space
-    if space.recent_heads >= space.limits.recent // 4:
-        writer.checkpoint()
-        return True
+def _merge_all(writer: Writer, awaited: int) -> bool:
+    """Merge all runs of the index if that gives much back, and return whether it did.
+
+    The caller has claimed `awaited` bytes, and waits for the room that this makes.
+    """
     lock = writer.index_files.merge_lock  # Taken before that of upkeep, except without waiting.
-    if not _merge_pays(writer) or not lock.acquire(blocking=False):
+    if not merge_pays(writer, awaited) or not lock.acquire(blocking=False):
         return False
     try:
-        _merge(writer, writer.index.runs, _at_once, last=True)
+        merge(writer, writer.index.runs, _at_once, last=True)
     finally:
         lock.release()
     return True
-
-
-def _merge_pays(writer: Writer) -> bool:
-    """Return whether a merge of all runs gives much back, and has the room that it takes."""
-    runs = writer.index.runs
-    if len(runs) < 2:
-        return False
-    newer = sum(run.bytes for run in runs[:-1])
-    much = newer > max(writer.space.limits.segment // 4, runs[-1].bytes // 4)
-    return much and _has_room(writer, runs)
-
-
-def _has_room(writer: Writer, group: tuple[Run, ...]) -> bool:
-    """Return whether runs can be merged: they stay until the new one is there."""
-    return _merged_bytes(writer, group) <= writer.space.copy_room()
-
-
-def _merged_bytes(writer: Writer, group: tuple[Run, ...]) -> int:
-    """Return about what the run will take that replaces `group`."""
-    whole = sum(run.bytes for run in group)
-    everything = len(group) == len(writer.index.runs)
-    return min(whole, writer.space.index_live()) if everything else whole
 
 
 def _empty_one(
@@ -401,14 +374,6 @@ def kept_in(stats: FileStats, numbers: list[int], number: int) -> int:
     return stats.live + (stats.tombstones if needed(numbers, stats.lowest, number) else 0)
 
 
-def needed(numbers: list[int], lowest: int, number: int) -> bool:
-    """Return whether a tombstone in segment `number` still hides an older record: a segment exists
-    between `lowest`, the first that may hold an older record of its key, and its own.
-    """
-    at = bisect_left(numbers, lowest)
-    return at < len(numbers) and numbers[at] < number
-
-
 def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
     """Copy what lives in a segment, and unlink it; return False if it cannot be read."""
     whole = _copy_segment(writer, number, pace)
@@ -522,77 +487,3 @@ def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[IndexRow]
         pace()
         if row.kind == PACKED and unpack_place(row.record.place).file == number:
             yield row
-
-
-# -- runs of the index -----------------------------------------------------------------------------
-
-
-def merge_runs(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
-    """Merge runs of similar size, so that a lookup asks few of them."""
-    with writer.index_files.merge_lock:
-        while True:
-            runs = writer.index.runs
-            group = runs[: _group([run.count for run in runs])]
-            if quiet and len(runs) > 1 and sum(run.count for run in runs) <= MERGE_ALL_ROWS:
-                group = runs
-            if len(group) < 2 or not _has_room(writer, group):
-                return
-            _merge(writer, group, pace, last=len(group) == len(runs))
-
-
-def _group(counts: list[int]) -> int:
-    """Return how many of the newest runs to merge, 0 for none. Pure."""
-    total, size = 0, 0
-    for count in counts:
-        if size and count > 4 * total:
-            break
-        total += count
-        size += 1
-    return size if size >= MERGE_RUNS else 0
-
-
-def _merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> None:
-    with writer.lock:
-        number = writer.accounting.file_number()
-        segments = sorted(writer.accounting.segments)
-    index_files = writer.index_files
-    with writer.upkeep_lock:  # Otherwise a checkpoint may just be saving the name of a run.
-        index_files.discard_unnamed_runs()
-    with writer.claimed(_merged_bytes(writer, group), CallOwner()):
-        run = index_files.write(number, _merged(group, segments if last else None), pace)
-    new = () if run is None else (run,)
-    with writer.upkeep_lock:
-        if any(run not in writer.index.runs for run in group):
-            # Another thread has rebuilt the index from the log.
-            index_files.discard(number)
-            return
-        assert index_files.saved is not None
-        at = writer.index.runs.index(group[0])
-        runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
-        index_files.saved.runs = [run.number for run in runs]
-        index_files.saved.next_file = max(index_files.saved.next_file, number + 1)
-        index_files.save(index_files.saved, number)
-        with writer.lock:
-            writer.index.replace(group, new)
-            writer.space.count_index(writer.index.runs)
-    for old in group:
-        index_files.discard(old.number)
-
-
-def _merged(
-    group: tuple[Run, ...], segments: list[int] | None
-) -> Iterator[tuple[bytes, bytes, float | None]]:
-    """Yield the newest row of each key; tombstones only where they hide an older record."""
-    latest = None
-    for item in heapq.merge(*(run.raw() for run in group), key=itemgetter(0)):
-        if item[0] == latest:
-            continue
-        latest = item[0]
-        if segments is not None and _is_useless(item[1], segments):
-            continue
-        yield item
-
-
-def _is_useless(row: bytes, segments: list[int]) -> bool:
-    _, segment, _, _, oldest, kind = ROW.unpack_from(row)
-    return kind == TOMBSTONE and not needed(segments, oldest, segment)

@@ -197,13 +197,15 @@ class Space:
         """
         return min(self.limits.files, held + self._free(held))
 
-    def copy_room(self) -> int:
+    def copy_room(self, awaited: int = 0) -> int:
         """Return the bytes that upkeep may take for what it copies, besides those that are claimed.
 
-        Two parts of it may copy at once: a merge of runs, and the call that empties a segment.
+        Two parts of it may copy at once: a merge of runs, and the call that empties a segment. Of
+        the claims, `awaited` bytes are of the call that waits for this very upkeep, and that writes
+        nothing before it has ended.
         """
         held = self.physical()
-        return self.limit(held) - held - sum(list(self.claims.values()))
+        return self.limit(held) - held - sum(list(self.claims.values())) + awaited
 
     def hold_reserve(self, free: int) -> None:
         """Allocate the reserve if `free` bytes of the disk, and the capacity, have room for it."""

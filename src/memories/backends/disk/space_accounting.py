@@ -6,6 +6,7 @@ saves the figures; a replay of the log arrives at the same.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
@@ -319,6 +320,14 @@ class SpaceAccounting:
             if pack is not None:
                 pack.live -= old.record.stored
                 self.pack_live -= old.record.stored
+
+
+def needed(numbers: list[int], lowest: int, number: int) -> bool:
+    """Return whether a tombstone in segment `number` still hides an older record: a segment exists
+    between `lowest`, the first that may hold an older record of its key, and its own.
+    """
+    at = bisect_left(numbers, lowest)
+    return at < len(numbers) and numbers[at] < number
 
 
 def _copied(stats: FileStats | None) -> FileStats | None:

@@ -195,6 +195,34 @@ def test_a_small_store_that_holds_its_reserve_goes_on(
         assert [] == backend.check()
 
 
+@pytest.mark.parametrize(
+    ("capacity", "size", "every", "at"), [(1_000_000, 15_000, 30, 28), (500_000, 10_000, 5, 1)]
+)
+def test_the_room_that_a_store_waits_for_is_used_for_copies(
+    tmp_path: Path, capacity: int, size: int, every: int, at: int
+) -> None:
+    """A store claims its bytes before there is room for them, and then makes that room.
+
+    Where upkeep had just written runs of the index, their merge lacked only the bytes that the
+    store itself had claimed: it was refused although it would have fitted.
+    """
+    path = tmp_path / "s"
+    with DiskBackend(path, capacity_bytes=capacity) as backend:
+        writer, maintenance = backend._writer, backend._maintenance
+        assert writer is not None and maintenance is not None
+        maintenance.stop()
+        keys: list[str] = []
+        for number in range(300):
+            while backend.room() < size + 4096:
+                backend.remove(keys.pop(0), 2 * number + 1)
+            keys.append(f"k{number}")
+            backend.write(record_for(keys[-1], 2 * number + 2), frame_for(bytes(size)))
+            if number % every == at:
+                writer.checkpoint()  # As upkeep does.
+            assert on_disk(path) <= capacity
+        assert [] == backend.check()
+
+
 def test_tiers_of_a_few_megabytes_do_not_thrash(tmp_path: Path) -> None:
     """A full cold tier sends down what it must, and no more; its disk is within its size."""
     generator, path = np.random.default_rng(1), tmp_path / "m"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.support.disk_stores import without_maintenance
 
-from memories.backends.disk import DiskBackend, compaction, manifest
+from memories.backends.disk import DiskBackend, manifest, run_merge
 from memories.testing.backends import frame_for, record_for
 
 SAVE = manifest.save
@@ -55,7 +55,7 @@ def test_a_merge_spares_the_run_of_a_checkpoint(
             backend.write(record_for(f"k{version}", version), frame_for(b"value"))
             writer.checkpoint()
         merging = Thread(
-            target=compaction.merge_runs, args=(writer, lambda: None), kwargs={"quiet": True}
+            target=run_merge.merge_runs, args=(writer, lambda: None), kwargs={"quiet": True}
         )
 
         def save(*arguments: Any) -> None:

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from memories.backends.disk import DiskBackend, compaction, size_limits
+from memories.backends.disk import DiskBackend, compaction, run_merge, size_limits
 from memories.foundation.call_owner import CallOwner
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles
@@ -213,7 +213,7 @@ def test_the_account_after_a_crash_is_that_of_the_log(tmp_path: Path) -> None:
             backend.write(record_for(f"k{version % 26}", version), frame_for(bytes(700)))
         assert backend._writer is not None
         assert 2 == len(backend._writer.index.runs)
-        compaction.merge_runs(backend._writer, lambda: None, quiet=True)
+        run_merge.merge_runs(backend._writer, lambda: None, quiet=True)
         shutil.copytree(tmp_path / "s", tmp_path / "crashed")
     with opened(tmp_path / "crashed") as backend:
         writer = backend._writer
@@ -242,11 +242,11 @@ def test_a_merge_that_was_overtaken_is_dropped(tmp_path: Path) -> None:
                 overtaken.append(True)
                 writer.rebuild()
 
-        compaction._merge(writer, group, overtake, last=True)
+        run_merge.merge(writer, group, overtake, last=True)
         assert overtaken
         assert 100 == sum(1 for _ in backend.scan())
         writer.checkpoint()
-        compaction.merge_runs(writer, lambda: None, quiet=True)
+        run_merge.merge_runs(writer, lambda: None, quiet=True)
         assert [] == backend.check()
 
 

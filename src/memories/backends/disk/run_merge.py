@@ -1,0 +1,116 @@
+"""Merges runs of the index, so that a look-up asks few of them and replaced rows are given back."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+
+from memories.backends.disk.log_format import TOMBSTONE
+from memories.backends.disk.run import Run
+from memories.backends.disk.run_table import ROW
+from memories.backends.disk.space_accounting import needed
+from memories.backends.disk.writer import Writer
+from memories.foundation.call_owner import CallOwner
+
+Pace = Callable[[], None]
+
+MERGE_RUNS = 4
+MERGE_ALL_ROWS = 2_000_000
+
+
+def merge_runs(writer: Writer, pace: Pace, *, quiet: bool = False) -> None:
+    """Merge runs of similar size, so that a lookup asks few of them."""
+    with writer.index_files.merge_lock:
+        while True:
+            runs = writer.index.runs
+            group = runs[: _group([run.count for run in runs])]
+            if quiet and len(runs) > 1 and sum(run.count for run in runs) <= MERGE_ALL_ROWS:
+                group = runs
+            if len(group) < 2 or not _has_room(writer, group):
+                return
+            merge(writer, group, pace, last=len(group) == len(runs))
+
+
+def merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> None:
+    """Replace neighbouring runs by one; `last` where no older run would be left.
+
+    The caller holds `merge_lock`.
+    """
+    with writer.lock:
+        number = writer.accounting.file_number()
+        segments = sorted(writer.accounting.segments)
+    index_files = writer.index_files
+    with writer.upkeep_lock:  # Otherwise a checkpoint may just be saving the name of a run.
+        index_files.discard_unnamed_runs()
+    with writer.claimed(_merged_bytes(writer, group), CallOwner()):
+        run = index_files.write(number, _merged(group, segments if last else None), pace)
+    new = () if run is None else (run,)
+    with writer.upkeep_lock:
+        if any(run not in writer.index.runs for run in group):
+            # Another thread has rebuilt the index from the log.
+            index_files.discard(number)
+            return
+        assert index_files.saved is not None
+        at = writer.index.runs.index(group[0])
+        runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
+        index_files.saved.runs = [run.number for run in runs]
+        index_files.saved.next_file = max(index_files.saved.next_file, number + 1)
+        index_files.save(index_files.saved, number)
+        with writer.lock:
+            writer.index.replace(group, new)
+            writer.space.count_index(writer.index.runs)
+    for old in group:
+        index_files.discard(old.number)
+
+
+def merge_pays(writer: Writer, awaited: int) -> bool:
+    """Return whether a merge of all runs gives much back, and has the room that it takes."""
+    runs = writer.index.runs
+    if len(runs) < 2:
+        return False
+    newer = sum(run.bytes for run in runs[:-1])
+    much = newer > max(writer.space.limits.segment // 4, runs[-1].bytes // 4)
+    return much and _has_room(writer, runs, awaited)
+
+
+def _group(counts: list[int]) -> int:
+    """Return how many of the newest runs to merge, 0 for none. Pure."""
+    total, size = 0, 0
+    for count in counts:
+        if size and count > 4 * total:
+            break
+        total += count
+        size += 1
+    return size if size >= MERGE_RUNS else 0
+
+
+def _has_room(writer: Writer, group: tuple[Run, ...], awaited: int = 0) -> bool:
+    """Return whether runs can be merged: they stay until the new one is there."""
+    return _merged_bytes(writer, group) <= writer.space.copy_room(awaited)
+
+
+def _merged_bytes(writer: Writer, group: tuple[Run, ...]) -> int:
+    """Return about what the run will take that replaces `group`."""
+    whole = sum(run.bytes for run in group)
+    everything = len(group) == len(writer.index.runs)
+    return min(whole, writer.space.index_live()) if everything else whole
+
+
+def _merged(
+    group: tuple[Run, ...], segments: list[int] | None
+) -> Iterator[tuple[bytes, bytes, float | None]]:
+    """Yield the newest row of each key; tombstones only where they hide an older record."""
+    latest = None
+    for item in heapq.merge(*(run.raw() for run in group), key=itemgetter(0)):
+        if item[0] == latest:
+            continue
+        latest = item[0]
+        if segments is not None and _is_useless(item[1], segments):
+            continue
+        yield item
+
+
+def _is_useless(row: bytes, segments: list[int]) -> bool:
+    _, segment, _, _, oldest, kind = ROW.unpack_from(row)
+    return kind == TOMBSTONE and not needed(segments, oldest, segment)
