@@ -6,7 +6,6 @@ It reads the sources as syntax trees and imports nothing of the library.
 from __future__ import annotations
 
 import ast
-import copy
 import re
 import subprocess
 from collections import Counter
@@ -164,14 +163,13 @@ def rooms_used_by(path: Path) -> Iterator[tuple[str, int]]:
             yield (rest[0] if rest and rest[0] in RANK else "__init__"), line
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_point_down_only(path: Path) -> None:
+def test_imports_point_down_only() -> None:
     """A layer that knows one above it can be neither read nor tested by itself."""
-    room = room_of(path)
     wrong = [
-        f"line {line}: {room} imports {used}"
+        f"{name_of(path)}:{line} imports {used}"
+        for path in MODULES
         for used, line in rooms_used_by(path)
-        if used != room and RANK[used] >= RANK[room]
+        if used != room_of(path) and RANK[used] >= RANK[room_of(path)]
     ]
     assert [] == wrong
 
@@ -223,12 +221,18 @@ def test_frames_know_five_modules_of_the_codecs() -> None:
     assert not [name for name in codecs if not {name, name.rpartition(".")[0]} & allowed]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_module_is_too_long_to_read_at_once(path: Path) -> None:
+def test_no_module_is_too_long_to_read_at_once() -> None:
     """A long module needs a reason, `long because ...` in its head; every giant file had none."""
+    lines = {name_of(path): path.read_text("utf-8").count("\n") for path in MODULES}
+    assert {} == {
+        name_of(path): lines[name_of(path)] for path in MODULES if lines[name_of(path)] > most(path)
+    }
+
+
+def most(path: Path) -> int:
+    """Return how many lines a module may have."""
     head = " ".join((ast.get_docstring(tree_of(path)) or "").split())
-    limit = MAX_LINES_WITH_A_REASON if LONG_REASON.search(head) else MAX_LINES
-    assert path.read_text("utf-8").count("\n") <= limit
+    return MAX_LINES_WITH_A_REASON if LONG_REASON.search(head) else MAX_LINES
 
 
 @cache
@@ -377,12 +381,9 @@ def imports_at_load(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFro
             yield from imports_at_load(node.body)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
-    """A module-level import of an optional package breaks, or slows, users who do not need it."""
-    if room_of(path) in {"cli", "__main__", "integrations"}:
-        return
-    names = {
+def packages_at_load(path: Path) -> set[str]:
+    """Return the packages that are loaded with a module."""
+    return {
         name.split(".")[0]
         for node in imports_at_load(tree_of(path).body)
         for name in (
@@ -391,34 +392,56 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
             else [alias.name for alias in node.names]
         )
     }
-    assert set() == names & HEAVY
 
 
-def calls_in(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Yield the dotted name of every call."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node.lineno
+def test_heavy_packages_are_imported_where_they_are_used() -> None:
+    """A module-level import of an optional package breaks, or slows, users who do not need it."""
+    free = {"cli", "__main__", "integrations"}
+    heavy = {
+        name_of(path): packages_at_load(path) & HEAVY
+        for path in MODULES
+        if room_of(path) not in free
+    }
+    assert {} == {name: found for name, found in heavy.items() if found}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_command_line_prints(path: Path) -> None:
+@cache
+def calls_in(path: Path) -> list[tuple[str, int, ast.Call]]:
+    """Return every call of a module: the dotted name of what is called, and the line."""
+    calls = (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call))
+    return [(ast.unparse(node.func), node.lineno, node) for node in calls]
+
+
+def test_only_the_command_line_prints() -> None:
     """A library that prints cannot be used by a program that owns its output."""
-    if room_of(path) == "cli":
-        return
-    assert [] == [line for name, line in calls_in(tree_of(path)) if name == "print"]
+    library = [path for path in MODULES if room_of(path) != "cli"]
+    assert [] == [
+        f"{name_of(path)}:{line}"
+        for path in library
+        for name, line, _ in calls_in(path)
+        if name == "print"
+    ]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_clock_asks_for_the_time(path: Path) -> None:
-    """Time is injected: what depends on it can then be tested, and never runs backwards."""
+def clocks_for(path: Path) -> set[str]:
+    """Return the clocks that a module must not read."""
     shown = {"cli", "testing", "dashboard"}
     if path.name == "clock.py" or shown & set(path.relative_to(PACKAGE).parts):
-        return
+        return set()
     clocks = {"time.time", "time.time_ns", "datetime.now", "datetime.datetime.now"}
-    if room_of(path) not in {"backends", "cluster"}:  # They limit their waits, which are real ones.
-        clocks |= {"time.monotonic"}
-    assert [] == [f"line {at}: {name}" for name, at in calls_in(tree_of(path)) if name in clocks]
+    if room_of(path) in {"backends", "cluster"}:  # They limit their waits, which are real ones.
+        return clocks
+    return clocks | {"time.monotonic"}
+
+
+def test_only_the_clock_asks_for_the_time() -> None:
+    """Time is injected: what depends on it can then be tested, and never runs backwards."""
+    assert [] == [
+        f"{name_of(path)}:{line}: {name}"
+        for path in MODULES
+        for name, line, _ in calls_in(path)
+        if name in clocks_for(path)
+    ]
 
 
 def swallows(handler: ast.ExceptHandler) -> bool:
@@ -428,18 +451,20 @@ def swallows(handler: ast.ExceptHandler) -> bool:
     return handler.type is None or (broad and silent)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_fault_is_swallowed(path: Path) -> None:
+def test_no_fault_is_swallowed() -> None:
     """A fault that is not reported comes back as wrong data."""
-    tree = tree_of(path)
-    handlers = (node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler))
-    silent = [f"line {handler.lineno}" for handler in handlers if swallows(handler)]
+    silent = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ExceptHandler) and swallows(node)
+    ]
     silent += [
-        f"line {node.lineno}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func).endswith("suppress")
-        and {"Exception", "BaseException"} & {ast.unparse(argument) for argument in node.args}
+        f"{name_of(path)}:{line}"
+        for path in MODULES
+        for name, line, call in calls_in(path)
+        if name.endswith("suppress")
+        and {"Exception", "BaseException"} & {ast.unparse(argument) for argument in call.args}
     ]
     assert [] == silent
 
@@ -460,36 +485,45 @@ BOUNDED = {
 }
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_wait_is_without_an_end(path: Path) -> None:
+def test_no_wait_is_without_an_end() -> None:
     """A thread that waits for a dead thread waits for ever; see docs/decisions/048."""
-    name = path.relative_to(PACKAGE).as_posix()
-    code = ast.unparse(without_words(tree_of(path)))
-    found = {match.group() for match in ENDLESS.finditer(code)}
-    found -= {"threading.Thread"} if not re.search(r"threading\.Thread\(", code) else set()
-    assert set() == found - BOUNDED.get(name, set())
+    waits = {}
+    for path in MODULES:
+        code = code_of(path)
+        found = {match.group() for match in ENDLESS.finditer(code)}
+        found -= {"threading.Thread"} if not re.search(r"threading\.Thread\(", code) else set()
+        waits[name_of(path)] = found - BOUNDED.get(path.relative_to(PACKAGE).as_posix(), set())
+    assert {} == {name: found for name, found in waits.items() if found}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_fork_hook_is_registered_once_per_module(path: Path) -> None:
+def test_a_fork_hook_is_registered_once_per_module() -> None:
     """A hook cannot be removed: one for each instance would outlive all of them."""
-    tree = tree_of(path)
-    at_load = {id(node.value) for node in tree.body if isinstance(node, ast.Expr)}
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    hooks = [call for call in calls if ast.unparse(call.func) == "after_fork"]
-    assert [] == [f"line {call.lineno}" for call in hooks if id(call) not in at_load]
-    if path.relative_to(PACKAGE).as_posix() != "foundation/forks.py":
-        assert "register_at_fork" not in ast.unparse(without_words(tree))
+    at_load = {
+        id(node.value)
+        for path in MODULES
+        for node in tree_of(path).body
+        if isinstance(node, ast.Expr)
+    }
+    assert [] == [
+        f"{name_of(path)}:{line}"
+        for path in MODULES
+        for name, line, call in calls_in(path)
+        if name == "after_fork" and id(call) not in at_load
+    ]
+    hooks = {path for path in MODULES if "register_at_fork" in code_of(path)}
+    assert {PACKAGE / "foundation" / "forks.py"} == hooks
 
 
-def without_words(tree: ast.Module) -> ast.Module:
-    """Return a copy of a tree whose strings are empty."""
+@cache
+def code_of(path: Path) -> str:
+    """Return the text of a module, without comments and with empty strings."""
 
     class Mute(ast.NodeTransformer):
         def visit_Constant(self, node: ast.Constant) -> ast.Constant:
             return ast.Constant("") if isinstance(node.value, str) else node
 
-    return ast.fix_missing_locations(Mute().visit(copy.deepcopy(tree)))
+    tree = Mute().visit(ast.parse(path.read_text("utf-8")))
+    return ast.unparse(ast.fix_missing_locations(tree))
 
 
 def public(nodes: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
@@ -519,17 +553,20 @@ def test_a_public_class_name_stands_for_one_thing() -> None:
     assert {} == {name: count for name, count in names.items() if count > 1}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_public_name_has_a_docstring(path: Path) -> None:
+def test_every_public_name_has_a_docstring() -> None:
     """What is not said in one sentence has not been thought through."""
-    tree = tree_of(path)
     undocumented = [
-        name
-        for name, node in public(tree.body)
+        f"{name_of(path)}: {name}"
+        for path in MODULES
+        for name, node in public(tree_of(path).body)
         if not ast.get_docstring(node) and not is_overload(node)  # type: ignore[arg-type]
     ]
     assert [] == undocumented
-    assert path.stat().st_size == 0 or ast.get_docstring(tree)
+    assert [] == [
+        name_of(path)
+        for path in MODULES
+        if path.stat().st_size and not ast.get_docstring(tree_of(path))
+    ]
 
 
 def texts() -> list[Path]:
@@ -541,12 +578,14 @@ def texts() -> list[Path]:
     return sorted(path for path in files if path.suffix in kinds)
 
 
-@pytest.mark.parametrize("path", texts(), ids=name_of)
-def test_no_loose_ends_and_no_path_of_one_machine(path: Path) -> None:
+def test_no_loose_ends_and_no_path_of_one_machine() -> None:
     """A note to oneself belongs into an issue, and a path of one machine helps on no other."""
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        assert not WORDS.search(line), f"line {number}: {line}"
-        assert not MACHINE_PATHS.search(line), f"line {number}: {line}"
+    assert [] == [
+        f"{name_of(path)}:{number}: {line}"
+        for path in texts()
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if WORDS.search(line) or MACHINE_PATHS.search(line)
+    ]
 
 
 # What may lie at the top of the repository; a store that a test left there may not.
