@@ -20,6 +20,7 @@ MOST_BYTES = 64 << 10
 _CONSTANTS: dict[bytes, Any] = {b"n": None, b"t": True, b"u": False}
 _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 63) - 1
 _FLOAT = struct.Struct("<d")
+_BYTES_KIND = ord("b")
 
 
 def _refuse(code: int, data: memoryview) -> Any:
@@ -66,12 +67,13 @@ def read_plain(body: memoryview) -> Any:
     Raises:
         CorruptDataError: it was not made by `pack_plain`.
     """
-    kind, rest = bytes(body[:1]), body[1:]
+    rest = body[1:]
+    if body and body[0] == _BYTES_KIND:
+        return bytes(rest)
+    kind = bytes(body[:1])
     try:
         if kind == b"m":
             return _decode(rest)
-        if kind == b"b":
-            return bytes(rest)
         if kind == b"s":
             return str(rest, "utf-8")
         if kind == b"i":

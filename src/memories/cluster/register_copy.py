@@ -11,8 +11,8 @@ from memories.cluster.register_format import (
     RegisterHeader,
     RegisterKind,
     key_text,
-    read_body,
     read_header,
+    read_register,
 )
 from memories.cluster.value_terms import read_expiry
 from memories.cluster.versions import ABSENT, RegisterVersion
@@ -43,9 +43,7 @@ def read_copy(name: bytes, reply: Any, *, whole: bool) -> RegisterCopy:
         return RegisterCopy(None, None, None)
     if not isinstance(reply, bytes):
         raise CorruptDataError(f"the register of {key_text(name)} on a node is not text")
-    header = read_header(name, reply)
-    if whole:
-        read_body(name, header, reply)
+    header = RegisterHeader(*read_register(name, reply)[:2]) if whole else read_header(name, reply)
     upload = upload_of_register(header.kind, reply[HEADER_BYTES:PEEK_BYTES])
     expires_ms = read_expiry(reply[HEADER_BYTES:PEEK_BYTES]) if header.kind.has_terms else 0
     complete = whole or header.kind is RegisterKind.TOMBSTONE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import xxhash
 
@@ -59,16 +59,15 @@ class RegisterBody(NamedTuple):
         """Return how many bytes it has."""
         total = 0
         for one in self.segments:
-            total += len(one) if type(one) is bytes else memoryview(one).nbytes
+            total += one.nbytes if type(one) is memoryview else len(one)
         return total
 
 
 class RegisterHeader(NamedTuple):
-    """The first 64 bytes of a register."""
+    """What the first 64 bytes of a register say."""
 
     version: RegisterVersion
     kind: RegisterKind
-    body_sum: bytes
 
 
 _KINDS = {kind.value: kind for kind in RegisterKind}  # A dict is faster than the enum.
@@ -117,35 +116,26 @@ def pack_small(text: bytes, name: bytes, body: RegisterBody) -> bytes:
     return b"".join((lead, _head_sum(name, lead), content))
 
 
-def read_header(name: bytes, data: Any) -> RegisterHeader:
+def read_header(name: bytes, data: bytes) -> RegisterHeader:
     """Return the header at the start of `data`.
 
     Raises:
         CorruptDataError: it is damaged, or belongs to another register.
     """
-    lead = bytes(data[: _HEAD_SUM.start])
-    if data[_HEAD_SUM] != _head_sum(name, lead) or len(lead) < _HEAD_SUM.start:
-        raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
-    kind = _KINDS.get(lead[KIND_AT : KIND_AT + 1])
-    try:
-        version = RegisterVersion(int(lead[:_CLIENT_AT], 16), int(lead[_CLIENT_AT:KIND_AT], 16))
-    except ValueError:
-        kind = None
-    if kind is None:
-        raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
-    return RegisterHeader(version, kind, lead[_BODY_SUM])
+    return RegisterHeader(*_read_lead(name, data))
 
 
-def read_body(name: bytes, header: RegisterHeader, data: Any) -> memoryview:
-    """Return the body after the header; its checksum is compared.
+def read_register(name: bytes, data: bytes) -> tuple[RegisterVersion, RegisterKind, memoryview]:
+    """Return the version, the kind and the body of a register; both checksums are compared.
 
     Raises:
-        CorruptDataError: it is damaged.
+        CorruptDataError: it is damaged, or belongs to another register.
     """
+    version, kind = _read_lead(name, data)
     body = memoryview(data)[HEADER_BYTES:]
-    if xxhash.xxh3_64_hexdigest(body).encode() != header.body_sum:
-        raise CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
-    return body
+    if data[_BODY_SUM] != xxhash.xxh3_64_hexdigest(body).encode():
+        raise _damaged(name)
+    return version, kind, body
 
 
 def key_text(name: bytes) -> str:
@@ -155,6 +145,22 @@ def key_text(name: bytes) -> str:
 
 def _key_text(name: bytes) -> bytes:
     return name[len(PREFIX) :].removeprefix(b"\0").replace(b"\0", b":", 1)
+
+
+def _read_lead(name: bytes, data: bytes) -> tuple[RegisterVersion, RegisterKind]:
+    lead = data[: _HEAD_SUM.start]
+    kind = _KINDS.get(lead[KIND_AT : KIND_AT + 1])
+    if kind is None or data[_HEAD_SUM] != _head_sum(name, lead):
+        raise _damaged(name)
+    try:
+        counter, client = int(lead[:_CLIENT_AT], 16), int(lead[_CLIENT_AT:KIND_AT], 16)
+    except ValueError:
+        raise _damaged(name) from None
+    return RegisterVersion(counter, client), kind
+
+
+def _damaged(name: bytes) -> CorruptDataError:
+    return CorruptDataError(f"the register of {key_text(name)} on a node is damaged")
 
 
 def _head_sum(name: bytes, lead: bytes) -> bytes:

@@ -49,8 +49,7 @@ def rank(name: bytes, nodes: Sequence[str]) -> list[str]:
 
 def prefer(name: bytes, nodes: Sequence[str], copies: int) -> Preference:
     """Return the nodes that may hold the register of `name`, for `copies` copies of it."""
-    chosen = rank(name, nodes)[: list_length(len(nodes), copies)]
-    return Preference(tuple(chosen), copies, len(chosen) - copies + 1)
+    return _preference(tuple(rank(name, nodes)[: list_length(len(nodes), copies)]), copies)
 
 
 def group_by_preference(
@@ -72,13 +71,17 @@ def group_by_preference(
             groups[chosen].append(name)
         else:
             groups[chosen] = [name]
-    answers = length - copies + 1
-    return {Preference(chosen, copies, answers): some for chosen, some in groups.items()}
+    return {_preference(chosen, copies): some for chosen, some in groups.items()}
 
 
 def list_length(nodes: int, copies: int) -> int:
     """Return how many nodes a key's preference list has."""
     return min(nodes, 2 * copies - 1)
+
+
+@lru_cache(1024)
+def _preference(chosen: tuple[str, ...], copies: int) -> Preference:
+    return Preference(chosen, copies, len(chosen) - copies + 1)
 
 
 @lru_cache(16)

@@ -95,15 +95,16 @@ class FrameStore:
             ReplicationError: it is on fewer nodes than required.
             ConflictError: the key is not at `if_version`.
         """
-        return self._put(
-            key, self._sealed(key, segments), self._sealed_terms(key, terms), if_version
-        )
+        if self._seal is not None:
+            segments = self._seal.frame(key, segments)
+            terms = self._sealed_terms(key, terms)
+        return self._put(key, segments, terms, if_version)
 
     def _put(
         self, key: str, segments: Sequence[memoryview], terms: ValueTerms, if_version: int | None
     ) -> RegisterVersion:
         name = self._name(key)
-        nbytes = sum(segment.nbytes for segment in segments)
+        nbytes = _total_bytes(segments)
         if nbytes <= INLINE_BYTES:
             return self._write_one(name, _value_body(segments, terms), terms, if_version)
         upload, chunk_bytes = new_upload(nbytes, self._clock.wall())
@@ -134,12 +135,12 @@ class FrameStore:
         """Store many frames; the small ones take few requests to each node."""
         results: dict[str, RegisterVersion | Exception] = {}
         if self._seal is not None:
-            frames = {key: self._sealed(key, segments) for key, segments in frames.items()}
+            frames = {key: self._seal.frame(key, segments) for key, segments in frames.items()}
         terms_of = {key: self._sealed_terms(key, terms) for key in frames}
         small = {
             key: _value_body(segments, terms_of[key])
             for key, segments in frames.items()
-            if sum(segment.nbytes for segment in segments) <= INLINE_BYTES
+            if _total_bytes(segments) <= INLINE_BYTES
         }
         outcomes = self._registers.write({self._name(key): small[key] for key in small})
         for key in frames:
@@ -303,9 +304,6 @@ class FrameStore:
         seal = self._seal
         return self._prefix + (key.encode() if seal is None else seal.key(key))
 
-    def _sealed(self, key: str, segments: Sequence[memoryview]) -> Sequence[memoryview]:
-        return segments if self._seal is None else self._seal.frame(key, segments)
-
     def _sealed_terms(self, key: str, terms: ValueTerms) -> ValueTerms:
         if self._seal is None or not terms.metadata:
             return terms
@@ -451,8 +449,12 @@ def _is_key(name: bytes) -> bool:
         return False
 
 
+def _total_bytes(segments: Sequence[memoryview]) -> int:
+    return segments[0].nbytes if len(segments) == 1 else sum(one.nbytes for one in segments)
+
+
 def _value_body(segments: Sequence[memoryview], terms: ValueTerms) -> RegisterBody:
-    if terms == NO_TERMS:
+    if terms is NO_TERMS or terms == NO_TERMS:
         return RegisterBody(RegisterKind.VALUE, segments)
     before, behind = terms.pack()
     return RegisterBody(RegisterKind.VALUE_WITH_TERMS, [before, *segments, behind])

@@ -359,9 +359,12 @@ class DistributedMemoryManager(MemoryManager):
         """
         self._service.require_open()
         wanted = [check_key(key) for key in check_several("keys", keys)]
-        values = {key: self._fresh_copy(key) for key in wanted}
-        missing = [key for key in wanted if values[key] is MISSING]
-        tokens = {key: self._near.token(key) for key in missing}
+        missing, tokens = wanted, {}
+        values: dict[str, Any] = dict.fromkeys(wanted, MISSING)
+        if self._near.fresh_until > self._monotonic():
+            values = {key: self._fresh_copy(key) for key in wanted}
+            missing = [key for key in wanted if values[key] is MISSING]
+            tokens = {key: self._near.token(key) for key in missing}
         results = self._frames.get_many(missing)
         if default is not MISSING:
             absent = [k for k, one in results.items() if isinstance(one, KeyNotFoundError)]
@@ -371,7 +374,7 @@ class DistributedMemoryManager(MemoryManager):
         _raise_first(results, "read")
         for key, stored in results.items():
             assert isinstance(stored, StoredFrame)
-            values[key] = self._open_frame(key, stored, tokens[key])
+            values[key] = self._open_frame(key, stored, tokens.get(key))
         return values
 
     def scan_distributed(self, prefix: str = "") -> Iterator[str]:
@@ -600,15 +603,18 @@ class DistributedMemoryManager(MemoryManager):
         packed = msgspec.msgpack.encode(terms.metadata) if terms.metadata else b""
         return ValueTerms(expires_ms, packed)
 
-    def _open_frame(self, key: str, stored: StoredFrame, token: FreshnessToken) -> Any:
-        """Return the value of a frame from the nodes, already verified, and store a local copy."""
+    def _open_frame(self, key: str, stored: StoredFrame, token: FreshnessToken | None) -> Any:
+        """Return the value of a frame from the nodes, already verified.
+
+        With a token a local copy is stored.
+        """
         if is_plain(stored.frame):
             return self._open_plain(key, stored, token)
         trust = self._trust
         try:
             payload = Payload.of_frame(stored.frame, key=key)
             # Local copies do not expire.
-            if stored.terms.expires_ms or not self._make_room_for(payload.size):
+            if not token or stored.terms.expires_ms or not self._make_room_for(payload.size):
                 return payload.open(trust, verify=False)
             hosted = payload.to_host(trust, verify=False, copy=False)
             value = hosted.open(trust)
@@ -619,10 +625,10 @@ class DistributedMemoryManager(MemoryManager):
         )
         return value
 
-    def _open_plain(self, key: str, stored: StoredFrame, token: FreshnessToken) -> Any:
-        """Return a plain value from the nodes, and store a local copy."""
+    def _open_plain(self, key: str, stored: StoredFrame, token: FreshnessToken | None) -> Any:
+        """Return a plain value from the nodes, and with a token store a local copy."""
         value = read_plain(stored.frame)
-        if self._near.fresh_until > self._monotonic() and not stored.terms.expires_ms:
+        if token and self._near.fresh_until > self._monotonic() and not stored.terms.expires_ms:
             hosted = Payload.of(value)
             if self._make_room_for(hosted.size):
                 self._near.insert(

@@ -11,8 +11,8 @@ from memories.cluster.register_format import (
     RegisterKind,
     key_of,
     pack_register,
-    read_body,
     read_header,
+    read_register,
     register_name,
 )
 from memories.cluster.versions import RegisterVersion
@@ -39,12 +39,11 @@ def test_every_flipped_bit_of_a_register_is_found(
     name = register_name(key)
     assert key == key_of(name)
     data = bytearray(b"".join(pack_register(name, version, RegisterKind.VALUE, [memoryview(body)])))
-    header = read_header(name, data)
-    assert (version, RegisterKind.VALUE) == (header.version, header.kind)
-    assert body == read_body(name, header, data)
+    assert read_header(name, bytes(data)) == (version, RegisterKind.VALUE)
+    assert read_register(name, bytes(data)) == (version, RegisterKind.VALUE, body)
     data[place % len(data)] ^= 1 << bit
     with pytest.raises(CorruptDataError):
         read_copy(name, bytes(data), whole=True)
     data[place % len(data)] ^= 1 << bit
     with pytest.raises(CorruptDataError):
-        read_header(register_name(key + "x"), data)
+        read_header(register_name(key + "x"), bytes(data))

@@ -11,7 +11,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Self, TypeVar
+from typing import Self
 
 from memories.cluster.client import redis_py
 from memories.cluster.client.address import NodeAddress
@@ -32,7 +32,6 @@ from memories.errors import ForkedError, UnavailableError
 
 MAX_REPLY_BYTES = 64 << 20
 
-T = TypeVar("T")
 OnPush = Callable[[list[Reply]], None]
 
 
@@ -74,8 +73,8 @@ class Connection:
         if address.refusal:
             raise UnavailableError(address.refusal)
         self._opened = redis_py.open_connection(address.dial, connect_seconds, 3 if on_push else 2)
-        self._transport = Transport(self._opened._sock, address.name)
-        self._decoder = ReplyDecoder(self._transport, address.name, max_reply_bytes)
+        self.transport = Transport(self._opened._sock, address.name)
+        self._decoder = ReplyDecoder(self.transport, address.name, max_reply_bytes)
 
     def call(self, *args: Arg, seconds: float | None = None) -> Reply:
         """Send one command and return its reply.
@@ -142,38 +141,14 @@ class Connection:
                 self.send(commands[following : following + 1], seconds=seconds, bulk=True)
             yield reply
 
-    def post(self, data: bytes, count: int, seconds: float) -> None:
-        """Send `count` small commands that are encoded already; `fetch` must follow.
-
-        Raises:
-            UnavailableError: as for `send`.
-        """
-        self.pending = count
-        try:
-            self._transport.post(data, seconds)
-        except BaseException:
-            self.close()
-            raise
-
-    def fetch(self, parse: Callable[[bytes], T | None]) -> T | list[Reply]:
-        """Return what `parse` makes of all pending replies, or if that is None these replies.
-
-        `parse` must return None unless the bytes are all replies, and nothing else.
+    def decode(self, data: bytes) -> list[Reply]:
+        """Return all pending replies, of which `data` was received elsewhere.
 
         Raises:
             UnavailableError: as for `receive`.
         """
-        try:
-            data = self._transport.fetch()
-            parsed = parse(data)
-            if parsed is not None:
-                self.pending = 0
-                return parsed
-            self._decoder.feed(data)
-        except BaseException:
-            self.close()
-            raise
-        self._transport.allow(self._seconds)
+        self._decoder.feed(data)
+        self.transport.allow(self._seconds)
         return [self.receive() for _ in range(self.pending)]
 
     def send(
@@ -189,7 +164,7 @@ class Connection:
         self._begin(seconds, bulk=bulk)
         try:
             self.pending += len(commands)
-            self._transport.send(encode(commands))
+            self.transport.send(encode(commands))
         except BaseException:
             self.close()
             raise
@@ -208,19 +183,19 @@ class Connection:
         """
         self._check()
         if seconds is not None:
-            self._transport.allow(seconds)
+            self.transport.allow(seconds)
         try:
             while True:
                 pushed, reply = self._read(into)
                 if not pushed:
                     self.pending -= 1
                     if type(reply) is ReplyError and redis_py.FULL in reply.text:
-                        raise self._transport.fault(redis_py.FULL_ADVICE)
+                        raise self.transport.fault(redis_py.FULL_ADVICE)
                     return reply
                 self._push(reply)
         except GarbledError as error:
             self.close()
-            raise self._transport.fault(f"cannot be understood: {error}") from None
+            raise self.transport.fault(f"cannot be understood: {error}") from None
         except BaseException:
             self.close()
             raise
@@ -252,7 +227,7 @@ class Connection:
                     raise GarbledError("it sent a reply that nothing had asked for")
             except GarbledError as error:
                 self.close()
-                raise self._transport.fault(f"cannot be understood: {error}") from None
+                raise self.transport.fault(f"cannot be understood: {error}") from None
             except BaseException:
                 self.close()
                 raise
@@ -263,11 +238,11 @@ class Connection:
     def ready(self, seconds: float = 0.0) -> bool:
         """Return whether `receive` would not wait: data has come, or the end of the connection."""
         self._check()
-        return self._decoder.waiting or self._transport.readable(seconds)
+        return self._decoder.waiting or self.transport.readable(seconds)
 
     def fileno(self) -> int:
         """Return the descriptor of the socket."""
-        return self._transport.fileno()
+        return self.transport.fileno()
 
     def close(self) -> None:
         """Close the connection. Idempotent; in a forked child, the parent's stays open."""
@@ -293,7 +268,7 @@ class Connection:
         """Raise UnavailableError, and close the connection, if a reply is of the wrong kind."""
         if wrong := misfit(commands, replies):
             self.close()
-            raise self._transport.fault(f"sent something else than a reply to {wrong}")
+            raise self.transport.fault(f"sent something else than a reply to {wrong}")
 
     def _push(self, message: list[Reply]) -> None:
         if self._on_push is not None:
@@ -301,7 +276,7 @@ class Connection:
 
     def _begin(self, seconds: float | None, *, bulk: bool = False) -> None:
         self._check()
-        self._transport.allow(self._seconds if seconds is None else seconds, bulk=bulk)
+        self.transport.allow(self._seconds if seconds is None else seconds, bulk=bulk)
 
     def _check(self) -> None:
         if self._pid != os.getpid():

@@ -2,14 +2,14 @@
 
 The caller decides when it has enough answers. The connection to a node that has not answered by
 then is closed, so that a slow node delays a call by no more than the chosen wait. One small request
-to each node has a way of its own, `QuickRound`.
+to each node has a way of its own, `quick_round`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from memories.cluster.client.connection import Connection, ready
 from memories.cluster.client.latency import HEDGE_SECONDS, PATIENCE_SECONDS
@@ -18,80 +18,7 @@ from memories.cluster.client.opening import open_connections
 from memories.cluster.client.resp import Command, ReplyError
 from memories.errors import MemoriesError, UnavailableError
 
-# The replies of a server: what its parser returns, or all of them, decoded.
-SmallReply: TypeAlias = bytes | list[Any]
 Commands = Callable[[str], Sequence[Command]]  # Made from the run id of the server.
-
-
-class QuickRound:
-    """Connections that were in use a moment ago, for small requests to several nodes at once.
-
-    Nothing has to be opened or checked. As a context manager it gives them back.
-
-    Attributes:
-        run_ids: Of the server of each connection; empty if a node has no such connection.
-    """
-
-    __slots__ = ("_held", "_monotonic", "_nodes", "run_ids")
-
-    def __init__(self, nodes: Sequence[Node], monotonic: Callable[[], float]) -> None:
-        self._nodes = nodes
-        self._monotonic = monotonic
-        self._held: list[Connection] = []
-        self.run_ids: list[str] = []
-
-    def __enter__(self) -> Self:
-        for node in self._nodes:
-            connection = node.pool.take_idle()
-            if connection is None:
-                self.run_ids = []
-                break
-            self._held.append(connection)
-            self.run_ids.append(connection.run_id)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for node, connection in zip(self._nodes, self._held, strict=False):
-            node.pool.give(connection)
-
-    def ask(
-        self,
-        requests: Sequence[bytes],
-        count: int,
-        parsers: Sequence[Callable[[bytes], bytes | None]],
-        *,
-        meanwhile: Callable[[], object] | None = None,
-        seconds: float = 0.0,
-    ) -> list[SmallReply] | None:
-        """Send a request to each node, and return the replies; None if one does not come.
-
-        Args:
-            requests: Encoded commands for each node; for the first nodes only, if there are fewer.
-            count: How many commands are in each.
-            parsers: For each node, as `Connection.fetch` needs it.
-            meanwhile: Called while the nodes work.
-            seconds: How much longer than usually an answer may take.
-        """
-        began = self._monotonic()
-        try:
-            for node, connection, data in zip(self._nodes, self._held, requests, strict=False):
-                connection.post(data, count, node.latency.hedge_seconds + seconds)
-            if meanwhile is not None:
-                meanwhile()
-            replies = [
-                connection.fetch(parse)
-                for connection, parse in zip(self._held, parsers, strict=False)
-            ]
-        except UnavailableError:
-            if self._monotonic() - began >= HEDGE_SECONDS + seconds:
-                for node, connection in zip(self._nodes, self._held, strict=False):
-                    if connection.pending:
-                        node.record_timeout()
-            return None  # The caller asks in the other way.
-        spent = self._monotonic() - began
-        for node in self._nodes:
-            node.record_quick(spent)
-        return replies
 
 
 class NodeRequest:

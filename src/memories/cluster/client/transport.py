@@ -24,7 +24,7 @@ SECONDS_PER_BYTE = 1e-6
 BULK_SECONDS_PER_BYTE = 2e-5
 _LEAST_SECONDS = 1e-3
 _LAST_WORDS_BYTES = 200
-_RECEIVE_BYTES = 128 << 10
+_RECEIVE_BYTES = 64 << 10  # malloc asks the system for a larger buffer each time.
 _BUFFERS_AT_ONCE = 512  # Below the IOV_MAX of every system.
 R = TypeVar("R")
 
@@ -57,27 +57,29 @@ class Transport:
         """Extend the time limit of the call by the time that so many bytes take."""
         self._deadline += count * self._per_byte
 
-    def post(self, data: bytes, seconds: float) -> None:
-        """Send a small request; it and `fetch` have `seconds` each."""
-        if self._timeout != seconds:
-            self._timeout = self._silence = seconds
-            self._socket.settimeout(seconds)
+    def post(self, data: bytes) -> None:
+        """Send a small request; `fetch` follows. An idle connection takes it without a wait."""
+        if self._timeout:
+            self._timeout = 0.0
+            self._socket.settimeout(0.0)
         try:
-            if self._socket.send(data) != len(data):
-                raise self.fault("does not read what is sent to it")
-        except TimeoutError:
-            raise self.fault("does not read what is sent to it") from None
+            if self._socket.send(data) == len(data):
+                return
+        except BlockingIOError:
+            pass
         except OSError as error:
             raise self.fault(self._last_words() or _broken(error)) from error
+        raise self.fault("does not read what is sent to it")
 
-    def fetch(self) -> bytes:
+    def fetch(self, seconds: float) -> bytes:
         """Return received bytes after `post`, at least one."""
+        if not self._poll.poll(seconds * 1000):
+            raise self.fault(f"did not answer within {seconds:g} s")
         try:
             return self._received(self._socket.recv(_RECEIVE_BYTES))
-        except TimeoutError:
-            raise self.fault(f"did not answer within {self._timeout:g} s") from None
-        except OSError as error:
-            raise self.fault(_broken(error)) from error
+        except OSError:  # Part of what TLS needs at once, or the end of the connection.
+            self.allow(seconds)
+            return self.more()
 
     def send(self, buffers: Sequence[Buffer]) -> None:
         """Send all buffers, several per system call where the socket supports that."""

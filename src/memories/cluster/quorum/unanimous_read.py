@@ -14,14 +14,15 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import QuickRound, RequestRound
+from memories.cluster.client.fanout import RequestRound
 from memories.cluster.client.node import Node
+from memories.cluster.client.quick_round import QuickRound
 from memories.cluster.client.resp import Command, bulk_between, encode, encode_strings
 from memories.cluster.incarnation import INCARNATION_KEY, UP, Incarnation
 from memories.cluster.quorum.batches import BatchRequest, batches, usable_groups
 from memories.cluster.quorum.members import Members
 from memories.cluster.register_api import FoundRegister
-from memories.cluster.register_format import HEADER_BYTES, read_body, read_header
+from memories.cluster.register_format import HEADER_BYTES, read_register
 from memories.cluster.rendezvous import Preference
 from memories.errors import CorruptDataError
 
@@ -189,10 +190,11 @@ def _decode(
                     part = slice(HEADER_BYTES * index, HEADER_BYTES * (index + 1))
                     if ((other[1] or b"")[part] or _NO_HEAD) != heads[part]:
                         unequal.add(index)
-        for index, (name, value) in enumerate(zip(names, values, strict=True)):
+        for index, name in enumerate(names):
             if index in unequal:
                 continue
             try:
+                value = values[index]
                 results[name] = _found(name, value) if value else None
             except CorruptDataError:
                 continue
@@ -211,5 +213,4 @@ def _voted_value(run_id: str, epoch: int) -> Callable[[bytes], bytes | None]:
 
 
 def _found(name: bytes, value: bytes) -> FoundRegister:
-    header = read_header(name, value)
-    return FoundRegister(header.version, header.kind, read_body(name, header, value))
+    return FoundRegister(*read_register(name, value))

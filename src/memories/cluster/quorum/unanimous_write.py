@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import Commands, QuickRound, RequestRound
+from memories.cluster.client.fanout import Commands, RequestRound
+from memories.cluster.client.quick_round import QuickRound
 from memories.cluster.client.resp import Command, encode_strings, exactly
 from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation
 from memories.cluster.limits import CONFIRMED_SECONDS
@@ -42,7 +43,8 @@ from memories.cluster.versions import RegisterVersion, VersionMaker
 
 _SMALL_BYTES = 16 << 10  # A larger register is sent from where it lies.
 _CALL_REGISTERS = 250
-_STORED_ONE = b":1\r\n"
+_STORED = b":1\r\n"
+_parse_stored = exactly(_STORED)
 _INCARNATION = encode_strings([INCARNATION_KEY])
 _STORE_ONE = scripts.STORE.encoded(2, 5) + _INCARNATION
 
@@ -84,33 +86,32 @@ class UnanimousWrite:
         self, name: bytes, body: RegisterBody, given: dict[bytes, GivenVersion]
     ) -> WrittenRegister:
         epoch = self._members.epoch
+        monotonic = self._members.monotonic
         preferences = self._members.preference_lists(name)
         nodes = nodes_to_ask(self._members, preferences)
         if body.nbytes > _SMALL_BYTES:
             raise UnusualReplyError
-        word = encode_strings([name])
-        version = self._versions.successor()
+        word = b"$%d\r\n%b\r\n" % (len(name), name)
+        version, copies = self._versions.successor(), preferences[0].copies
         text = version.text
-        prepared: list[bytes] = []
+        requests: list[bytes] = []
 
-        def prepare() -> None:
-            prepared.append(encode_strings([pack_small(text, name, body)]))
+        with QuickRound(nodes, monotonic) as round_:
 
-        with QuickRound(nodes, self._members.monotonic) as round_:
+            def prepare() -> None:
+                value = pack_small(text, name, body)
+                for run_id in round_.run_ids[:copies]:
+                    accepted = _accepted(run_id, epoch)
+                    parts = (_STORE_ONE, word, accepted, b"$%d\r\n" % len(value), value, b"\r\n")
+                    requests.append(b"".join(parts))
+
             for head in ask_one(round_, [head_request(word)] * len(nodes), epoch, prepare):
                 if head >= text or head[KIND_AT : KIND_AT + 1] in MANIFEST_KINDS:
                     raise UnusualReplyError
             given[name] = GivenVersion(version, None)
-            began = self._members.monotonic()
-            copies, request = preferences[0].copies, _STORE_ONE + word
-            requests = [
-                request + _accepted(run_id, epoch) + prepared[0]
-                for run_id in round_.run_ids[:copies]
-            ]
-            replies = round_.ask(requests, 1, [exactly(_STORED_ONE)] * copies)
-            if replies != [_STORED_ONE] * copies:
-                raise UnusualReplyError
-            if self._members.monotonic() - began > CONFIRMED_SECONDS:
+            began = monotonic()
+            replies = round_.ask(requests, 1, [_parse_stored] * copies)
+            if replies != [_STORED] * copies or monotonic() - began > CONFIRMED_SECONDS:
                 raise UnusualReplyError
         return WrittenRegister(version, None)
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from memories.cluster.client.fanout import NodeRequest, QuickRound, RequestRound
+from memories.cluster.client.fanout import NodeRequest, RequestRound
 from memories.cluster.client.node import Node, parse_info
+from memories.cluster.client.quick_round import QuickRound
 from memories.cluster.client.resp import Command, ReplyError, encode
 from memories.cluster.limits import allowance
 from memories.cluster.reasons import join_reasons

@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 from memories.cluster.client import scripts
-from memories.cluster.client.fanout import NodeRequest, QuickRound, RequestRound
+from memories.cluster.client.fanout import NodeRequest, RequestRound
+from memories.cluster.client.quick_round import QuickRound
 from memories.cluster.client.resp import Command, ReplyError, encode, encode_strings, exactly
 from memories.cluster.limits import allowance
 from memories.cluster.manifest import ChunkUpload
