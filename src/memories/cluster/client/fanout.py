@@ -67,7 +67,7 @@ class RequestRound:
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if kind is None or issubclass(kind, Exception):  # Else the caller was interrupted.
             for requests in self._open.values():
-                requests[0].node.record_timeout()
+                requests[0].node.record_timeout(requests[0].began)
         for node, connection in self._held:
             node.give(connection)
 

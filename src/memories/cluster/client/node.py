@@ -6,6 +6,7 @@ node at once.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ _NUMBER = re.compile(r"-?[0-9]{1,19}")
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 4.0
 _QUICK_SECONDS = 0.005  # Below, the limits do not depend on the exact time.
-_MOST_TIMEOUTS = 2  # After so many timeouts in a row a node counts as hung.
 # Errors that concern the whole node, not one command: an immediate retry would fail, too.
 REFUSING_CODES = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "LOADING", "BUSY", "DENIED"})
 
@@ -74,7 +74,7 @@ class Node:
         self._lock = new_lock()
         self._pause_seconds = 0.0
         self._paused_until = 0.0
-        self._timeouts = 0
+        self._given_up = math.inf  # When the first caller stopped waiting, since the last answer.
         self._probing = False
 
     @property
@@ -141,7 +141,7 @@ class Node:
     def record_success(self, seconds: float) -> None:
         """Record an answer in time: the node is usable."""
         self.latency.record(seconds)
-        self._timeouts = 0
+        self._given_up = math.inf
         if self._pause_seconds:
             with self._lock:
                 self._pause_seconds = self._paused_until = 0.0
@@ -152,7 +152,7 @@ class Node:
             seconds > _QUICK_SECONDS
             or self.latency.seconds > _QUICK_SECONDS
             or self._pause_seconds
-            or self._timeouts
+            or self._given_up < math.inf
         ):
             self.record_success(seconds)
 
@@ -171,12 +171,19 @@ class Node:
         if error.code in REFUSING_CODES:
             self.record_failure(error)
 
-    def record_timeout(self) -> None:
-        """Record that a caller stopped waiting for an answer."""
-        self._timeouts += 1
-        self.latency.back_off()
+    def record_timeout(self, asked: float) -> None:
+        """Record that a caller, who asked at this time, stopped waiting for an answer.
+
+        One timeout may be a moment in which the server stalls, and any number of threads wait for
+        it then. A request that was sent after the first of them gave up, and got no answer either,
+        shows that the node hangs.
+        """
         self.pool.drop_idle()
-        if self._timeouts >= _MOST_TIMEOUTS:
+        if self._given_up == math.inf:
+            self._given_up = self._monotonic()
+            self.latency.back_off()
+        elif asked >= self._given_up:
+            self.latency.back_off()
             self.record_failure(UnavailableError(f"the node {self.name} does not answer in time"))
 
     def probe(self) -> None:

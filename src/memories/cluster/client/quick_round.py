@@ -86,7 +86,7 @@ class QuickRound:
             if self._monotonic() - began >= HEDGE_SECONDS + seconds:
                 for node, connection in zip(self._nodes, self._held, strict=False):
                     if connection.pending:
-                        node.record_timeout()
+                        node.record_timeout(began)
             return None  # The caller asks in the other way.
         spent = self._monotonic() - began
         for node in self._nodes:
