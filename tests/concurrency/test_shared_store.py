@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -344,7 +345,7 @@ def test_noise_on_the_socket_harms_nothing(first: SharedMemoryManager) -> None:
 def test_another_user_is_not_answered(first: SharedMemoryManager) -> None:
     """Even where the directory lets that user in."""
     for place in (first.path, *first.path.parents[:-1]):
-        place.chmod(0o755)
+        place.chmod(stat.S_IMODE(place.stat().st_mode) | 0o055)  # /tmp keeps what it has.
     (first.path / "shared.sock").chmod(0o666)
     code = (
         "import os, socket, sys\n"
