@@ -43,11 +43,11 @@ class Fixtures:
         return LangchainCache(manager)
 
 
-class TestStore(Fixtures, BaseStoreSyncTests[Any]):
+class TestStore(Fixtures, BaseStoreSyncTests):
     """Values by key."""
 
 
-class TestStoreAsync(Fixtures, BaseStoreAsyncTests[Any]):
+class TestStoreAsync(Fixtures, BaseStoreAsyncTests):
     """The same, with coroutines."""
 
 

@@ -50,7 +50,11 @@ def test_it_is_the_same_value_in_fewer_bytes(name: str, before: str) -> None:
     assert identical(VALUES[name], codecs.decode(opened.parts()))
 
 
-@pytest.mark.parametrize("value", [os.urandom(3_000_000), b"", 1.5, b"short"])
+@pytest.mark.parametrize(
+    "value",
+    [os.urandom(3_000_000), b"", 1.5, b"short"],
+    ids=["random", "empty", "number", "short"],
+)
 def test_what_would_not_get_smaller_stays(value: Any) -> None:
     """A byte copy is the cheaper move."""
     assert recompress(open_frame(packed(value, "fast")), "high") is None
