@@ -88,6 +88,7 @@ workflows: ## Check the workflows: their schema, and what could be abused.
 	@.ci/venv dist
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/zizmor --offline --quiet .github
+	@if command -v actionlint >/dev/null; then actionlint; else echo "actionlint is not on the path: its checks are left out"; fi
 
 coverage: ## Measure what the tests reach of engine, disk and codecs, by branches; fail below the floor.
 	@.ci/venv test coverage
