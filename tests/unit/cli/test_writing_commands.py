@@ -114,7 +114,7 @@ def test_put_makes_a_store_only_on_request(run: Run, tmp_path: Path) -> None:
 def test_rm_asks_unless_given_yes(run: Run, mine: Path) -> None:
     """A script says --yes; a person may think again."""
     asked = run("rm", mine, "b")
-    assert (1, "") == (asked.exit_code, asked.stdout)
+    assert (1, "") == (asked.exit_code, asked.stdout.strip())
     assert "3\n" == run("get", mine, "b").stdout
     answered = CliRunner().invoke(app, ["rm", str(mine), "b"], input="y\n")
     assert 0 == answered.exit_code
