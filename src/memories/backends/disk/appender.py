@@ -25,7 +25,6 @@ from memories.backends.disk.log_format import (
     TOMBSTONE,
     IndexRow,
     Position,
-    oldest_of,
     unpack_place,
 )
 from memories.backends.disk.many_records import HeadRecords, InlineRecords, stored_by_file
@@ -36,6 +35,7 @@ from memories.backends.disk.replay import apply, row_of
 from memories.backends.disk.seal import StoreSeal
 from memories.backends.disk.space import Space
 from memories.backends.disk.space_accounting import AccountImage, SpaceAccounting
+from memories.backends.disk.tombstones import earlier_of
 from memories.backends.disk.unsynced import Unsynced
 from memories.foundation.periodic import AutoResetEvent
 from memories.model.record import Record
@@ -107,7 +107,7 @@ class Appender:
         """Append a record without a frame, in the place of `old`."""
         return self._commit(
             [(record.key, old)],
-            lambda: self._enter(old, self._append_head(kind, record, oldest_of(old))),
+            lambda: self._enter(old, self._append_head(kind, record, old)),
         )
 
     def renamed(
@@ -162,7 +162,7 @@ class Appender:
 
     def mark(self) -> None:
         """Append a record that says how far the log is synced."""
-        self._commit([], lambda: self._append_head(MARK, MARK_RECORD, NOWHERE))
+        self._commit([], lambda: self._append_head(MARK, MARK_RECORD, None))
 
     def undo(self, old: IndexRow | None, row: IndexRow) -> None:
         """Make `old` the newest row again: the sync of `row`, which replaced it, has failed."""
@@ -267,13 +267,15 @@ class Appender:
     ) -> IndexRow:
         """Append and enter one small value; the way of most writes, so it makes few calls."""
         log = self._log
-        lowest = oldest_of(old) if old is not None else NOWHERE
+        oldest, beyond = NOWHERE, 0
+        if old is not None:
+            oldest, beyond = earlier_of(old, self._accounting.segments)
         body = log_format.encode_record(record)
         if self._seal is not None:
             body = self._seal.record(INLINE, body)
         if length < GATHERED_BYTES:
             data = frame[0] if len(frame) == 1 else b"".join(frame)
-            whole, before = log_format.pack_inline(body, data, length, lowest, log.synced)
+            whole, before = log_format.pack_inline(body, data, length, oldest, log.synced, beyond)
             extent = len(whole)
             segment, offset = log.append((whole,), extent)
         else:
@@ -281,8 +283,8 @@ class Appender:
             for part in frame:
                 total.update(part)
             head = log_format.pack_head(
-                INLINE, body, oldest=lowest, synced=log.synced, frame_length=length,
-                frame_sum=total.intdigest(),
+                INLINE, body, oldest=oldest, synced=log.synced, beyond=beyond,
+                frame_length=length, frame_sum=total.intdigest(),
             )  # fmt: skip
             before, rest = len(head), log_format.padding(length)
             extent = before + length + len(rest)
@@ -290,7 +292,7 @@ class Appender:
         self._accounting.extend_segment(segment, offset + extent)
         place = log_format.pack_place(INLINE, segment, offset + before, length)
         placed = log_format.placed(record, length, place)
-        row = IndexRow(placed, INLINE, segment, offset, extent, lowest)
+        row = IndexRow(placed, INLINE, segment, offset, extent, oldest, beyond)
         self._index.put(row)
         self._accounting.replace(old, row)
         self._space.recent_heads += extent - length
@@ -302,12 +304,15 @@ class Appender:
             self.changed.set()
         return row
 
-    def _append_head(self, kind: int, record: Record, oldest: int) -> IndexRow:
+    def _append_head(self, kind: int, record: Record, old: IndexRow | None) -> IndexRow:
         body = log_format.pack_body(kind, record, self._seal)
-        head = log_format.pack_head(kind, body, oldest=oldest, synced=self._log.synced)
+        oldest, beyond = earlier_of(old, self._accounting.segments)
+        head = log_format.pack_head(
+            kind, body, oldest=oldest, synced=self._log.synced, beyond=beyond
+        )
         segment, offset = self._log.append((head,), len(head))
         self._accounting.extend_segment(segment, offset + len(head))
-        return IndexRow(record, kind, segment, offset, len(head), oldest)
+        return IndexRow(record, kind, segment, offset, len(head), oldest, beyond)
 
     def _append_renamed(
         self, came: Found, kind: int, frame: Frame, length: int, left: Found
@@ -315,24 +320,27 @@ class Appender:
         (record, old), (tomb, gone) = came, left
         synced, seal, body_of = self._log.synced, self._seal, log_format.pack_body
         mark = log_format.pack_renaming(record, tomb, synced, seal)
-        lowest, before = oldest_of(old), 0
+        segments, before = self._accounting.segments, 0
+        (oldest, beyond), earlier = earlier_of(old, segments), earlier_of(gone, segments)
         if kind == INLINE:
             value, before = log_format.pack_inline(
-                body_of(kind, record, seal), b"".join(frame), length, lowest, synced
+                body_of(kind, record, seal), b"".join(frame), length, oldest, synced, beyond
             )
         else:
             body = body_of(kind, record, seal)
-            value = log_format.pack_head(kind, body, oldest=lowest, synced=synced)
+            value = log_format.pack_head(kind, body, oldest=oldest, synced=synced, beyond=beyond)
         removal_body = body_of(TOMBSTONE, tomb, seal)
-        end = log_format.pack_head(TOMBSTONE, removal_body, oldest=oldest_of(gone), synced=synced)
+        end = log_format.pack_head(
+            TOMBSTONE, removal_body, oldest=earlier[0], synced=synced, beyond=earlier[1]
+        )
         segment, offset = self._append_whole(mark + value + end)
         offset += len(mark)
         if kind == INLINE:
             place = log_format.pack_place(INLINE, segment, offset + before, length)
             record = log_format.placed(record, length, place)
-        row = IndexRow(record, kind, segment, offset, len(value), lowest)
+        row = IndexRow(record, kind, segment, offset, len(value), oldest, beyond)
         offset += len(value)
-        removal = IndexRow(tomb, TOMBSTONE, segment, offset, len(end), oldest_of(gone))
+        removal = IndexRow(tomb, TOMBSTONE, segment, offset, len(end), *earlier)
         self._enter(old, row)
         self._enter(gone, removal)
         return [(old, row), (gone, removal)]
@@ -340,7 +348,7 @@ class Appender:
     def _append_inlines(
         self, found: Sequence[tuple[Record, IndexRow | None, Frame]]
     ) -> list[Entered]:
-        packed = InlineRecords(found, self._log.synced, self._seal)
+        packed = InlineRecords(found, self._accounting.segments, self._log.synced, self._seal)
         segment, offset = self._append_whole(packed.data)
         entered = packed.rows(segment, offset)
         self._enter_all(entered, packed.head_bytes)
@@ -349,7 +357,7 @@ class Appender:
     def _append_heads(
         self, kind: int, found: Sequence[tuple[Record, IndexRow | None]]
     ) -> list[Entered]:
-        packed = HeadRecords(kind, found, self._log.synced, self._seal)
+        packed = HeadRecords(kind, found, self._accounting.segments, self._log.synced, self._seal)
         segment, offset = self._append_whole(packed.data)
         entered = packed.rows(segment, offset)
         self._enter_all(entered, len(packed.data))
@@ -379,7 +387,7 @@ class Appender:
         )
         for row, data in records:
             self._accounting.extend_segment(segment, offset + len(data))
-            self._enter(row, _moved(row, segment, offset))
+            self._enter(row, self._moved(row, segment, offset))
             offset += len(data)
 
     def _replace_unsynced(self, rows: Sequence[tuple[IndexRow, bytes]], *, mark: bool) -> None:
@@ -391,7 +399,7 @@ class Appender:
         positions = self._log.replace_unsynced(records)
         for (row, _), (segment, offset) in zip(rows, positions, strict=False):
             self._accounting.extend_segment(segment, offset + row.extent)
-            self._enter(row, _moved(row, segment, offset))
+            self._enter(row, self._moved(row, segment, offset))
         self._accounting.extend_segment(self._log.end.segment, self._log.end.offset)
 
     def _enter(self, old: IndexRow | None, row: IndexRow) -> IndexRow:
@@ -407,6 +415,17 @@ class Appender:
             self.changed.set()
         return row
 
+    def _moved(self, row: IndexRow, segment: int, offset: int) -> IndexRow:
+        """Return `row` after its log record was copied to another place."""
+        oldest, beyond = earlier_of(row, self._accounting.segments)
+        if row.kind != INLINE:
+            return replace(row, segment=segment, offset=offset, oldest=oldest, beyond=beyond)
+        place = log_format.unpack_place(row.record.place)
+        inside = place.offset - row.offset
+        packed = log_format.pack_place(INLINE, segment, offset + inside, place.length)
+        record = log_format.placed(row.record, row.record.stored, packed)
+        return IndexRow(record, INLINE, segment, offset, row.extent, oldest, beyond)
+
     def _retire_unsynced(self, old: IndexRow) -> None:
         """Delete the file of a replaced value at once if no sync of it has begun.
 
@@ -418,14 +437,3 @@ class Appender:
         if waits and number in self._accounting.retired:
             self.retire([number])
             del self._unsynced.values[number]
-
-
-def _moved(row: IndexRow, segment: int, offset: int) -> IndexRow:
-    """Return `row` after its log record was copied to another place."""
-    if row.kind != INLINE:
-        return replace(row, segment=segment, offset=offset, oldest=oldest_of(row))
-    place = log_format.unpack_place(row.record.place)
-    inside = place.offset - row.offset
-    packed = log_format.pack_place(INLINE, segment, offset + inside, place.length)
-    record = log_format.placed(row.record, row.record.stored, packed)
-    return IndexRow(record, INLINE, segment, offset, row.extent, oldest_of(row))

@@ -12,12 +12,12 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from memories.backends.disk.log_format import PACKED, TOMBSTONE, IndexRow, RecordHead, unpack_place
-from memories.backends.disk.manifest import FileStats
 from memories.backends.disk.reader import GoneError
 from memories.backends.disk.replay import SegmentWalk, look_at
 from memories.backends.disk.run_merge import MERGE_ALL_ROWS, Pace, merge, merge_pays, merge_runs
 from memories.backends.disk.size_limits import BLOCK_BYTES, SLACK_SHARE, blocks
-from memories.backends.disk.space_accounting import SpaceAccounting, needed
+from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.tombstones import kept_in, needed
 from memories.backends.disk.writer import Writer
 from memories.foundation.call_owner import CallOwner
 from memories.foundation.logging import logger
@@ -29,7 +29,7 @@ SEALS = 3  # How often one call begins a new segment, so that the one before can
 MAX_SMALL_FILES = 16  # Where there are more, the smallest is emptied too.
 # A file is worth a copy if one in so many of its bytes is dead; while room is scarce; and where a
 # store would be refused otherwise.
-TOMBSTONE_PART = 50  # Where they are more than one in so many bytes, the oldest segment goes first.
+TOMBSTONE_PART = 8  # Where they are more than one in so many bytes, the oldest segment goes first.
 WORTH, SCARCE_WORTH, ANY_WORTH = 10, 20, 1000
 SYNCED_BYTES = 8 << 20  # Segments of so many bytes are emptied with one sync.
 SHRINK_BYTES = 64 << 10  # What is removed is given back at once from so many bytes on.
@@ -316,7 +316,7 @@ def choose(
        in `worth` of its bytes are dead;
     3. the smallest of the `small` files, where there are too many of those.
 
-    Where tombstones take more than a fiftieth of the log, 2 takes the oldest segment instead:
+    Where tombstones take more than an eighth of the log, 2 takes the oldest segment instead:
     tombstones that are copied stay needed, and go only from there. What lives in a file must fit
     into `room` once more.
     """
@@ -364,14 +364,6 @@ class _Candidate(NamedTuple):
     def worth(self, parts: int) -> bool:
         """Return whether more than one in so many of its bytes is dead."""
         return self.dead * parts > self.dead + self.kept
-
-
-def kept_in(stats: FileStats, numbers: list[int], number: int) -> int:
-    """Return the bytes of segment `number` that count: live ones, and tombstones that are needed.
-
-    `numbers` are those of all segments, ascending.
-    """
-    return stats.live + (stats.tombstones if needed(numbers, stats.lowest, number) else 0)
 
 
 def _empty_segment(writer: Writer, number: int, pace: Pace) -> bool:
@@ -452,9 +444,10 @@ def _live_row(writer: Writer, head: RecordHead, number: int, offset: int) -> Ind
     row = writer.row(head.record.key)
     if row is None or (row.segment, row.offset) != (number, offset):
         return None
-    if row.kind == TOMBSTONE and not needed(sorted(writer.accounting.segments), row.oldest, number):
-        return None
-    return row
+    if row.kind != TOMBSTONE:
+        return row
+    numbers = sorted(writer.accounting.segments)
+    return row if needed(numbers, number, row.oldest, row.beyond) else None
 
 
 def _copy(writer: Writer, number: int, batch: list[tuple[int, RecordHead, bytes]]) -> None:

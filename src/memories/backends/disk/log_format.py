@@ -23,7 +23,7 @@ ALIGN = 64
 INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK = 1, 2, 3, 4, 5, 6
 KINDS = frozenset((INLINE, FILE, PACKED, NOTE, TOMBSTONE, MARK))
 
-# magic, version, kind, reserved, record length, oldest, frame length, synced, frame sum, head sum
+# magic, version, kind, span, record length, oldest, frame length, synced, frame sum, head sum
 _HEADER = struct.Struct("<4sBBHIIQQQQ")
 _UNSUMMED = struct.Struct("<4sBBHIIQQQ")
 pack_front = _UNSUMMED.pack
@@ -31,6 +31,7 @@ HEADER_BYTES = _HEADER.size
 MAGIC = b"mRec"
 VERSION = 1
 MAX_RECORD_BYTES = 16 << 20
+_MAX_SPAN = 0xFFFF
 
 # magic, version, number, number and length of the segment before it, sum
 _SEGMENT = struct.Struct("<4sIQQQQ")
@@ -66,19 +67,13 @@ class IndexRow(msgspec.Struct, frozen=True, gc=False):
     segment: int
     offset: int
     extent: int  # Bytes of the log record.
-    oldest: int  # No segment below this one holds an earlier record of the key.
+    oldest: int  # No segment below this one holds an earlier record of the key ...
+    beyond: int = 0  # ... and none from this one on, besides its own; 0 if that is not known.
 
     @property
     def head_bytes(self) -> int:
         """Return the bytes of the log record without an inline frame."""
         return self.extent - self.record.stored if self.kind == INLINE else self.extent
-
-
-def oldest_of(old: IndexRow | None) -> int:
-    """Return the lowest segment that may hold a record of the key `old` is the newest of."""
-    if old is None:
-        return NOWHERE
-    return old.oldest if old.oldest < old.segment else old.segment
 
 
 class RenameMark(msgspec.Struct, frozen=True, array_like=True):
@@ -105,6 +100,7 @@ class RecordHead(NamedTuple):
     kind: int
     record: Record
     oldest: int
+    beyond: int
     frame_at: int  # Where the inline frame would start, from the record's first byte.
     frame_length: int
     frame_sum: int
@@ -134,30 +130,43 @@ def padding(length: int) -> bytes:
     return PADDING[-length % ALIGN]
 
 
+def span_of(oldest: int, beyond: int) -> int:
+    """Return how many segments a header says may hold earlier records; 0 if that is not known."""
+    span = beyond - oldest
+    return span if 0 < span <= _MAX_SPAN else 0
+
+
 def pack_head(
     kind: int,
     body: bytes,
     *,
     oldest: int,
     synced: Position,
+    beyond: int = 0,
     frame_length: int = 0,
     frame_sum: int = 0,
 ) -> bytes:
     """Return header, record and padding; an inline frame and its padding follow."""
     mark = synced.segment << 32 | synced.offset
-    front = pack_front(MAGIC, VERSION, kind, 0, len(body), oldest, frame_length, mark, frame_sum)
+    span = span_of(oldest, beyond)
+    front = pack_front(MAGIC, VERSION, kind, span, len(body), oldest, frame_length, mark, frame_sum)
     head_sum = xxh3_64_intdigest(front + body).to_bytes(8, "little")
     return b"".join((front, head_sum, body, PADDING[-(HEADER_BYTES + len(body)) % ALIGN]))
 
 
 def pack_inline(
-    body: bytes, frame: bytes | memoryview, length: int, oldest: int, synced: Position
+    body: bytes,
+    frame: bytes | memoryview,
+    length: int,
+    oldest: int,
+    synced: Position,
+    beyond: int = 0,
 ) -> tuple[bytes, int]:
     """Return a whole record with a frame of `length` bytes, and where the frame begins in it."""
     segment, offset = synced
-    size = len(body)
+    size, span = len(body), span_of(oldest, beyond)
     front = pack_front(
-        MAGIC, VERSION, INLINE, 0, size, oldest, length, segment << 32 | offset,
+        MAGIC, VERSION, INLINE, span, size, oldest, length, segment << 32 | offset,
         xxh3_64_intdigest(frame),
     )  # fmt: skip
     head_sum = xxh3_64_intdigest(front + body).to_bytes(8, "little")
@@ -218,7 +227,7 @@ def unpack_head(data: bytes, seal: StoreSeal | None = None) -> RecordHead | None
     if length is None or len(data) < length:
         return None
     fields = _HEADER.unpack_from(data)
-    _, version, kind, _, _, oldest, frame_length, mark, frame_sum, head_sum = fields
+    _, version, kind, span, _, oldest, frame_length, mark, frame_sum, head_sum = fields
     body = data[HEADER_BYTES:length]
     if xxh3_64_intdigest(data[: _UNSUMMED.size] + body) != head_sum:
         return None
@@ -237,7 +246,10 @@ def unpack_head(data: bytes, seal: StoreSeal | None = None) -> RecordHead | None
     inline = frame_length if kind == INLINE else 0
     extent = frame_at + inline + -inline % ALIGN
     synced = Position(mark >> 32, mark & 0xFFFFFFFF)
-    return RecordHead(kind, record, oldest, frame_at, frame_length, frame_sum, synced, extent)
+    beyond = oldest + span if span else 0
+    return RecordHead(
+        kind, record, oldest, beyond, frame_at, frame_length, frame_sum, synced, extent
+    )
 
 
 def frame_sum(frame: Sequence[memoryview | bytes]) -> int:

@@ -15,7 +15,9 @@ from memories.errors import StorageError
 from memories.foundation.regular_file import read_regular
 from memories.model.record import Natural
 
-VERSION = 2  # The first one counted value files by their bytes, and not by the blocks they take.
+# The first one counted value files by their bytes, and not by the blocks they take; the runs of the
+# second one do not say below which segment the earlier records of a key lie.
+VERSION = 3
 _MARK = b"mMan"
 _MAGIC = _MARK + VERSION.to_bytes(4, "little")
 

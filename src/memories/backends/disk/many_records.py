@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -21,11 +21,12 @@ from memories.backends.disk.log_format import (
     IndexRow,
     Position,
     body_packer,
-    oldest_of,
     pack_front,
     pack_place,
+    span_of,
 )
 from memories.backends.disk.seal import StoreSeal
+from memories.backends.disk.tombstones import earlier_of
 from memories.model.record import Record
 
 Found = tuple[Record, IndexRow | None, Sequence[Any]]  # A record, what it replaces, and its frame.
@@ -34,7 +35,8 @@ FoundHead = tuple[Record, IndexRow | None]
 _digest: Final[Callable[[Any], int]] = xxh3_64_intdigest
 _pack_front: Final[Callable[..., bytes]] = pack_front
 _pack_place: Final[Callable[..., bytes]] = pack_place
-_oldest_of: Final[Callable[[IndexRow | None], int]] = oldest_of
+_earlier_of: Final[Callable[[IndexRow | None, Collection[int]], tuple[int, int]]] = earlier_of
+_span_of: Final[Callable[[int, int], int]] = span_of
 _replace: Final[Callable[..., Record]] = msgspec.structs.replace
 _Row: Final[Callable[..., IndexRow]] = IndexRow
 _MAGIC: Final[bytes] = MAGIC
@@ -62,26 +64,33 @@ class InlineRecords:
         head_bytes: How many of them are not of frames.
     """
 
-    __slots__ = ("_befores", "_extents", "_found", "_lengths", "_oldest", "data", "head_bytes")
+    __slots__ = ("_befores", "_earlier", "_extents", "_found", "_lengths", "data", "head_bytes")
 
-    def __init__(self, found: Sequence[Found], synced: Position, seal: StoreSeal | None) -> None:
+    def __init__(
+        self,
+        found: Sequence[Found],
+        segments: Collection[int],
+        synced: Position,
+        seal: StoreSeal | None,
+    ) -> None:
         mark: int = synced.segment << 32 | synced.offset
         parts: list[Any] = []
         self._found = found
         self._befores: list[int] = []  # From the first byte of a record to its frame.
         self._lengths: list[int] = []
         self._extents: list[int] = []
-        self._oldest: list[int] = []
+        self._earlier: list[tuple[int, int]] = []
         total = frames = 0
         pack_body = body_packer(_INLINE, seal)
         for record, old, frame in found:
             data: Any = frame[0] if len(frame) == 1 else b"".join(frame)
             length = len(data)
-            lowest = _oldest_of(old)
+            earlier = _earlier_of(old, segments)
+            oldest, span = earlier[0], _span_of(*earlier)
             body = pack_body(record)
             size = len(body)
             front = _pack_front(
-                _MAGIC, _VERSION, _INLINE, 0, size, lowest, length, mark, _digest(data)
+                _MAGIC, _VERSION, _INLINE, span, size, oldest, length, mark, _digest(data)
             )
             head_sum = _digest(front + body).to_bytes(8, "little")
             size += _HEADER
@@ -91,7 +100,7 @@ class InlineRecords:
             self._befores.append(before)
             self._lengths.append(length)
             self._extents.append(extent)
-            self._oldest.append(lowest)
+            self._earlier.append(earlier)
             total += extent
             frames += length
         self.data = b"".join(parts)
@@ -104,7 +113,7 @@ class InlineRecords:
             length, extent = self._lengths[at], self._extents[at]
             place = _pack_place(_INLINE, segment, offset + self._befores[at], length)
             placed = _replace(record, stored=length, place=place)
-            row = _Row(placed, _INLINE, segment, offset, extent, self._oldest[at])
+            row = _Row(placed, _INLINE, segment, offset, extent, *self._earlier[at])
             entered.append((old, row))
             offset += extent
         return entered
@@ -117,28 +126,34 @@ class HeadRecords:
         data: The bytes.
     """
 
-    __slots__ = ("_extents", "_found", "_kind", "_oldest", "data")
+    __slots__ = ("_earlier", "_extents", "_found", "_kind", "data")
 
     def __init__(
-        self, kind: int, found: Sequence[FoundHead], synced: Position, seal: StoreSeal | None
+        self,
+        kind: int,
+        found: Sequence[FoundHead],
+        segments: Collection[int],
+        synced: Position,
+        seal: StoreSeal | None,
     ) -> None:
         mark: int = synced.segment << 32 | synced.offset
         parts: list[bytes] = []
         self._kind = kind
         self._found = found
         self._extents: list[int] = []
-        self._oldest: list[int] = []
+        self._earlier: list[tuple[int, int]] = []
         pack_body = body_packer(kind, seal)
         for record, old in found:
-            lowest = _oldest_of(old)
+            earlier = _earlier_of(old, segments)
+            oldest, span = earlier[0], _span_of(*earlier)
             body = pack_body(record)
             size = len(body)
-            front = _pack_front(_MAGIC, _VERSION, kind, 0, size, lowest, 0, mark, 0)
+            front = _pack_front(_MAGIC, _VERSION, kind, span, size, oldest, 0, mark, 0)
             head_sum = _digest(front + body).to_bytes(8, "little")
             size += _HEADER
             parts += (front, head_sum, body, _PADDING[-size & 63])
             self._extents.append(size + (-size & 63))
-            self._oldest.append(lowest)
+            self._earlier.append(earlier)
         self.data = b"".join(parts)
 
     def rows(self, segment: int, offset: int) -> list[tuple[IndexRow | None, IndexRow]]:
@@ -146,7 +161,7 @@ class HeadRecords:
         entered: list[tuple[IndexRow | None, IndexRow]] = []
         for at, (record, old) in enumerate(self._found):
             extent = self._extents[at]
-            row = _Row(record, self._kind, segment, offset, extent, self._oldest[at])
+            row = _Row(record, self._kind, segment, offset, extent, *self._earlier[at])
             entered.append((old, row))
             offset += extent
         return entered

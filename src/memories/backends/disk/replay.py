@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk import log_format
@@ -27,11 +26,11 @@ from memories.backends.disk.log_format import (
     IndexRow,
     Position,
     RecordHead,
-    oldest_of,
     unpack_place,
 )
 from memories.backends.disk.paths import StorePaths, numbers
 from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.tombstones import earlier_of, with_earlier
 from memories.errors import CorruptDataError
 
 _CHUNK = 1 << 20
@@ -146,7 +145,8 @@ def apply(index: Index, accounting: SpaceAccounting, paths: StorePaths, row: Ind
         path = paths.pack(pack)
         accounting.add_pack(pack, path.stat().st_size if path.exists() else 0)
     if old is not None:
-        row = replace(row, oldest=min(row.oldest, oldest_of(old)))
+        # A copy says what was earlier when it was new.
+        row = with_earlier(row, *earlier_of(old, accounting.segments))
     index.put(row)
     accounting.replace(old, row)
 
@@ -157,7 +157,7 @@ def row_of(number: int, offset: int, head: RecordHead) -> IndexRow:
     if head.kind == INLINE:
         place = log_format.pack_place(INLINE, number, offset + head.frame_at, head.frame_length)
         record = log_format.placed(record, head.frame_length, place)
-    return IndexRow(record, head.kind, number, offset, head.extent, head.oldest)
+    return IndexRow(record, head.kind, number, offset, head.extent, head.oldest, head.beyond)
 
 
 def chain(paths: StorePaths, files: Files, since: int = 0) -> tuple[list[SegmentSpan], list[int]]:

@@ -113,15 +113,15 @@ class Blocks:
         try:
             if not (verified[offset >> BLOCK_BITS] and verified[(offset + 3) >> BLOCK_BITS]):
                 self.length(offset)
-            length, segment, at, extent, oldest, kind = ROW.unpack_from(data, offset)
+            length, segment, at, beyond, extent, oldest, kind = ROW.unpack_from(data, offset)
             end = offset + length
             if length > BLOCK or not verified[(end - 1) >> BLOCK_BITS]:
                 end = offset + self.length(offset)
-                _, segment, at, extent, oldest, kind = ROW.unpack_from(data, offset)
+                _, segment, at, beyond, extent, oldest, kind = ROW.unpack_from(data, offset)
             record = decode_record(data[offset + ROW.size : end])
         except DAMAGED as error:
             raise RunDamagedError(f"a row of {self._path} cannot be read: {error}") from error
-        return IndexRow(record, kind, segment, at, extent, oldest)
+        return IndexRow(record, kind, segment, at, extent, oldest, beyond)
 
     def touch(self, offset: int, length: int) -> None:
         """Verify the blocks that some bytes lie in."""
@@ -247,14 +247,20 @@ class Run:
 
     def raw(self) -> Iterator[tuple[bytes, bytes, float | None]]:
         """Yield keys, rows as they lie, and expiries, in key order; for merging."""
-        data = self._data
+        data, verified, length_of = self._data, self._blocks.verified, self._blocks.length
         if len(self._expiry):
             self._blocks.touch(self._footer.expiry_at, 16 * len(self._expiry))
         expiries = dict(zip(self._expiring, self._expiry, strict=True))
-        for at in range(self.count):
-            offset = self._offset(at)
-            row: bytes = data[offset : offset + self._blocks.length(offset)]
+        offset = FIRST_ROW
+        for _ in range(self.count):
+            end = offset + int.from_bytes(data[offset : offset + 4], "little")
+            first, last = offset >> BLOCK_BITS, (end - 1) >> BLOCK_BITS
+            # Most rows lie in one block, which one of the rows before has verified.
+            if first != last or not verified[first] or end - offset < _MIN_ROW:
+                end = offset + length_of(offset)
+            row: bytes = data[offset:end]
             yield key_of(row), row, expiries.get(offset)
+            offset = end
 
     def ends(self, at: int) -> float | None:
         """Return when the row ends that ends after so many others; None if there is none."""
@@ -301,7 +307,8 @@ def pack_row(row: IndexRow, encode: Callable[[Record], bytes]) -> bytes:
     """Return a row as it lies in a run."""
     body = encode(row.record)
     length = ROW.size + len(body)
-    return ROW.pack(length, row.segment, row.offset, row.extent, row.oldest, row.kind) + body
+    place = (row.segment, row.offset, row.beyond, row.extent, row.oldest)
+    return ROW.pack(length, *place, row.kind) + body
 
 
 def key_of(row: bytes) -> bytes:

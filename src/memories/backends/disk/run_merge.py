@@ -6,10 +6,9 @@ import heapq
 from collections.abc import Callable, Iterator
 from operator import itemgetter
 
-from memories.backends.disk.log_format import TOMBSTONE
 from memories.backends.disk.run import Run
-from memories.backends.disk.run_table import ROW
-from memories.backends.disk.space_accounting import needed
+from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.tombstones import ForgottenTombstones
 from memories.backends.disk.writer import Writer
 from memories.foundation.call_owner import CallOwner
 
@@ -43,8 +42,10 @@ def merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> 
     index_files = writer.index_files
     with writer.upkeep_lock:  # Otherwise a checkpoint may just be saving the name of a run.
         index_files.discard_unnamed_runs()
+    forgotten = ForgottenTombstones(segments)
     with writer.claimed(_merged_bytes(writer, group), CallOwner()):
-        run = index_files.write(number, _merged(group, segments if last else None), pace)
+        rows = _merged(group, forgotten.drops if last else None)
+        run = index_files.write(number, rows, pace)
     new = () if run is None else (run,)
     with writer.upkeep_lock:
         if any(run not in writer.index.runs for run in group):
@@ -54,11 +55,18 @@ def merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> 
         assert index_files.saved is not None
         at = writer.index.runs.index(group[0])
         runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
+        forgotten.leave_out(lambda key: any(one.row(key) is not None for one in runs[:at]))
+        saved = SpaceAccounting.load(index_files.saved)
+        saved.forget_tombstones(forgotten.bytes())
+        index_files.saved.segments = saved.segments
         index_files.saved.runs = [run.number for run in runs]
         index_files.saved.next_file = max(index_files.saved.next_file, number + 1)
         index_files.save(index_files.saved, number)
         with writer.lock:
+            tables = writer.index.tables
+            forgotten.leave_out(lambda key: any(key in table for table in tables))
             writer.index.replace(group, new)
+            writer.accounting.forget_tombstones(forgotten.bytes())
             writer.space.count_index(writer.index.runs)
     for old in group:
         index_files.discard(old.number)
@@ -98,19 +106,13 @@ def _merged_bytes(writer: Writer, group: tuple[Run, ...]) -> int:
 
 
 def _merged(
-    group: tuple[Run, ...], segments: list[int] | None
+    group: tuple[Run, ...], drops: Callable[[bytes, bytes], bool] | None
 ) -> Iterator[tuple[bytes, bytes, float | None]]:
-    """Yield the newest row of each key; tombstones only where they hide an older record."""
+    """Yield the newest row of each key, but for those that `drops` says yes to."""
     latest = None
     for item in heapq.merge(*(run.raw() for run in group), key=itemgetter(0)):
         if item[0] == latest:
             continue
         latest = item[0]
-        if segments is not None and _is_useless(item[1], segments):
-            continue
-        yield item
-
-
-def _is_useless(row: bytes, segments: list[int]) -> bool:
-    _, segment, _, _, oldest, kind = ROW.unpack_from(row)
-    return kind == TOMBSTONE and not needed(segments, oldest, segment)
+        if drops is None or not drops(latest, item[1]):
+            yield item

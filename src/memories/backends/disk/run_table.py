@@ -13,8 +13,8 @@ from xxhash import xxh3_64_intdigest
 from memories.backends.disk.log_format import IndexRow, decode_record
 from memories.compiled import mypyc_attr
 
-# row length, segment, offset, extent, oldest, kind
-ROW = struct.Struct("<IIQIIB")
+# row length, segment, offset, beyond, extent, oldest, kind
+ROW = struct.Struct("<IIIIIIB")
 BLOCK_BITS: Final = 12
 OFFSET_BITS: Final = 44
 DAMAGED: Final[tuple[type[Exception], ...]] = (
@@ -99,8 +99,10 @@ class RunTable:
                     if last == offset >> BLOCK_BITS and verified[last]:
                         record: Any = _decode(data[offset + _ROW_BYTES : end])
                         if record.key == key:
-                            _, segment, at, extent, oldest, kind = fields
-                            found: IndexRow = _Row(record, kind, segment, at, extent, oldest)
+                            _, segment, at, beyond, extent, oldest, kind = fields
+                            found: IndexRow = _Row(
+                                record, kind, segment, at, extent, oldest, beyond
+                            )
                             return found
                     else:
                         found = self._row_at(offset)

@@ -6,8 +6,7 @@ saves the figures; a replay of the log arrives at the same.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
@@ -173,6 +172,17 @@ class SpaceAccounting:
                 next_file=max(self.next_file, pack + 1),
             )
 
+    def forget_tombstones(self, forgotten: Mapping[int, int]) -> None:
+        """Count tombstones as dead that the index does not hold any more; bytes by segment."""
+        segments, total = dict(self.segments), self.tombstones
+        for number, nbytes in forgotten.items():
+            stats = segments.get(number)
+            if stats is not None:
+                nbytes = min(nbytes, stats.tombstones)
+                segments[number] = replace(stats, tombstones=stats.tombstones - nbytes)
+                total -= nbytes
+        self._set(segments=segments, tombstones=total)
+
     def revive(self, row: IndexRow) -> None:
         """Count a value file as live again: its replacement has failed."""
         if row.kind == FILE:
@@ -320,14 +330,6 @@ class SpaceAccounting:
             if pack is not None:
                 pack.live -= old.record.stored
                 self.pack_live -= old.record.stored
-
-
-def needed(numbers: list[int], lowest: int, number: int) -> bool:
-    """Return whether a tombstone in segment `number` still hides an older record: a segment exists
-    between `lowest`, the first that may hold an older record of its key, and its own.
-    """
-    at = bisect_left(numbers, lowest)
-    return at < len(numbers) and numbers[at] < number
 
 
 def _copied(stats: FileStats | None) -> FileStats | None:

@@ -16,15 +16,16 @@ from memories.backends.disk.log_format import (
     IndexRow,
     Position,
     encode_record,
-    oldest_of,
     pack_head,
     pack_inline,
     unpack_head,
 )
 from memories.backends.disk.many_records import HeadRecords, InlineRecords
+from memories.backends.disk.tombstones import earlier_of
 from memories.testing.backends import record_for
 
 SYNCED = Position(3, 4096)
+SEGMENTS = (1, 3)
 
 
 def found() -> list[tuple[Any, IndexRow | None, list[memoryview]]]:
@@ -42,11 +43,12 @@ def test_the_bytes_are_those_of_single_records() -> None:
     """A reader of the log cannot tell a batch from single appends."""
     items = found()
     expected = [
-        pack_inline(encode_record(record), frame, len(frame), oldest_of(old), SYNCED)[0]
+        pack_inline(encode_record(record), frame, len(frame), oldest, SYNCED, beyond)[0]
         for record, old, frames in items
         for frame in [b"".join(frames)]
+        for oldest, beyond in [earlier_of(old, SEGMENTS)]
     ]
-    packed = InlineRecords(items, SYNCED, None)
+    packed = InlineRecords(items, SEGMENTS, SYNCED, None)
     assert b"".join(expected) == packed.data
     assert len(packed.data) - packed.head_bytes == sum(len(b"".join(one)) for _, _, one in items)
 
@@ -54,7 +56,7 @@ def test_the_bytes_are_those_of_single_records() -> None:
 def test_each_row_says_where_its_record_and_frame_are() -> None:
     """Wherever the batch begins in the log."""
     items = found()
-    packed = InlineRecords(items, SYNCED, None)
+    packed = InlineRecords(items, SEGMENTS, SYNCED, None)
     at = 640
     for (record, old, frames), (replaced, row) in zip(items, packed.rows(7, at), strict=True):
         frame = b"".join(frames)
@@ -66,14 +68,15 @@ def test_each_row_says_where_its_record_and_frame_are() -> None:
         assert replace(record, stored=length, place=row.record.place) == row.record
         head = unpack_head(packed.data[at - 640 :])
         assert head is not None
-        assert (record, row.extent, row.oldest) == (head.record, head.extent, head.oldest)
+        assert (record, row.extent) == (head.record, head.extent)
+        assert (row.oldest, row.beyond) == (head.oldest, head.beyond)
         at += row.extent
     assert at - 640 == len(packed.data)
 
 
 def test_no_records_are_no_bytes() -> None:
     """A batch may be empty."""
-    packed = InlineRecords([], SYNCED, None)
+    packed = InlineRecords([], SEGMENTS, SYNCED, None)
     assert (b"", 0, []) == (packed.data, packed.head_bytes, packed.rows(1, 64))
 
 
@@ -82,14 +85,15 @@ def test_heads_alone_are_those_of_single_records(kind: int) -> None:
     """Of removals, and of values whose frames lie in a file of many."""
     items = [(record, old) for record, old, _ in found()]
     expected = [
-        pack_head(kind, encode_record(record), oldest=oldest_of(old), synced=SYNCED)
+        pack_head(kind, encode_record(record), oldest=oldest, synced=SYNCED, beyond=beyond)
         for record, old in items
+        for oldest, beyond in [earlier_of(old, SEGMENTS)]
     ]
-    packed = HeadRecords(kind, items, SYNCED, None)
+    packed = HeadRecords(kind, items, SEGMENTS, SYNCED, None)
     assert b"".join(expected) == packed.data
     at = 192
     rows = packed.rows(5, at)
     for (record, old), (replaced, row), head in zip(items, rows, expected, strict=True):
         assert replaced is old
-        assert IndexRow(record, kind, 5, at, len(head), oldest_of(old)) == row
+        assert IndexRow(record, kind, 5, at, len(head), *earlier_of(old, SEGMENTS)) == row
         at += len(head)
