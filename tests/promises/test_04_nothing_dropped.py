@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.promises.conftest import Make
 
 from memories import MemoryManager, Rule, TierFullError
+from memories.backends.disk import DiskBackend
 
 NOISE = np.random.default_rng(0)
 
@@ -158,3 +159,20 @@ def test_terms_bind(manager: MemoryManager) -> None:
         manager.migrate("a", "cold")
     manager.store("b", 1, min_tier="cold")
     assert "cold" == manager.get_tier("b")
+
+
+def test_a_disk_without_room_is_reported_as_a_full_tier(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend knows files and the manager keys: a user gets one error with both."""
+    manager = make("1 MB", "1 MB", "10 MB", glacier_memory_enabled=False)
+
+    def refuse(*_: object) -> None:
+        raise TierFullError("could not store it: end snapshots that run")
+
+    monkeypatch.setattr(DiskBackend, "write", refuse)
+    said = r"no room for 'k' in cold: it needs 90\d\.\d KB, cold holds .* of .*end snapshots"
+    with pytest.raises(TierFullError, match=said) as failure:
+        manager.store("k", noise(0.9), "cold")
+    assert "could not store it" in str(failure.value.__cause__)
+    assert "k" not in manager

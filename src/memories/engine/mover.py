@@ -20,7 +20,7 @@ from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvic
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import PackedFrame, Payload
-from memories.engine.placement import fits_without, usable
+from memories.engine.placement import fits_without, why_full
 from memories.engine.ranks import Ranks
 from memories.engine.tier import AnyTier, DurableTier, Tier, Tiers, VolatileTier, version_of
 from memories.errors import StorageError, TierFullError, UnavailableError
@@ -123,10 +123,11 @@ class Mover:
             self.make_room(target, frame.size, version.key, may_evict)
             try:
                 return self._write_frame(frame, version, target, started, archived)
-            except TierFullError:
+            except TierFullError as error:
                 # Copies lack room on the disk, or a merge has it: more leaves, or this waits.
                 if not left or not (self.evict_bytes(target, frame.size) or self._drop_when_full):
-                    raise
+                    full = why_full(target, frame.size, version.key, str(error))
+                    raise TierFullError(full) from error
                 time.sleep(POLL_SECONDS)
         raise AssertionError("the last try returns or raises")
 
@@ -272,11 +273,11 @@ class Mover:
             #    store may make room in several tiers, one below the other: only the outermost call
             #    waits.
             if may_evict is not None:
-                raise TierFullError(self._full(tier, size, key))
+                raise TierFullError(why_full(tier, size, key))
             if self._nesting.depth and eviction.busy:
-                raise _CrowdedError(self._full(tier, size, key))
+                raise _CrowdedError(why_full(tier, size, key))
             if self._nesting.depth or polls >= (BUSY_POLLS if eviction.busy else STORE_POLLS):
-                raise TierFullError(self._full(tier, size, key))
+                raise TierFullError(why_full(tier, size, key))
             # 5. Other threads work on victims, which they will release or move down; or they have
             #    reserved bytes for values that will be victims soon. Wait, then look again.
             polls += 1
@@ -531,7 +532,7 @@ class Mover:
         else:
             while not target.budget.reserve(entry.size):
                 if not self._ranks.make_room(target, entry):
-                    raise TierFullError(self._full(target, entry.size, entry.key))
+                    raise TierFullError(why_full(target, entry.size, entry.key))
         self._ranks.change(entry, target)
         return entry
 
@@ -588,11 +589,3 @@ class Mover:
     def _archive_failed(self, key: str, error: BaseException) -> None:
         now = self._clock.monotonic()
         self._events.emit(Failed(key, now, "bring the archive up to date", error))
-
-    def _full(self, tier: Tier, size: int, key: str) -> str:
-        return (
-            f"no room for {key[:60]!r} in {tier.name}: it needs {format_size(size)}, "
-            f"{tier.name} holds {format_size(tier.budget.used)} of {usable(tier)}, and nothing "
-            f"more may leave it; everything stored before is still there: delete or unpin keys, "
-            f"make a tier larger, or use on_full='evict' to drop the least useful values"
-        )

@@ -12,6 +12,11 @@ from memories.model.entry import Entry
 from memories.model.record import Record, Terms
 from memories.model.tiers import TierName
 
+NOTHING_LEAVES = (
+    "nothing more may leave it; everything stored before is still there: delete or unpin keys, "
+    "make a tier larger, or use on_full='evict' to drop the least useful values"
+)
+
 
 def candidates(
     tiers: Tiers,
@@ -95,3 +100,11 @@ def usable(tier: Tier) -> str:
     """Return the capacity of a tier in words: the usable part too, where it is smaller."""
     effective, whole = format_size(tier.budget.effective), format_size(tier.budget.configured)
     return effective if effective == whole else f"{effective} usable of {whole}"
+
+
+def why_full(tier: Tier, size: int, key: str, reason: str = NOTHING_LEAVES) -> str:
+    """Say that a tier cannot make room for a value, with the sizes and what can be done."""
+    return (
+        f"no room for {key[:60]!r} in {tier.name}: it needs {format_size(size)}, "
+        f"{tier.name} holds {format_size(tier.budget.used)} of {usable(tier)}, and {reason}"
+    )
