@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
 
@@ -20,6 +21,15 @@ from memories.observe.move_log import LATEST
 
 TIERS = ("auto", "hot", "warm", "cold", "glacier")
 OFTEN = MigrationSettings(interval_seconds=0.02)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_objects_are_seen() -> Iterator[None]:
+    """Show these tests also what was there before them: a module may hold a key."""
+    gc.unfreeze()
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def holders(prefix: str) -> Counter[str]:
