@@ -52,7 +52,7 @@ def campaign(path: Path, *, runs: int, seed: int) -> None:
     held: dict[str, Version] = {}
     number, kept = 0, 0
     for run in range(runs):
-        lines = killed(path, seed * 1000 + run, number, chance.uniform(0.0, 0.4))
+        lines = killed(path, seed * 1000 + run, number, chance)
         possible = follow(held, lines)
         number = max([number, *(version.number for each in possible.values() for version in each)])
         with MemoryManager(
@@ -65,14 +65,14 @@ def campaign(path: Path, *, runs: int, seed: int) -> None:
     assert kept > runs, "nothing was ever durable"
 
 
-def killed(path: Path, seed: int, number: int, seconds: float) -> list[list[str]]:
-    """Let the child work for a while after its first line, and kill it."""
+def killed(path: Path, seed: int, number: int, chance: random.Random) -> list[list[str]]:
+    """Let the child say so many lines, which a busy machine makes no fewer, and kill it then."""
     child = subprocess.Popen(
         [sys.executable, str(CHILD), str(path), str(seed), str(number)], stdout=subprocess.PIPE
     )
     assert child.stdout is not None
-    first = child.stdout.readline()
-    time.sleep(seconds)
+    first = b"".join(child.stdout.readline() for _ in range(chance.randrange(1, 1500)))
+    time.sleep(chance.uniform(0.0, 0.01))
     os.kill(child.pid, signal.SIGKILL)
     rest = child.stdout.read()
     child.stdout.close()

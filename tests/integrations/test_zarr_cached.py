@@ -522,7 +522,7 @@ def test_a_store_that_is_opened_again_asks_for_nothing(
     zarr.create_array(source, name="a", data=values, chunks=(10, 50))
     requests = []
     for _ in range(3):
-        store = CachedStore(source, manager, prefix="again", prefetch=False)
+        store = CachedStore(source, manager, prefix="again", prefetch=False, absent_seconds=3600)
         assert np.array_equal(values, zarr.open_array(store, path="a", mode="r")[:])
         requests.append(store.reads()["a"].requests)
         del store

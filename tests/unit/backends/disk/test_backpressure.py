@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.disk_stores import on_disk
 
 from memories import MemoryManager
 from memories.backends.disk import DiskBackend, size_limits
@@ -18,18 +19,6 @@ from memories.errors import TierFullError
 from memories.testing.backends import frame_for, record_for
 
 CAPACITY = 8_000_000
-
-
-def on_disk(path: Path) -> int:
-    """Return the bytes of the blocks below `path`; a file that goes meanwhile counts nothing."""
-    total = 0
-    for file in path.rglob("*"):
-        try:
-            status = file.stat()
-        except FileNotFoundError:
-            continue
-        total += 512 * status.st_blocks
-    return total
 
 
 class CountingFiles(Files):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.disk_stores import on_disk
 from tests.support.waiting import until
 
 from memories.backends.disk import DiskBackend
@@ -17,17 +18,6 @@ from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.testing.backends import frame_for, record_for
 
 NOISE = os.urandom(1 << 20)
-
-
-def on_disk(path: Path) -> int:
-    """Return the bytes of the blocks of all files and folders below `path`."""
-    total = 0
-    for file in path.rglob("*"):
-        try:
-            total += 512 * file.stat().st_blocks
-        except FileNotFoundError:
-            continue
-    return total
 
 
 class Churn:
