@@ -159,3 +159,25 @@ def test_backing_copies_leave_first(manager: MemoryManager, explicit: bool) -> N
         manager.prefetch(raised)
     assert comes_true(lambda: {"warm"} == {manager.get_tier(key) for key in raised}, 10)
     assert set(raised) == set(offered(victims(manager), 10))
+
+
+def test_nothing_leaves_for_files_that_are_about_to_be_unlinked(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside load the thread that unlinks them is late, and a cache lost what it had room for."""
+    journal = manager._hierarchy.catalog.journal
+    manager.store("first", 1, "cold")
+    writer, maintenance = journal._writer, journal._maintenance
+    assert writer is not None and maintenance is not None
+    maintenance.stop()
+    for number in range(11):
+        manager.store(f"old{number}", os.urandom(1_600_000), "cold")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "unlink_obsolete", lambda: None)
+        manager.delete_many([f"old{number}" for number in range(6)])
+        writer.sync()
+    assert writer.obsolete.held() > 9_000_000
+    for number in range(6):
+        manager.store(f"new{number}", os.urandom(1_600_000), "cold")
+    assert {"cold"} == {manager.get_tier(key) for key in manager}
+    assert 12 == len(manager)

@@ -489,13 +489,15 @@ class DiskBackend(Backend):
     def catch_up(self) -> bool:
         """Do upkeep that is behind, if that gives back much; return whether it was done.
 
-        Room is kept for what upkeep writes about the records since the latest checkpoint: small
-        values that come and go could fill a small store with nothing else.
+        Files that nothing needs are charged until a thread, perhaps a late one, unlinks them. Room
+        is kept for what upkeep writes about the records since the latest checkpoint: small values
+        that come and go could fill a small store with nothing else.
         """
         writer = self._writing()
-        space = writer.space
+        space, held = writer.space, writer.obsolete.held()
+        writer.unlink_obsolete()
         if 4 * space.recent_heads < space.limit(space.physical()) // WORTH_SHARE:
-            return False
+            return writer.obsolete.held() < held
         with reported(self._paths.root, "do upkeep"), writer.hurried(CallOwner()):
             run_upkeep(writer, lambda: None, quiet=True)
         return True
