@@ -124,7 +124,6 @@ class LocalDb:
         self.seal: ArchiveSeal | None = None
         self.cells = Cells()
         self._lock = new_lock()
-        self._within = False  # Whether the thread that holds the lock is in a transaction.
         self._meta: dict[str, Any] = {}
         self._changed: set[str] = set()
         require_own_files(path)
@@ -149,14 +148,14 @@ class LocalDb:
         Nothing is committed if an exception leaves; a block within a block is a part of it.
         """
         with self._lock:
-            if self._within:
+            # SQLite itself is asked: what is noted here could outlive an interrupted transaction.
+            if self._db.in_transaction:
                 yield self
             else:
                 yield from self._whole()
 
     def _whole(self) -> Iterator[LocalDb]:
         try:
-            self._within = True
             self._execute("BEGIN IMMEDIATE")
             yield self
             self._save()
@@ -164,8 +163,6 @@ class LocalDb:
         except BaseException:
             self._roll_back()
             raise
-        finally:
-            self._within = False
 
     def run(self, statement: str, *values: Any) -> int:
         """Execute a statement and return how many rows it changed."""

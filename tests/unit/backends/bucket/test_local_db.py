@@ -37,6 +37,10 @@ def test_an_interrupt_at_any_line_leaves_no_transaction_behind(tmp_path: Path) -
         other.join(10)
         assert seen in ([(done, done)], [(done + 1, done + 1)]), interrupter.struck
         done = seen[0][0]
+        with pytest.raises(ZeroDivisionError), state.transaction():
+            state.set("count", done + 7)
+            raise ZeroDivisionError
+        assert done == state.number("count"), f"no later one is whole: {interrupter.struck}"
         if not ended:
             break
     assert at > 10 and done >= 1
