@@ -27,6 +27,7 @@ pytestmark = pytest.mark.server
 QUICK = RetryPolicy(
     attempts=4, total_seconds=2.0, first_wait_seconds=0.01, longest_wait_seconds=0.1
 )
+PATIENT = QUICK._replace(total_seconds=100.0)  # Where only the fault may end a request.
 SECRET = "T0psecretT0psecret"
 DATA = os.urandom(9_000_000)
 
@@ -50,8 +51,7 @@ def opened(
                 s3_url,
                 storage_options=settings | dict(options.pop("storage_options", {})),  # type: ignore[call-overload]
                 directory=tmp_path / home,
-                retry=QUICK,
-                **options,  # type: ignore[arg-type]
+                **{"retry": QUICK, **options},  # type: ignore[arg-type]
             )
         )
         return backends[-1]
@@ -88,6 +88,12 @@ PASSING = {
 }
 
 
+def patiently(opened: Open, name: str) -> BucketBackend:
+    """Open an archive that waits for a busy machine, and not for ever for a request that hangs."""
+    timeout = "4s" if name == "hanging" else "60s"
+    return opened(retry=PATIENT, storage_options={"timeout": timeout})
+
+
 @pytest.mark.parametrize("name", PASSING)
 def test_a_read_outlives_a_passing_fault(
     opened: Open,
@@ -95,7 +101,7 @@ def test_a_read_outlives_a_passing_fault(
     name: str,
 ) -> None:
     """The line fails for a moment; no caller should notice."""
-    backend = opened()
+    backend = patiently(opened, name)
     kept = backend.write(record("k", 1), frame(DATA))
     s3_proxy.fault = on(PASSING[name], method="GET", times=2)
     assert DATA == bytes(backend.read(kept))
@@ -108,7 +114,7 @@ def test_a_write_outlives_a_passing_fault(
     name: str,
 ) -> None:
     """An upload whose answer was lost is sent again, and there is one copy."""
-    backend = opened()
+    backend = patiently(opened, name)
     s3_proxy.fault = on(PASSING[name], method="PUT", times=1)
     kept = backend.write(record("k", 1), frame(DATA))
     s3_proxy.fault = lambda request: None

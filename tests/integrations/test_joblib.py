@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import pickle
 import time
@@ -37,6 +38,7 @@ OTHER = {
     "test__get_items": "the sizes of files",
     "test__get_items_to_delete": "the sizes of pickles",
     "test_memory_reduce_size_bytes_limit": "the sizes of pickles",
+    "test_memory_reduce_size_age_limit": "a machine that does it within a second",
     "test_memory_clear": "the names of files",
     "test_memory_recomputes_after_an_error_while_loading_results": "a damaged file",
 }
@@ -227,9 +229,15 @@ def test_old_results_can_be_removed(tmp_path: Path) -> None:
     """`reduce_size` works on what was used longest ago."""
     memory = memory_at(tmp_path / "store")
     cached = memory.cache(noise)
-    for n in range(5):
+    for n in range(7):
         cached(n)
         time.sleep(0.01)
+        if n == 1:
+            then = datetime.datetime.now()
+            time.sleep(0.01)
+    memory.reduce_size(age_limit=datetime.timedelta(days=1))
+    assert 7 == len(memory.store_backend.get_items())
+    memory.reduce_size(age_limit=datetime.datetime.now() - then)
     assert 5 == len(memory.store_backend.get_items())
     memory.reduce_size(bytes_limit="4M")
     assert 2 == len(memory.store_backend.get_items())

@@ -161,11 +161,14 @@ def test_what_is_stored_during_the_end_is_named(tmp_path: Path) -> None:
     """A thread that never stops storing cannot be kept up with; what was there before is kept."""
     forever = """
 import threading
+begun = threading.Event()
 def store():
     for number in range(10**9):
         manager[f"late {number}"] = number
+        begun.set()
+        time.sleep(1e-4)  # So that the other thread has its turns, on a busy machine, too.
 threading.Thread(target=store, daemon=True).start()
-time.sleep(0.1)
+begun.wait()
 """
     status, out, err = run(START + forever, tmp_path)
     lines = [line for line in err.splitlines() if line.startswith("memories: ")]
