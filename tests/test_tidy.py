@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # Each test reads all sources, on a busy machine, too.
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "memories"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -332,9 +334,15 @@ def test_no_class_is_a_bag_of_everything() -> None:
     assert set() == WIDE.keys() - classes().keys()
 
 
+@cache
+def names_of_modules() -> frozenset[str]:
+    """Return the dotted names of all modules of the package."""
+    return frozenset(module_of(path) for path in MODULES)
+
+
 def modules_in(names: Iterable[str]) -> set[str]:
     """Return the modules of the package that are, or hold, the given dotted names."""
-    known = {module_of(path) for path in MODULES}
+    known = names_of_modules()
     found = set()
     for name in names:
         while name not in known and "." in name:
@@ -345,9 +353,10 @@ def modules_in(names: Iterable[str]) -> set[str]:
 
 def used_by(path: Path) -> set[str]:
     """Return the modules that a test, a benchmark or another module imports."""
-    inside = path.is_relative_to(PACKAGE)
-    names = imported_by(path) if inside else imports_of(tree_of(path), [])
-    return modules_in(name for name, _ in names)
+    if path.is_relative_to(PACKAGE):
+        return modules_in(name for name, _ in imported_by(path))
+    tree = ast.parse(path.read_text("utf-8"))  # Looked at once: so many trees take much memory.
+    return modules_in(name for name, _ in imports_of(tree, []))
 
 
 def test_a_module_serves_several_or_has_a_test_of_its_own() -> None:

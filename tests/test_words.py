@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # Each test reads all sources, on a busy machine, too.
+
 ROOT = Path(__file__).resolve().parent.parent
 GLOSSARY = ROOT / "docs" / "glossary.md"
 MODULES = sorted((ROOT / "src" / "memories").rglob("*.py"))
