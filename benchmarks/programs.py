@@ -1,8 +1,9 @@
-"""What programs already use, beside the tiers: `SpillBuffer` of dask, and joblib's hashes.
+"""What programs already use, beside the tiers: `SpillBuffer` of dask, joblib's hashes, NumPy.
 
     TMPDIR=/dev/shm python benchmarks/programs.py dask      # Without the noise of a disk.
 
     python benchmarks/programs.py hash
+    python benchmarks/programs.py imports   # `chrt -f 1` before it keeps other processes away.
 
 Of dask, each run is a cluster of one worker process with two threads and a limit of 400 MB. It
 keeps 576 MB of random numbers, reduces them twice, and is asked how much it wrote.
@@ -12,12 +13,14 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 ROUNDS = 3
+IMPORTS = 15
 
 
 def in_turn(runs: dict[str, Callable[[], dict[str, float]]]) -> None:
@@ -115,7 +118,32 @@ def hash_rows() -> None:
         print(title.ljust(30), *(f"{n} {s * 1e3:.3f} ms " for n, s in best.items()), f"{times:.1f}")
 
 
+def import_rows() -> None:
+    """What the imports of a manager add to that of NumPy, in new processes, in turn."""
+    timed = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+    imports = {
+        "numpy": "import numpy",
+        "numpy, memories": "import numpy, memories",
+        "numpy, MemoryManager": "import numpy; from memories import MemoryManager",
+    }
+    environment = {**os.environ}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # What is installed has its bytecode.
+    found: dict[str, list[float]] = {name: [] for name in imports}
+    for turn in range(IMPORTS + 1):
+        for name, code in imports.items():
+            run = subprocess.run(
+                [sys.executable, "-c", timed.format(code)],
+                env=environment, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            if turn:  # The first one may write bytecode.
+                found[name].append(1e3 * float(run.stdout))
+    floor = statistics.median(found["numpy"])
+    for name, times in found.items():
+        median = statistics.median(times)
+        print(name.ljust(32), f"{median:.1f} ms, {median - floor:.1f} ms over numpy")
+
+
 if __name__ == "__main__":
-    rows = {"dask": dask_rows, "hash": hash_rows}
+    rows = {"dask": dask_rows, "hash": hash_rows, "imports": import_rows}
     for name in sys.argv[1:] or rows:
         rows[name]()

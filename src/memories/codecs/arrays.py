@@ -11,14 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from memories.codecs import dtypes
 from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.buffers import ALIGNMENT, EMPTY, allocate, copy_bytes, is_bytes, view_bytes
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 SMALL_BYTES = 4096  # Up to this size a copy is a `bytes` object, which is faster to make.
 ORDINARY_DTYPES = tuple(np.dtype(code) for code in "?bBhHiIlLqQefdFD")
 # By identity: a dtype with metadata is equal to the plain one, and must be kept.

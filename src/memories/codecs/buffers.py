@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from memories.codecs.base import NOTHING_FAR, Parts
 from memories.foundation import parallel
@@ -18,7 +17,7 @@ ALIGNMENT = 64
 EMPTY = memoryview(b"")
 _COPY_NBYTES = 1 << 20  # A copy is shared among threads in parts of this size.
 
-ByteArray = npt.NDArray[np.uint8]
+ByteArray = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def align(count: int) -> int:

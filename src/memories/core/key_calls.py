@@ -10,10 +10,6 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, cast
 
 from memories.core.prefix_view import PrefixView
-from memories.core.services import Services
-from memories.core.value_reader import ValueReader
-from memories.core.value_writer import ValueWriter
-from memories.engine.hierarchy import Hierarchy
 from memories.errors import InvalidOptionError
 from memories.foundation.keys import check_key, check_prefix
 from memories.model.tiers import Cause, TierChoice, TierText
@@ -23,6 +19,10 @@ from memories.options.settings import check_several, check_tier
 if TYPE_CHECKING:
     from memories.core.explain import Explanation
     from memories.core.key_info import KeyInfo
+    from memories.core.services import Services
+    from memories.core.value_reader import ValueReader
+    from memories.core.value_writer import ValueWriter
+    from memories.engine.hierarchy import Hierarchy
 
 
 class KeyCalls:

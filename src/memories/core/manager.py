@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from memories.core.key_calls import KeyCalls
-from memories.core.lifecycle import Lifecycle
 from memories.core.pickled_reader import open_reader
 from memories.core.short_ways import ShortWays
-from memories.core.value_reader import MISSING, ValueReader
-from memories.core.value_writer import ValueWriter
+from memories.core.value_reader import MISSING
 from memories.core.views import KeyView, StoreMapping
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import InvalidOptionError, KeyNotFoundError
@@ -60,6 +58,7 @@ if TYPE_CHECKING:
     from memories.backends.base import Problem
     from memories.core.advise import Advice
     from memories.core.cached_function import CacheDecorator, CachedFunction
+    from memories.core.lifecycle import Lifecycle
     from memories.core.oom import OomGuard
     from memories.core.result_store import TierResultStore
     from memories.core.trace_recorder import TraceRecorder
@@ -203,9 +202,12 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
         self._lifecycle = lifecycle
         self._services = services = lifecycle.services
         self._hierarchy = services.hierarchy
+        from memories.core.reports import Reports
+        from memories.core.value_reader import ValueReader
+        from memories.core.value_writer import ValueWriter
+
         reader = ValueReader(services.hierarchy, services.device)
         self._attach_ways(services.hierarchy, reader, ValueWriter(services, reader))
-        from memories.core.reports import Reports
 
         self._reports = Reports(lifecycle)
         self._worker_results: WorkerResults | None = None  # Made for the first cached function.

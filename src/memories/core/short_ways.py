@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from numpy import ndarray
 
 from memories.compiled import core, mypyc_attr
 from memories.core.read_options import ReadOptions
-from memories.core.value_reader import MISSING, ValueReader
-from memories.core.value_writer import ValueWriter
+from memories.core.value_reader import MISSING
 from memories.engine.cold_reader import NOT_READ, ColdReader
 from memories.engine.front_cache import EXACT_HITS, FrontCache, FrontSource
-from memories.engine.hierarchy import Hierarchy
 from memories.engine.residency import MOST_BYTES, Residency
 from memories.errors import UNREADABLE
 from memories.foundation.keys import check_key
@@ -28,6 +26,11 @@ from memories.model.entry import ArrayEntry, Entry, SharedEntry
 from memories.model.tiers import StoreTier, TierChoice
 from memories.options.choices import ArrayLibrary
 from memories.options.settings import check_seconds
+
+if TYPE_CHECKING:
+    from memories.core.value_reader import ValueReader
+    from memories.core.value_writer import ValueWriter
+    from memories.engine.hierarchy import Hierarchy
 
 # Compiled code looks up what another module defines in a dict, at each hit; these it does not.
 ARRAY: Final = ndarray
@@ -45,10 +48,10 @@ class ShortWays:
 
     def _attach_ways(self, hierarchy: Hierarchy, reader: ValueReader, writer: ValueWriter) -> None:
         """Use the parts that do the work."""
-        self._hierarchy = hierarchy
+        self._hierarchy: Hierarchy = hierarchy
         self._residency: Residency = hierarchy.residency
-        self._reader = reader
-        self._writer = writer
+        self._reader: ValueReader = reader
+        self._writer: ValueWriter = writer
         self._read: Callable[..., Any] = reader.read
         self._request_front: Callable[[str], None] = reader.request_front
         self._cold: ColdReader = hierarchy.cold_reader

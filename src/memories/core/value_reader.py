@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from memories.core.read_options import ReadOptions
 from memories.engine.batch_read import read_together, restore
 from memories.engine.front_cache import EXACT_HITS, KINDS
-from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, ArchivedError, KeyNotFoundError, about_key
 from memories.foundation.keys import check_key
 
 if TYPE_CHECKING:
     from memories.devices import Device
+    from memories.engine.hierarchy import Hierarchy
 
 T = TypeVar("T")
 

@@ -7,14 +7,16 @@ read one by one, which finds keys that have moved and names the fault.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memories.engine.cold_reader import ManyReads
-from memories.engine.hierarchy import Hierarchy
 from memories.errors import UNREADABLE, StorageError, about_key
 from memories.model.events import ReadBatch, Retrieved
 from memories.model.record import Record
 from memories.model.tiers import TierName
+
+if TYPE_CHECKING:
+    from memories.engine.hierarchy import Hierarchy
 
 LOCAL_RECORDS = 4096  # Read together from the disk ...
 MAX_LOCAL = 64 << 10  # ... if each takes less than this; larger ones gain nothing.

@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from numpy import ndarray
 
 from memories.codecs.plain import own_plain
 from memories.engine.budget import Budget
-from memories.engine.catalog import Catalog
 from memories.engine.entry_table import EVERY, EntryTable
-from memories.engine.expiry import Expiry
 from memories.engine.front_cache import FrontCache, FrontSource
 from memories.engine.hit_counter import HitCounter
-from memories.engine.operations import Operations
 from memories.engine.settlement import Settlement
-from memories.engine.tier import Tiers, VolatileTier
-from memories.foundation.clock import Clock
-from memories.foundation.deadlines import Deadlines
 from memories.foundation.fork_lock import holder_test, interrupting
 from memories.foundation.host_limits import ENTRY_BYTES
 from memories.model.entry import ArrayEntry, Common, Entry, PackedEntry, SharedEntry
 from memories.model.record import DEFAULT_TERMS, Record, Terms
-from memories.model.rules import Rules
 from memories.model.tiers import TierName
+
+if TYPE_CHECKING:
+    from memories.engine.catalog import Catalog
+    from memories.engine.expiry import Expiry
+    from memories.engine.operations import Operations
+    from memories.engine.tier import Tiers, VolatileTier
+    from memories.foundation.clock import Clock
+    from memories.foundation.deadlines import Deadlines
+    from memories.model.rules import Rules
 
 MOMENTS: Final = 100.0  # The times of stores in a second; all stores at one have one object.
 MOMENT_SECONDS: Final = 1.0 / MOMENTS

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from memories.engine.catalog import Catalog
 from memories.engine.entry_table import EVERY, Change
 from memories.engine.newcomers import Arrived
-from memories.engine.operations import Operations
-from memories.engine.tier import Tiers
-from memories.engine.victims import Victims
 from memories.foundation.fork_lock import holder_test, new_lock
 from memories.model.entry import Entry
-from memories.model.events import EventBatch, EventBus, Missed, Removed, Stored
+from memories.model.events import EventBatch, Missed, Removed, Stored
 from memories.model.tiers import Cause, TierName
+
+if TYPE_CHECKING:
+    from memories.engine.catalog import Catalog
+    from memories.engine.operations import Operations
+    from memories.engine.tier import Tiers
+    from memories.engine.victims import Victims
+    from memories.model.events import EventBus
 
 AT_ONCE: Final = 256  # Changes that are reported together, in one or two milliseconds.
 

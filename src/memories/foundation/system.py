@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import struct
 import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -109,6 +112,8 @@ def path_below(directory: int, name: str) -> str | None:
 
 def peer_user(connection: socket.socket) -> int | None:
     """Return the user of the process at the other end of a Unix socket; None where unknown."""
+    import socket  # At the first use, like ctypes below.
+
     if hasattr(socket, "SO_PEERCRED"):
         size = struct.calcsize("3i")
         found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from memories.codecs.arrays import ArrayCodec, read_meta
 from memories.codecs.base import Parts
@@ -115,7 +114,7 @@ def _distances(meta: Any) -> Distances:
     return tuple(distances) if dtype.itemsize else ()
 
 
-def _items(chunk: memoryview | ByteArray, itemsize: int) -> npt.NDArray[Any]:
+def _items(chunk: memoryview | ByteArray, itemsize: int) -> np.ndarray[Any, np.dtype[Any]]:
     whole = as_array(chunk) if isinstance(chunk, memoryview) else chunk
-    items: npt.NDArray[Any] = whole[: whole.nbytes // itemsize * itemsize]
+    items: np.ndarray[Any, np.dtype[Any]] = whole[: whole.nbytes // itemsize * itemsize]
     return items.view(_ITEMS[itemsize])

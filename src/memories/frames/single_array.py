@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
 from memories.codecs.arrays import ArrayCodec, is_ordinary, npy_header, read_meta
@@ -24,7 +23,7 @@ from memories.errors import CorruptDataError
 from memories.frames import head
 from memories.frames.small_front import MARK, PADDING, PREFIX, SECOND, SHORT_KEY, check_front
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 FIRST_BYTE: Final = 0x86  # Of the fields: a map of six. A frame without a header has five.
 MOST_FORMS: Final = 1024  # One for each dtype and shape.
 MAX_ARRAY: Final[int] = head.CHUNK_NBYTES  # A larger one has a checksum for each chunk.
