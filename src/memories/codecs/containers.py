@@ -58,7 +58,7 @@ class Container(NamedTuple):
     decode: Callable[..., Any]
 
 
-_EXACT: dict[type, str] = {
+EXACT: dict[type, str] = {
     list: "list",
     tuple: "tuple",
     dict: "dict",
@@ -77,7 +77,7 @@ _KEYED = frozenset({"dict", "ordereddict", "counter", "defaultdict", "set", "fro
 def container_of(value: Any) -> str | None:
     """Return the name of the container in the table for `value`, or None."""
     kind = type(value)
-    name = _EXACT.get(kind)
+    name = EXACT.get(kind)
     if name is not None:
         return name if _fits(name, value) else None
     if isinstance(value, enum.Enum):

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from memories.codecs.function_code import hash_all
+from memories.codecs.digests import hash_all
 from memories.codecs.function_hash import (
     HashWalk,
     UnhashableReferenceError,
     Variable,
     is_caller_deep,
 )
-from memories.codecs.plain_hash import plain_hash
+from memories.codecs.plain_hash import CONTAINERS, plain_hash
+from memories.codecs.scalars import IMMUTABLE
 from memories.codecs.value_hash import hash_value
+from memories.compiled import mypyc_attr
 from memories.errors import UnsupportedTypeError
 
-_CONTAINERS = frozenset({list, tuple, dict})
 _MAX_CLASSES = 512
 _classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded: it keeps them alive.
 
 
+@mypyc_attr(native_class=False)
 class _ContainsItselfError(UnsupportedTypeError):
     """A value contains itself."""
 
@@ -42,8 +44,7 @@ def content_hash(*values: Any, code: bool = True) -> str:
     """
     try:
         try:
-            hasher = _ValueHasher(code)
-            digests = [hasher.digest(value) for value in values]
+            digests = _digests_of(values, code)
         except _ContainsItselfError:
             walk = HashWalk(code=code)
             digests = [walk.finish(walk.digest(value)) for value in values]
@@ -54,6 +55,18 @@ def content_hash(*values: Any, code: bool = True) -> str:
             raise
         raise UnsupportedTypeError("the arguments are nested too deeply to be hashed") from error
     return hash_all(b"args", digests).hex()
+
+
+def _digests_of(values: tuple[Any, ...], code: bool) -> list[bytes]:
+    hasher: _ValueHasher | None = None
+    digests = []
+    for value in values:
+        digest = plain_hash(value) if type(value) in CONTAINERS else None
+        if digest is None:
+            hasher = hasher or _ValueHasher(code)
+            digest = hasher.digest_by_parts(value)
+        digests.append(digest)
+    return digests
 
 
 class _ValueHasher:
@@ -70,10 +83,17 @@ class _ValueHasher:
 
     def digest(self, value: Any) -> bytes:
         """Return the hash of one value; an object that occurs twice is hashed once."""
-        if type(value) in _CONTAINERS:
+        kind = type(value)
+        if kind in CONTAINERS:
             plain = plain_hash(value)
             if plain is not None:
                 return plain
+        elif kind in IMMUTABLE:  # They hold nothing, least of all themselves.
+            return hash_value(self, value)
+        return self.digest_by_parts(value)
+
+    def digest_by_parts(self, value: Any) -> bytes:
+        """Return the hash of what is not plain, or not known to be."""
         identity = id(value)
         if identity in self._seen:
             return self._seen[identity]

@@ -10,16 +10,14 @@ import dis
 import functools
 import os
 import re
-import struct
 import sysconfig
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-import xxhash
-
+from memories.codecs.digests import hash_all
 from memories.codecs.main_classes import SCRIPTS
 
 _SESSION = ("__vsc_ipynb_file__",)  # The path of the notebook in VS Code.
@@ -43,15 +41,6 @@ _HAS_DOCSTRING = 0x4000000  # A flag of Python 3.13 that does not change what th
 _PACKAGE = str(Path(__file__).parent.parent)
 
 _digests: weakref.WeakKeyDictionary[CodeType, bytes] = weakref.WeakKeyDictionary()
-
-
-def hash_all(mark: bytes, digests: Iterable[bytes]) -> bytes:
-    """Return one digest of several, each with its length, and of a mark that names their kind."""
-    hasher = xxhash.xxh3_128(struct.pack("<I", len(mark)) + mark)
-    for digest in digests:
-        hasher.update(struct.pack("<Q", len(digest)))
-        hasher.update(digest)
-    return hasher.digest()
 
 
 def code_digest(code: CodeType) -> bytes:

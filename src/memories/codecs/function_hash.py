@@ -25,9 +25,9 @@ from types import (
 from typing import Any, Final, NamedTuple
 
 from memories.codecs import scalars
+from memories.codecs.digests import hash_all
 from memories.codecs.function_code import (
     code_digest,
-    hash_all,
     is_installed,
     names_in,
     names_read,

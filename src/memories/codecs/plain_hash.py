@@ -5,15 +5,16 @@ from __future__ import annotations
 import marshal
 from typing import Any, Final
 
-import xxhash
+from xxhash import xxh3_128_digest
 
-from memories.codecs.function_code import hash_all
+from memories.codecs.digests import hash_all
 
-_ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
-_CONTAINERS: Final = frozenset({list, tuple, dict})
-_PLAIN: Final = _ATOMS | _CONTAINERS
+ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
+CONTAINERS: Final = frozenset({list, tuple, dict})
+_PLAIN: Final = ATOMS | CONTAINERS
+_FEW: Final = 8  # Of more parts the types are collected in one call, of less one by one.
 MOST_CONTAINERS = 1 << 20  # Of one value, those that occur twice twice: it may contain itself.
-_VERSION = 2  # Of marshal: the last one that does not depend on which objects are the same.
+_VERSION: Final = 2  # Of marshal: the last one that does not depend on which objects are the same.
 
 
 def plain_hash(value: Any) -> bytes | None:
@@ -23,22 +24,37 @@ def plain_hash(value: Any) -> bytes | None:
     too, so that equal values get equal hashes, whatever they share.
     """
     waiting = [value]
-    visited = 0
+    visited, most = 0, MOST_CONTAINERS
     while waiting:
         visited += 1
-        if visited > MOST_CONTAINERS:
+        if visited > most:
             return None
         one = waiting.pop()
         if type(one) is dict:
-            if not _ATOMS.issuperset(map(type, one)):
+            if not _are_plain(one, None):
                 return None
             one = one.values()
-        kinds = set(map(type, one))
-        if not kinds <= _ATOMS:
-            if not kinds <= _PLAIN:
-                return None
-            waiting += (part for part in one if type(part) in _CONTAINERS)
+        if not _are_plain(one, waiting):
+            return None
     try:
-        return hash_all(b"plain", [xxhash.xxh3_128_digest(marshal.dumps(value, _VERSION))])
+        return hash_all(b"plain", [xxh3_128_digest(marshal.dumps(value, _VERSION))])
     except ValueError:
         return None  # It is nested too deeply.
+
+
+def _are_plain(parts: Any, waiting: list[Any] | None) -> bool:
+    """Return whether all parts are atoms, or containers, which are appended to `waiting`."""
+    if len(parts) > _FEW:
+        kinds = set(map(type, parts))
+        if kinds <= ATOMS:
+            return True
+        if not kinds <= _PLAIN:
+            return False
+    for part in parts:
+        kind = type(part)
+        if kind in ATOMS:
+            continue
+        if waiting is None or kind not in CONTAINERS:
+            return False
+        waiting.append(part)
+    return True

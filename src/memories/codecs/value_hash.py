@@ -19,15 +19,17 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
-import xxhash
+from xxhash import xxh3_128, xxh3_128_digest
 
-from memories.codecs import dtypes, registry, structures
-from memories.codecs.arrays import bytes_of, is_flat
+from memories.codecs import dtypes, registry, scalars, structures
+from memories.codecs.arrays import bytes_of, is_flat, is_ordinary
 from memories.codecs.base import carries_code
 from memories.codecs.buffers import fetch
-from memories.codecs.containers import container_of
-from memories.codecs.function_code import hash_all, is_installed, place_of
+from memories.codecs.containers import EXACT, container_of
+from memories.codecs.digests import hash_all
+from memories.codecs.function_code import is_installed, place_of
 from memories.codecs.nested import StructureCodec, TreeCodec
+from memories.codecs.plain_hash import ATOMS
 from memories.codecs.structures import field_values
 from memories.errors import MemoriesError, UnsupportedTypeError
 
@@ -50,9 +52,12 @@ _MADE_OF: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
 DEFINITIONS = (FunctionType, type)
 HASHED_AS = "_memories_hashed_as"  # A method of classes that pickle stores in another way.
 _ARRAYS = (np.ndarray, np.memmap)
-_ATOMS = frozenset({type(None), bool, int, float, str, bytes})
 _SORTED = ({int}, {str}, {bytes})  # Types of items that all can be compared.
+_BARE = frozenset({list, tuple, dict, Counter})  # They are nothing beside their items.
+_ROWS = {row.kind: (row.name.encode(), row.to_meta) for row in scalars.ROWS}
 _MANY = b"atoms"
+_BLOCK_BYTES = 1 << 17
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class _Absent:
@@ -77,20 +82,37 @@ class PartHasher(Protocol):
 
 def hash_value(hasher: PartHasher, value: Any) -> bytes:
     """Return the hash of one value, made of the hashes of its parts by `hasher`."""
-    if type(value) is np.ndarray and is_flat(value):
+    kind = type(value)
+    if kind is np.ndarray and (is_ordinary(value) or is_flat(value)):
         return _hash_array(value)
-    if isinstance(value, DEFINITIONS):
-        return hasher.digest_definition(value)
-    if isinstance(value, MethodType):
-        return hash_all(b"method", map(hasher.digest, (value.__func__, value.__self__)))
-    if isinstance(value, ModuleType):
-        return hash_all(b"module", [value.__name__.encode(), place_of(vars(value)).encode()])
-    if isinstance(value, MappingProxyType):
-        return hash_all(b"mappingproxy", [hasher.digest(value.copy())])
+    if kind in scalars.IMMUTABLE:
+        return _hash_scalar(hasher, value)
+    if kind not in EXACT:  # Most are none of these, and to ask takes time.
+        if isinstance(value, DEFINITIONS):
+            return hasher.digest_definition(value)
+        if isinstance(value, MethodType):
+            return hash_all(b"method", map(hasher.digest, (value.__func__, value.__self__)))
+        if isinstance(value, ModuleType):
+            return hash_all(b"module", [value.__name__.encode(), place_of(vars(value)).encode()])
+        if isinstance(value, MappingProxyType):
+            return hash_all(b"mappingproxy", [hasher.digest(value.copy())])
     container = container_of(value)
     if container is not None:
         return _hash_container(hasher, container, value)
     return _hash_coded(hasher, value)
+
+
+def _hash_scalar(hasher: PartHasher, value: Any) -> bytes:
+    """Return what `_hash_coded` returns for a number, a date and the like, in fewer steps."""
+    row = _ROWS.get(type(value))
+    if row is None:
+        return _hash_coded(hasher, value)
+    mark, to_meta = row
+    try:
+        meta = to_meta(value)
+    except UnsupportedTypeError:
+        return _hash_reduced(hasher, value)
+    return hash_all(mark, [_pack(meta)])
 
 
 def _hash_coded(hasher: PartHasher, value: Any) -> bytes:
@@ -108,9 +130,8 @@ def _hash_coded(hasher: PartHasher, value: Any) -> bytes:
     elif not carries_code(codec.name) and not isinstance(codec, TreeCodec):
         parts = fetch(codec.encode(value))
         if not carries_code(parts.codec):
-            buffers = [_sum(buffer) for buffer in parts.buffers]
-            meta = msgspec.msgpack.encode(parts.meta)
-            return hash_all(parts.codec.encode(), [meta, *buffers])
+            buffers = [xxh3_128_digest(buffer) for buffer in parts.buffers]
+            return hash_all(parts.codec.encode(), [_pack(parts.meta), *buffers])
     return _hash_reduced(hasher, value)
 
 
@@ -141,9 +162,9 @@ def _hash_unordered(hasher: PartHasher, value: AbstractSet[Any]) -> list[bytes]:
 
 def _hash_items(hasher: PartHasher, items: list[Any]) -> list[bytes]:
     """Return the hashes of several values, as one where all are atoms."""
-    if set(map(type, items)) <= _ATOMS:
+    if set(map(type, items)) <= ATOMS:
         try:
-            return [_MANY, _sum(msgspec.msgpack.encode(items))]
+            return [_MANY, xxh3_128_digest(_pack(items))]
         except (OverflowError, ValueError):
             pass  # Some number has more than 64 bits, some text is none, some bytes too many.
     return list(map(hasher.digest, items))
@@ -151,13 +172,16 @@ def _hash_items(hasher: PartHasher, items: list[Any]) -> list[bytes]:
 
 def _hash_rest(hasher: PartHasher, value: Any) -> bytes:
     """Return the hash of what a container is beside its items."""
+    kind = type(value)
+    if kind in _BARE:
+        return b""
     if isinstance(value, defaultdict):
         return hasher.digest(value.default_factory)
     if isinstance(value, deque):
         return repr(value.maxlen).encode()
     if isinstance(value, OrderedDict):
         return hasher.digest(dict(vars(value)))
-    return b"" if type(value) in (list, tuple, dict, Counter) else hasher.digest(type(value))
+    return hasher.digest(kind)
 
 
 def _hash_reduced(hasher: PartHasher, value: Any) -> bytes:
@@ -233,10 +257,23 @@ def kind_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _hash_array(value: np.ndarray[Any, Any]) -> bytes:
-    meta = msgspec.msgpack.encode([dtypes.describe(value.dtype), list(value.shape)])
-    return hash_all(b"ndarray", [meta, _sum(bytes_of(np.ascontiguousarray(value)))])
+def _hash_array(value: Any) -> bytes:
+    ordinary = is_ordinary(value)
+    dtype = value.dtype.str if ordinary else dtypes.describe(value.dtype)
+    if not ordinary:  # Not all dtypes have a buffer.
+        digest = xxh3_128_digest(bytes_of(np.ascontiguousarray(value)))
+    elif value.flags.c_contiguous:
+        digest = xxh3_128_digest(value)
+    else:
+        digest = _hash_scattered(value)
+    return hash_all(b"ndarray", [_pack([dtype, list(value.shape)]), digest])
 
 
-def _sum(buffer: Any) -> bytes:
-    return xxhash.xxh3_128_digest(buffer)
+def _hash_scattered(value: Any) -> bytes:
+    """Hash the items in their order block by block: memory for all of them costs more than that."""
+    rows = max(1, _BLOCK_BYTES * len(value) // max(1, value.nbytes))
+    hasher = xxh3_128()
+    for start in range(0, len(value), rows):
+        block: Any = np.ascontiguousarray(value[start : start + rows])
+        hasher.update(block)
+    return hasher.digest()

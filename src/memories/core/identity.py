@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-from memories.codecs.function_code import hash_all, place_of
+from memories.codecs.digests import hash_all
+from memories.codecs.function_code import place_of
 from memories.codecs.function_hash import HashWalk, Variable
 from memories.codecs.main_classes import SCRIPTS
 from memories.core.single_flight import Computation, dead_among

@@ -25,6 +25,8 @@ import numpy as np
 import pytest
 
 from memories import UnsupportedTypeError
+from memories.codecs import content_hash as content_hash_module
+from memories.codecs import value_hash
 from memories.codecs.content_hash import content_hash
 
 
@@ -287,3 +289,38 @@ def test_hashes_are_the_same_in_every_process() -> None:
     ]
     assert runs[0] == runs[1]
     assert len(different()) + 2 == len(runs[0])
+
+
+KEPT = [
+    ([1, 2.0, "a", None, True], "ebefb92271c6e031a1400f5593f5642e"),
+    ({"rate": 0.1, "layers": [64, (64, b"x")]}, "16f253f7cb7baca77b152dd006ca4e12"),
+    ({"image": np.arange(4.0), "width": 3}, "d1ca5cfc8156f184b50d2bfb1f51415b"),
+    (np.arange(6, dtype="<i4").reshape(2, 3), "d8d850841a112ac294baf887b86c00d2"),
+    ({3, 1, 2}, "22735774d10b491014d3ca2800e5ecc0"),
+    (dt.date(2024, 2, 29), "3ebd03d69d91b86e89f72d0c052084d9"),
+    (2**70, "b809d8f6e0b8b4540eeb1e3637bbb782"),
+    (-0.0, "4ce1e431d252f1a7ba0f8ac9844e2ac0"),
+    ("text", "278b29d3be24d9d6a61a055c2b600c99"),
+]
+
+
+@pytest.mark.parametrize(("value", "kept"), KEPT)
+def test_results_that_are_stored_are_found_again(value: Any, kept: str) -> None:
+    """The hash of the arguments is a part of the keys of results, in every store."""
+    assert kept == content_hash(value)
+
+
+@pytest.mark.parametrize("value", [*map(dt.timedelta, range(2)), *different()[8:28], "\ud800"])
+def test_a_scalar_has_the_hash_of_its_codec(value: Any) -> None:
+    """Scalars take a shorter way."""
+    hasher = content_hash_module._ValueHasher(True)
+    assert value_hash._hash_scalar(hasher, value) == value_hash._hash_coded(hasher, value)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_array_in_many_blocks_has_the_hash_of_its_copy(step: int) -> None:
+    """One with gaps, or in another order, is hashed block by block."""
+    array = np.random.default_rng(0).random((500, 301)).T[::step]
+    assert not array.flags.c_contiguous
+    assert array.nbytes > 2 * value_hash._BLOCK_BYTES
+    assert content_hash(np.ascontiguousarray(array)) == content_hash(array)
