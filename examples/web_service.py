@@ -21,6 +21,7 @@ if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None
     sys.exit()
 
 import uvicorn  # noqa: E402
+from anyio import to_thread  # noqa: E402
 from fastapi import FastAPI, HTTPException  # noqa: E402
 
 from memories import aio  # noqa: E402
@@ -54,6 +55,14 @@ async def mean(name: str):
     return {"mean": float(series.mean()), "tier": await manager.get_tier(name)}
 
 
+@app.get("/series/{name}/smooth")
+@aio.cached(manager, ttl=60, version=1)  # Below the route. Requests at the same time share it.
+async def smooth(name: str, width: int = 3):
+    """Return a moving mean, computed once a minute for each name and width."""
+    series = await manager.retrieve(name)
+    return await to_thread.run_sync(lambda: np.convolve(series, np.ones(width) / width).tolist())
+
+
 @app.get("/series")
 async def names(prefix: str = ""):
     """List the series."""
@@ -81,6 +90,8 @@ def main():
         print(ask(f"/series/2026-{month:02}", [month * day / 10 for day in range(30)]))
     print(ask("/series?prefix=2026"))
     print(ask("/series/2026-03/mean"))
+    print(len(ask("/series/2026-03/smooth?width=5")), len(ask("/series/2026-03/smooth?width=5")))
+    print(smooth.cache_info())
     server.should_exit = True
     thread.join()
     print("closed:", manager.closed)

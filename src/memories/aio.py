@@ -4,5 +4,12 @@ from memories.integrations.aio import AsyncDistributedMemoryManager as Distribut
 from memories.integrations.aio import AsyncMemoryManager as MemoryManager
 from memories.integrations.aio import AsyncPrefixView as PrefixView
 from memories.integrations.aio import AsyncSharedMemoryManager as SharedMemoryManager
+from memories.integrations.cached_coroutines import cached
 
-__all__ = ["DistributedMemoryManager", "MemoryManager", "PrefixView", "SharedMemoryManager"]
+__all__ = [
+    "DistributedMemoryManager",
+    "MemoryManager",
+    "PrefixView",
+    "SharedMemoryManager",
+    "cached",
+]

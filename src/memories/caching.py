@@ -6,7 +6,7 @@ It is a face over `manager.cache`, for those who know `functools.lru_cache` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -14,15 +14,14 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from memories.core.at_exit import close_at_exit
 from memories.core.cached_function import CacheDecorator, CachedFunction
+from memories.core.late_results import LateResults
 from memories.core.manager import MemoryManager
 from memories.core.memoize import memoize
 from memories.core.result_contract import ResultLocks, ResultStore
-from memories.engine.payload import Payload
 from memories.errors import InvalidOptionTypeError
 from memories.foundation.fork_lock import new_lock
 from memories.model.tiers import StoreTier
 from memories.options.configured_constructor import effective_options
-from memories.options.settings import check_tier
 from memories.sharing import SharedMemoryManager
 
 P = ParamSpec("P")
@@ -144,7 +143,7 @@ def cached(
     """
     del info
     is_bare = callable(cache) or isinstance(cache, staticmethod | classmethod)
-    results: ResultStore = _DefaultResults() if cache is None or is_bare else _results_of(cache)
+    results: ResultStore = LateResults(default) if cache is None or is_bare else _results_of(cache)
     guard = lock if condition is None else condition
     if guard is not None:
         results = _GuardedResults(results, guard)
@@ -161,48 +160,6 @@ def _results_of(cache: Any) -> ResultStore:
             "it out for memories.default()"
         )
     return cache._results()
-
-
-class _DefaultResults:
-    """Keeps results in the manager that is the default one at the time of each call."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """In another process it is the default manager there."""
-        return _DefaultResults, ()
-
-    @property
-    def locks(self) -> ResultLocks | None:
-        return default()._results().locks
-
-    def retrieve(self, key: str, default_value: Any, /, **options: Any) -> Any:
-        return default().retrieve(key, default_value, **options)
-
-    def scan(self, prefix: str) -> Iterator[str]:
-        return default()._results().scan(prefix)
-
-    def get_tier(self, key: str) -> str:
-        return default()._results().get_tier(key)
-
-    def delete_prefix(self, prefix: str) -> int:
-        return default()._results().delete_prefix(prefix)
-
-    def exists(self, key: str) -> bool:
-        return default()._results().exists(key)
-
-    def store(self, key: str, result: Any, **options: Any) -> Any:
-        return default()._results().store(key, result, **options)
-
-    def hand_over(self, key: str, payload: Payload, /, **options: Any) -> None:
-        default()._results().hand_over(key, payload, **options)
-
-    def require_writable(self) -> None:
-        default()._results().require_writable()
-
-    def require_tier(self, tier: str) -> None:
-        check_tier(tier)  # The manager is made at the first call, and not where it is decorated.
-
-    def open(self, payload: Payload) -> Any:
-        return default()._results().open(payload)
 
 
 class _GuardedResults:
@@ -226,6 +183,10 @@ class _GuardedResults:
     def retrieve(self, key: str, default_value: Any, /, **options: Any) -> Any:
         with self._guard:
             return self._results.retrieve(key, default_value, **options)
+
+    def retrieve_now(self, key: str, /) -> Any:
+        with self._guard:
+            return self._results.retrieve_now(key)
 
     def delete_prefix(self, prefix: str) -> int:
         with self._guard:

@@ -18,6 +18,7 @@ from tests.support.forking import in_child
 
 import memories
 from memories import InvalidOptionError, MemoryManager, SharedMemoryManager, caching
+from memories.core.late_results import LateResults
 
 
 @pytest.fixture(autouse=True)
@@ -202,9 +203,9 @@ def test_a_forked_child_finds_results_and_computes_others() -> None:
 
 def test_copies_use_the_default_manager_of_their_process() -> None:
     """Neither pickling nor copying opens a store."""
-    results = caching._DefaultResults()
-    assert isinstance(pickle.loads(pickle.dumps(results)), caching._DefaultResults)
-    assert isinstance(copy.deepcopy(results), caching._DefaultResults)
+    results = LateResults(memories.default)
+    assert isinstance(pickle.loads(pickle.dumps(results)), LateResults)
+    assert isinstance(copy.deepcopy(results), LateResults)
     assert not caching._made
 
 

@@ -32,6 +32,7 @@ from memories.core.single_flight import (
     OutcomeKind,
     SingleFlight,
 )
+from memories.core.value_reader import MISSING
 from memories.engine.payload import Payload
 from memories.errors import (
     CorruptDataError,
@@ -190,6 +191,14 @@ class Memo:
             return _NOTHING
         if value is not _NOTHING:
             self._count("hits")
+        return value
+
+    def lookup_now(self, key: str) -> Any:
+        """Do what `lookup` does where RAM has the result at hand; never wait."""
+        value = self.results.retrieve_now(key)
+        if value is MISSING:
+            return _NOTHING
+        self._count("hits")
         return value
 
     def _lookup_again(self, key: str) -> Any:
@@ -486,9 +495,13 @@ def _wrap_async(memo: Memo, function: Callable[..., Any]) -> Any:
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         key = memo.cache_key(*args, **kwargs)
+        found = memo.lookup_now(key)
+        if found is not _NOTHING:
+            return found
         computation, own, outcome = Computation(current_task()), False, ABANDONED
         try:
             found = await memo.join_async(key, computation)
+            outcome = FlightOutcome(OutcomeKind.RESULT)  # Calls that wait read it, all at once.
             if found is _NOTHING:
                 own, started = True, perf_counter()
                 result = await function(*args, **kwargs)

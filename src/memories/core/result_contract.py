@@ -37,6 +37,9 @@ class ResultStore(Protocol):
     def retrieve(self, key: str, default: Any, /, *, copy: bool | None = ...) -> Any:
         """Return the result of `key`, or `default`; without one raise KeyNotFoundError."""
 
+    def retrieve_now(self, key: str, /) -> Any:
+        """Return the result of `key` if RAM has it at hand, else `MISSING`; never wait."""
+
     def scan(self, prefix: str) -> Iterator[str]:
         """Yield the keys that start with `prefix`."""
 

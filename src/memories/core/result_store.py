@@ -7,6 +7,7 @@ from typing import Any
 
 from memories.core.manager_handle import ManagerHandle, handle_of, open_handle
 from memories.core.pickled_reader import is_unopened
+from memories.core.value_reader import MISSING
 from memories.core.value_writer import NewResult, ValueWriter
 from memories.core.worker_results import WorkerResults
 from memories.engine.hierarchy import Hierarchy
@@ -32,6 +33,7 @@ class TierResultStore:
         self.locks = None  # No other process stores results.
         # Attributes instead of methods: they save a call at each read of a result.
         self.retrieve: Callable[..., Any] = manager.retrieve
+        self.retrieve_now: Callable[[str], Any] = manager._retrieve_now
         self.scan = manager.scan
         self.get_tier = manager.get_tier
         self.delete_prefix = manager.delete_prefix
@@ -78,6 +80,11 @@ class NoResultStore:
         """Return `default`."""
         del key, options
         return default
+
+    def retrieve_now(self, key: str, /) -> Any:
+        """Return `MISSING`."""
+        del key
+        return MISSING
 
     def scan(self, prefix: str) -> Iterator[str]:
         """Yield nothing."""

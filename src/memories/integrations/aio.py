@@ -280,7 +280,8 @@ class _Opened(AsyncStore):
     def cache(self, *args: Any, **options: Any) -> Any:
         """Decorate a function or a coroutine function; see `MemoryManager.cache`.
 
-        A decorated coroutine function needs asyncio, not trio.
+        The manager must be open; `memories.aio.cached` decorates for one that is opened later. A
+        decorated coroutine function needs asyncio, not trio.
         """
         return self.sync.cache(*args, **options)
 
