@@ -9,7 +9,7 @@ BASE ?= main
 export PYTHON
 BIN := .venv/bin
 
-.PHONY: help demo compile test check lint format bench days reference docs dist changes coverage matrix workflows test-lowest test-portable torture test-gpu clean
+.PHONY: help demo compile test check lint format bench days reference docs dist changes coverage matrix workflows test-lowest test-portable test-hosts torture test-gpu clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -107,6 +107,11 @@ test-lowest: ## Run the tests with the lowest versions of all dependencies.
 test-portable: ## Run the tests without what only Linux has, as on another system.
 	@.ci/venv test
 	@MEMORIES_INTERPRETED=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -p tests.support.portable $(ARGS)
+
+test-hosts: ## Run the tests of caches for frameworks, which `make test` skips without the framework.
+	@.ci/venv test hosts
+	@$(BIN)/python -m pytest -q tests/integrations/test_django.py tests/integrations/test_dogpile.py \
+		tests/integrations/test_key_value.py tests/integrations/test_langchain.py $(ARGS)
 
 torture: ## Run the long campaigns: kills, faults and races, many times over.
 	@.ci/venv test torture compile
