@@ -96,7 +96,7 @@ def _data_apart(value: Any) -> Any:
         (dtype,) = dtypes
         if isinstance(dtype, np.dtype) and dtype.kind in "biufc":
             return value.to_numpy()
-    return [column_of(value.iloc[:, i]) for i in range(value.shape[1])]
+    return [column_of(column) for _, column in value.items()]
 
 
 def frame_together(structure: Any, kind: Any = None) -> Any:
