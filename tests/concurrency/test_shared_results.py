@@ -50,8 +50,8 @@ def serve(
         asked.recv()
         try:
             asked.send(len(slow(argument)))
-        except ValueError as error:
-            asked.send(str(error))
+        except (ValueError, KeyboardInterrupt) as error:
+            asked.send(str(error) or "interrupted")
 
 
 class Processes:
@@ -128,6 +128,22 @@ def test_a_killed_process_is_replaced_by_one(processes: Processes) -> None:
         processes.kill(processes.calls()[-1])
         until(lambda turn=turn: len(processes.calls()) == turn)  # type: ignore[misc]
     assert 3 == len(set(processes.calls()))
+
+
+def test_an_interrupted_computation_is_taken_over(processes: Processes) -> None:
+    """Ctrl-C ends the call and not the process, which finds the result of the other one later."""
+    processes.start(1, seconds=0.1, argument=5)  # The writer.
+    processes.start(2, seconds=1.0)
+    for one in (1, 2):
+        processes.ask(one)
+    until(lambda: len(processes.calls()) == 1)
+    os.kill(processes.calls()[0], signal.SIGINT)
+    answers = {one: processes.answer(one) for one in (1, 2)}
+    assert {"interrupted", 1} == set(answers.values())
+    again = next(one for one, answer in answers.items() if answer == "interrupted")
+    processes.ask(again)
+    assert 1 == processes.answer(again)
+    assert 2 == len(set(processes.calls())) == len(processes.calls())
 
 
 def test_a_writer_that_is_killed_while_it_computes(processes: Processes) -> None:
