@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,23 @@ def test_what_is_wrong_is_said(shell: Any) -> None:
     with pytest.raises(InvalidOptionError, match="the notebook has no manager"):
         shell.run_line_magic("memories", "")
     shell.run_cell("manager = MemoryManager('1MB', '1MB', '1MB')", silent=True).raise_error()
+
+
+def test_the_notebook_of_the_examples_runs_as_it_is_shown(repository: Path, tmp_path: Path) -> None:
+    """In a real kernel; what depends on the machine is not compared."""
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient")
+    pytest.importorskip("ipykernel", reason="needs a kernel of Python")
+    shown = nbformat.read(repository / "examples/notebook.ipynb", as_version=4)
+    again = copy.deepcopy(shown)
+    nbclient.NotebookClient(
+        again, timeout=60, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    assert results_of(shown) == results_of(again)
+    assert "(652, 652)" in results_of(shown)
+
+
+def results_of(notebook: Any) -> list[str]:
+    """Return what the cells show as text."""
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", ())]
+    return [one.data["text/plain"] for one in outputs if "text/html" not in one.data]
