@@ -186,7 +186,7 @@ def judge(scale: Scale, folder: Path) -> Judgement:
     twins = [name for name in hours if name != "memories"]
     every = plan.members * plan.state_bytes
     # States of the small day lie in the log, which also holds what was overwritten a moment ago.
-    most = 1.6 if scale is Scale.SMALL else 1.05
+    most = 2.0 if scale is Scale.SMALL else 1.05
     bars = [
         Bar("bytes on the disk beside states and snapshots, uncompressed",
             ours.disk / (every * (1 + plan.hours)), most, counted=True),

@@ -105,7 +105,7 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
             `stats()` and one INFO log line say so.
         eviction_policy: The name of a policy, or one each for `{"hot": ..., "warm": ...}`.
         compression: `{"cold": ..., "glacier": ...}`: a codec's name and level, `"none"`, or
-            `"auto"`: where it saves a third, or more time of the medium than it takes.
+            `"auto"`: where it saves half, or more time of the medium than it takes.
         durability: `"relaxed"` (a power cut loses at most the last second of stores) or `"full"`
             (a store that has returned is never lost).
         exit_flush_seconds: With a `storage_path`, how long values that are only in RAM may take to

@@ -38,7 +38,7 @@ _SMALL_NBYTES = 8192
 _MAX_NBYTES = 1 << 40  # Chunks of a larger buffer exceed the limit of Blosc.
 _MIN_GAIN = 1.2
 _MIN_GAIN_HIGH = 1.05
-_SURE_GAIN = 1.5  # What becomes so much smaller is compressed, however long that takes.
+_SURE_GAIN = 2.0  # What becomes so much smaller is compressed, however long that takes.
 _BLOCKS = {"zstd": 1 << 20}  # Longer blocks than Blosc's own choice pay for zstd, in time too.
 _NAMED_GAIN = 1.02
 _HIGH_LEVEL = 6
@@ -84,7 +84,7 @@ def parse_spec(spec: str) -> Spec | None:
     """Return the parsed `spec`, None for `"none"`.
 
     `"fast"` is lz4, `"high"` zstd, over differences where those are smaller; both leave a value raw
-    if they save little. `"auto"` is `"fast"`, but saves less than a third only where the medium
+    if they save little. `"auto"` is `"fast"`, but saves less than half only where the medium
     would take longer to write what is saved. A compressor by name (`"zstd:5"`, `"lz4"`,
     `"blosc-lz4hc:9"`) is used if it saves anything at all.
 
