@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from memories.cluster.client.node import Node
-from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.client.resp import Command, Reply, ReplyError
 from memories.cluster.manifest import ChunkManifest, ChunkUpload, chunk_sum, cut
 from memories.cluster.reasons import join_reasons
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
@@ -83,9 +83,13 @@ class ChunkStore(ABC):
     def plan_write(self, names: Sequence[bytes]) -> WritePlan:
         """Return the plan of a write of chunks that have these names."""
 
-    @abstractmethod
-    def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
-        """Store the chunks of these indices on a node, by one command for each."""
+    def confirmation(self, node: Node) -> Sequence[Command]:
+        """Return the commands that follow each window of chunks on the way to a node."""
+        return ()
+
+    def doubt(self, node: Node, replies: Sequence[Reply]) -> str:
+        """Return why a window is not stored, by the replies to `confirmation`; "" if it is."""
+        return ""
 
     @abstractmethod
     def nodes_of(self, names: Sequence[bytes]) -> Sequence[Sequence[Node]]:
@@ -113,7 +117,7 @@ class ChunkStore(ABC):
         def send(node: Node, indices: Sequence[int]) -> NodeTransfer:
             ending = () if ttl_ms is None else ("PX", ttl_ms)
             commands = [("SET", names[i], tuple(chunks[i]), *ending) for i in indices]
-            return self.send(node, indices, commands)
+            return self._send(node, indices, commands)
 
         try:
             while targets := plan.next_targets():
@@ -154,6 +158,31 @@ class ChunkStore(ABC):
     def remove(self, upload: ChunkUpload) -> None:
         """Remove the chunks of an upload that no manifest names."""
         self._run_on_nodes(upload.names(), lambda name: ("UNLINK", name))
+
+    def _send(
+        self, node: Node, indices: Sequence[int], commands: Sequence[Command]
+    ) -> NodeTransfer:
+        """Store the chunks of these indices on a node, a window of commands at a time."""
+        done: list[int] = []
+        if not (node.usable or node.due):
+            return NodeTransfer(node, done, [], node.last_error)
+        last = self.confirmation(node)
+        for start in range(0, len(indices), WINDOW):
+            window = indices[start : start + WINDOW]
+            try:
+                replies = node.pipeline([*commands[start : start + WINDOW], *last], bulk=True)
+            except (UnavailableError, ReplyError) as error:
+                return NodeTransfer(node, done, [], str(error))
+            if reason := self.doubt(node, replies[len(window) :]):
+                return NodeTransfer(node, done, [], reason)
+            for index, reply in zip(window, replies, strict=False):
+                if isinstance(reply, ReplyError):
+                    reason = reason or str(reply)
+                else:
+                    done.append(index)
+            if reason:
+                return NodeTransfer(node, done, [], reason)
+        return NodeTransfer(node, done, [], "")
 
     def _run_on_nodes(self, names: Sequence[bytes], command: Callable[[bytes], Command]) -> None:
         """Run a command for each chunk on the nodes of that chunk.

@@ -107,13 +107,24 @@ class NodeService(ABC):
         """Wait for `seconds`, and return whether the service has been closed."""
         return self._ended.wait(seconds)
 
-    @abstractmethod
     def maintain(self) -> None:
-        """Do what is due for the nodes; called a few times a second."""
+        """Probe failing nodes, and do what else is due for them; called a few times a second."""
+        for node in self.all_nodes():
+            if node.due:
+                self.workers.submit(self._probe, node)
+        self.look_after()
+
+    @abstractmethod
+    def look_after(self) -> None:
+        """Notice what has changed on the nodes, and do what follows from it."""
 
     @abstractmethod
     def nodes(self) -> Iterable[Node]:
         """Return all nodes that accept writes."""
+
+    @abstractmethod
+    def all_nodes(self) -> Iterable[Node]:
+        """Return all nodes."""
 
     @abstractmethod
     def listener_quorums(self) -> Iterable[ListenerQuorum]:
@@ -175,11 +186,9 @@ class NodeService(ABC):
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
 
-    def _ask_status(
-        self, nodes: Iterable[Node], ask: Callable[[Node], dict[str, Any]]
-    ) -> dict[str, dict[str, Any]]:
+    def _ask_status(self, ask: Callable[[Node], dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Return what `ask` returns for each node, by its name; all are asked in parallel."""
-        asked = list(nodes)
+        asked = list(self.all_nodes())
         states = self.workers.map(ask, asked, ahead=WORKERS)
         return {node.address.name: state for node, state in zip(asked, states, strict=True)}
 

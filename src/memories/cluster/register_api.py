@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from memories.cluster.manifest import ChunkUpload
-from memories.cluster.register_format import RegisterBody, RegisterKind
+from memories.cluster.register_copy import RegisterCopy
+from memories.cluster.register_format import HEADER_BYTES, RegisterBody, RegisterKind
 from memories.cluster.versions import RegisterVersion
 
 
@@ -18,6 +19,14 @@ class FoundRegister(NamedTuple):
     kind: RegisterKind
     body: memoryview | None
     expires_ms: int = 0  # Set where there is no body; else the body has it.
+
+
+def found_register(copy: RegisterCopy) -> FoundRegister | None:
+    """Return the content that a copy shows; None if it shows that there is no register."""
+    if copy.header is None:
+        return None
+    body = None if copy.data is None else memoryview(copy.data)[HEADER_BYTES:]
+    return FoundRegister(copy.header.version, copy.header.kind, body, copy.expires_ms)
 
 
 class WrittenRegister(NamedTuple):

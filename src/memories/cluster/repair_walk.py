@@ -14,7 +14,13 @@ from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.limits import ORPHAN_SECONDS, REPAIR_BATCH, TOMBSTONE_SECONDS
-from memories.cluster.manifest import ChunkManifest, read_manifest, upload_of, upload_seconds
+from memories.cluster.manifest import (
+    ChunkManifest,
+    chunk_sum,
+    read_manifest,
+    upload_of,
+    upload_seconds,
+)
 from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import (
     CHUNK_PREFIX,
@@ -37,6 +43,26 @@ class ChunkRepairCounts(NamedTuple):
     mended: int = 0
     strays: int = 0
     refusals: Mapping[str, str] = {}  # Why a chunk is on too few nodes, by node.
+
+
+class ChunkToRepair(NamedTuple):
+    """A chunk, as a manifest names it."""
+
+    name: bytes
+    nbytes: int
+    total: int  # Its checksum.
+
+    def is_sound(self, node: Node, buffer: memoryview) -> bool:
+        """Read a node's copy into `buffer`, and return whether it is sound; raises as a call."""
+        view = buffer[: self.nbytes]
+        (reply,) = node.pipeline([("GET", self.name)], into=[[view]], strict=True)
+        return bool(reply == self.nbytes) and chunk_sum([view]) == self.total
+
+
+def chunks_to_repair(manifest: ChunkManifest) -> Iterator[ChunkToRepair]:
+    """Yield the chunks of a value."""
+    lengths = [stop - start for start, stop in manifest.spans()]
+    return map(ChunkToRepair, manifest.upload.names(), lengths, manifest.sums)
 
 
 class ReplicaRepair(Protocol):

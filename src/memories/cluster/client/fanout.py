@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from memories.cluster.client.connection import Connection, ready
 from memories.cluster.client.latency import HEDGE_SECONDS, PATIENCE_SECONDS
@@ -18,7 +18,8 @@ from memories.cluster.client.opening import open_connections
 from memories.cluster.client.resp import Command, ReplyError
 from memories.errors import MemoriesError, UnavailableError
 
-Commands = Callable[[str], Sequence[Command]]  # Made from the run id of the server.
+# What is sent to a node, or what makes it from the run id of its server.
+Commands: TypeAlias = Sequence[Command] | Callable[[str], Sequence[Command]]
 
 
 class NodeRequest:
@@ -87,7 +88,7 @@ class RequestRound:
                 self._newest[node] = connection
             request.connection = connection
             request.run_id = connection.run_id
-            request.commands = commands(request.run_id)
+            request.commands = commands(request.run_id) if callable(commands) else commands
             connection.send(request.commands, seconds=node.latency.patience_seconds)
         except (UnavailableError, ReplyError) as error:
             self._fail(request, error)
@@ -172,7 +173,7 @@ def ask_nodes(
                 failed.error = errors[node]
                 done.append(failed)
             else:
-                round_.ask(node, lambda run_id, sent=commands: sent)  # type: ignore[misc]
+                round_.ask(node, commands)
         while answers := round_.wait(max(seconds, round_.patience_seconds)):
             done += answers
     return done

@@ -82,16 +82,18 @@ end
 return {redis.call('GET', KEYS[1]), found and table.concat(heads) or ''}
 """)
 
-# KEYS: the incarnation, a register. ARGV: two accepted incarnations, the digest of the present
-# value, the new value.
+# KEYS: a register, and on plain servers the incarnation. ARGV: the digest of the present value, the
+# new value, and two accepted incarnations.
 REPLACE = _script("""
-local mark = redis.call('GET', KEYS[1])
-if mark ~= ARGV[1] and mark ~= ARGV[2] then
-  return redis.error_reply('MARK ' .. (mark or 'none'))
+if KEYS[2] then
+  local mark = redis.call('GET', KEYS[2])
+  if mark ~= ARGV[3] and mark ~= ARGV[4] then
+    return redis.error_reply('MARK ' .. (mark or 'none'))
+  end
 end
-local there = redis.call('GET', KEYS[2])
-if there and redis.sha1hex(there) == ARGV[3] then
-  redis.call('SET', KEYS[2], ARGV[4])
+local there = redis.call('GET', KEYS[1])
+if there and redis.sha1hex(there) == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[2])
   return 1
 end
 return 0
@@ -162,14 +164,4 @@ end
 return 1
 """)
 
-# KEYS: a string. ARGV: the digest of the present value, the new value.
-SLOT_REPLACE = _script("""
-local there = redis.call('GET', KEYS[1])
-if there and redis.sha1hex(there) == ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[2])
-  return 1
-end
-return 0
-""")
-
-ALL = (STORE, HEADS, REPLACE, DROP, SWAP, ADMIT, SLOT_STORE, SLOT_REPLACE)
+ALL = (STORE, HEADS, REPLACE, DROP, SWAP, ADMIT, SLOT_STORE)

@@ -6,12 +6,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from memories.cluster.chunks import WINDOW, ChunkPlacement, ChunkStore, NodeTransfer
+from memories.cluster.chunks import ChunkPlacement, ChunkStore, NodeTransfer
 from memories.cluster.client.node import Node
-from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.manifest import ChunkManifest
 from memories.cluster.reasons import join_reasons
-from memories.errors import ReplicationError, UnavailableError
+from memories.errors import ReplicationError
 from memories.foundation.worker_pool import Task
 
 _MOST_RESTORED = 4096
@@ -45,21 +44,6 @@ class QuorumChunks(ChunkStore):
     def plan_write(self, names: Sequence[bytes]) -> _QuorumWritePlan:
         """Return the plan of a write of chunks that have these names."""
         return _QuorumWritePlan(self.placement(), names)
-
-    def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
-        """Store the chunks of these indices on a node, a window of commands at a time."""
-        done: list[int] = []
-        for start in range(0, len(indices), WINDOW):
-            try:
-                replies = node.pipeline(commands[start : start + WINDOW], bulk=True)
-            except (UnavailableError, ReplyError) as error:
-                return NodeTransfer(node, done, [], str(error))
-            refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
-            window = zip(indices[start : start + WINDOW], replies, strict=True)
-            done += [index for index, reply in window if not isinstance(reply, ReplyError)]
-            if refusals:
-                return NodeTransfer(node, done, [], str(refusals[0]))
-        return NodeTransfer(node, done, [], "")
 
     def read_some(self, manifest: ChunkManifest, views: Mapping[int, memoryview]) -> None:
         """Read as `ChunkStore` does; while nodes fail, copy in the background what they had.

@@ -163,7 +163,7 @@ class QuorumRead:
             for query, _ in about:
                 query.asked.add(node)
             commands = [*_questions(about), ("GET", INCARNATION_KEY)]
-            round_.ask(self._members.nodes[node], lambda run_id, sent=commands: sent, about)  # type: ignore[misc]
+            round_.ask(self._members.nodes[node], commands, about)
 
     def _drain(self, round_: RequestRound, seconds: float) -> None:
         end = self._members.monotonic() + seconds

@@ -8,17 +8,15 @@ it, writes it back before it returns it.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
-from memories.cluster.incarnation import INCARNATION_KEY, JOINING, Incarnation
+from memories.cluster.incarnation import JOINING, Incarnation
 from memories.cluster.limits import BATCH, REPAIR_BATCH
 from memories.cluster.manifest import ChunkUpload
 from memories.cluster.quorum.admission import admit
@@ -30,16 +28,20 @@ from memories.cluster.quorum.unanimous_read import UnanimousRead
 from memories.cluster.quorum.unanimous_write import GivenVersion, UnanimousWrite
 from memories.cluster.quorum.write import QuorumWrite, WriteJob
 from memories.cluster.reasons import join_reasons
-from memories.cluster.register_api import FoundRegister, Registers, WrittenRegister
+from memories.cluster.register_api import (
+    FoundRegister,
+    Registers,
+    WrittenRegister,
+    found_register,
+)
 from memories.cluster.register_copy import read_copy
 from memories.cluster.register_format import (
-    HEADER_BYTES,
     PREFIX,
     RegisterBody,
     key_text,
     pack_register,
 )
-from memories.cluster.run_script import run_script
+from memories.cluster.run_script import replace_copy
 from memories.cluster.versions import ABSENT, RegisterVersion, VersionMaker
 from memories.errors import (
     CorruptDataError,
@@ -365,9 +367,7 @@ class QuorumRegisters(Registers):
     def _replace_damaged(self, name: str, query: RegisterQuery) -> bool:
         """Replace a damaged copy on a node by the newest one; return whether it was replaced.
 
-        A damaged version cannot be compared, so the script compares the digest of the damaged bytes
-        instead: a write that came in between stays. A node that does not answer keeps the damage,
-        and the next read or repair finds it again.
+        A node that does not answer keeps the damage, and the next read or repair finds it again.
         """
         data = query.newest.data
         assert data is not None
@@ -377,12 +377,8 @@ class QuorumRegisters(Registers):
                 there = connection.call("GET", query.name)
                 if _is_sound(query.name, there):
                     return False
-                run_id = connection.run_id
-                accepted = Incarnation(JOINING, run_id, self._members.epoch).accepted
-                digest = hashlib.sha1(there).hexdigest()
-                keys = [INCARNATION_KEY, query.name]
-                reply = run_script(connection, scripts.REPLACE, keys, *accepted, digest, data)
-                replaced = bool(reply == 1)
+                accepted = Incarnation(JOINING, connection.run_id, self._members.epoch).accepted
+                replaced = replace_copy(connection, query.name, there, data, accepted)
         except (UnavailableError, ReplyError) as error:
             node.last_error = str(error)
             return False
@@ -421,8 +417,7 @@ def _read_result(query: RegisterQuery, fetch: bool) -> FoundRegister | Exception
         return UnavailableError(
             f"{key_text(query.name)} is stored, but no node that has it answers"
         )
-    body = None if newest.data is None else memoryview(newest.data)[HEADER_BYTES:]
-    return FoundRegister(newest.header.version, newest.header.kind, body, newest.expires_ms)
+    return found_register(newest)
 
 
 def _write_result(job: WriteJob, replaced: ChunkUpload | None) -> WrittenRegister | Exception:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from memories.cluster.chunks import ChunkPlacement
 from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.manifest import ChunkManifest, chunk_sum
+from memories.cluster.manifest import ChunkManifest
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.registers import QuorumRegisters
 from memories.cluster.quorum.rules import RegisterQuery
 from memories.cluster.register_copy import RegisterCopy
 from memories.cluster.register_format import key_of
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.repair_walk import ChunkRepairCounts
+from memories.cluster.repair_walk import ChunkRepairCounts, ChunkToRepair, chunks_to_repair
 from memories.cluster.run_script import run_script
 from memories.cluster.versions import RegisterVersion
 from memories.errors import CorruptDataError, UnavailableError
@@ -93,8 +92,7 @@ class QuorumRepair:
         refusals: dict[str, str] = {}
         short: dict[str, str] = {}  # Reasons, by node.
         buffer = memoryview(bytearray(manifest.chunk_bytes))
-        lengths = [stop - start for start, stop in manifest.spans()]
-        for chunk in map(_ChunkToRepair, manifest.upload.names(), lengths, manifest.sums):
+        for chunk in chunks_to_repair(manifest):
             held = {name: _held_bytes(node, chunk) for name, node in placement.nodes.items()}
             ranked = [name for name in placement.rank(chunk.name) if held[name] is not None]
             complete = [name for name in ranked if held[name] == chunk.nbytes]
@@ -153,15 +151,9 @@ class QuorumRepair:
         return 0
 
 
-class _ChunkToRepair(NamedTuple):
-    name: bytes
-    nbytes: int
-    total: int
-
-
 def _fetch(
     placement: ChunkPlacement,
-    chunk: _ChunkToRepair,
+    chunk: ChunkToRepair,
     sources: Sequence[str],
     buffer: memoryview,
     held: Mapping[str, int | None],
@@ -179,7 +171,7 @@ def _fetch(
     raise CorruptDataError(f"no node has a sound copy of chunk {chunk.name.decode()}")
 
 
-def _copy(chunk: _ChunkToRepair, buffer: memoryview, source: Node, target: Node) -> None:
+def _copy(chunk: ChunkToRepair, buffer: memoryview, source: Node, target: Node) -> None:
     """Store a chunk on a node, for as long as the source of it will have it.
 
     Thread 1 reads a chunk. Thread 2 replaces the value, and makes the chunk expire on all nodes
@@ -191,7 +183,7 @@ def _copy(chunk: _ChunkToRepair, buffer: memoryview, source: Node, target: Node)
         target.call("PEXPIRE", chunk.name, max(0, milliseconds))
 
 
-def _held_bytes(node: Node, chunk: _ChunkToRepair) -> int | None:
+def _held_bytes(node: Node, chunk: ChunkToRepair) -> int | None:
     """Return how many bytes of the chunk a node has; None if it does not answer."""
     if not node.usable:
         return None
@@ -201,11 +193,9 @@ def _held_bytes(node: Node, chunk: _ChunkToRepair) -> int | None:
         return None
 
 
-def _read(node: Node, chunk: _ChunkToRepair, buffer: memoryview) -> bool:
+def _read(node: Node, chunk: ChunkToRepair, buffer: memoryview) -> bool:
     """Read a node's copy into `buffer` and return whether it is sound."""
-    view = buffer[: chunk.nbytes]
     try:
-        (reply,) = node.pipeline([("GET", chunk.name)], into=[[view]], strict=True)
+        return chunk.is_sound(node, buffer)
     except (UnavailableError, ReplyError):
         return False
-    return bool(reply == chunk.nbytes) and chunk_sum([view]) == chunk.total

@@ -83,11 +83,8 @@ class QuorumService(NodeService):
             self.close()
             raise
 
-    def maintain(self) -> None:
-        """Probe failing nodes, check incarnations, and start the recovery of restarted nodes."""
-        for node in self.members.all_members():
-            if node.due:
-                self.workers.submit(self._probe, node)
+    def look_after(self) -> None:
+        """Check incarnations, and start the recovery of restarted nodes."""
         if self.clock.monotonic() >= self._checked_at + _CHECK_SECONDS:
             self._checked_at = self.clock.monotonic()
             self._check_incarnations()
@@ -97,6 +94,8 @@ class QuorumService(NodeService):
     def nodes(self) -> Iterable[Node]:
         """Return all members."""
         return list(self.members.all_members())
+
+    all_nodes = nodes
 
     def listener_quorums(self) -> Iterable[ListenerQuorum]:
         """Return all but `copies - 1` members: every acknowledged write is on one of them."""
@@ -113,13 +112,12 @@ class QuorumService(NodeService):
     def status(self) -> dict[str, dict[str, Any]]:
         """Return the state of each node, by its name."""
         status = self._ask_status(
-            self.members.all_members(),
             lambda node: node_status(
                 node,
                 self.clock.monotonic,
                 self.members.epoch,
                 self.members.current.membership(node.name),
-            ),
+            )
         )
         for name in self._stale_members():
             shown = self.members.nodes[name].address.name

@@ -100,7 +100,7 @@ class UnanimousRead:
                 tags[node].append(place)
         request.allow(max(map(len, groups.values()), default=0))
         for node, sent in commands.items():
-            request.send(self._members, node, lambda run_id, sent=sent: sent, tags[node])  # type: ignore[misc]
+            request.send(self._members, node, sent, tags[node])
         return request, groups
 
 

@@ -162,7 +162,7 @@ class _BatchWrite:
                 tags[node].append(place)
         self.heads.allow(max(map(len, self._groups.values()), default=0))
         for node, sent in commands.items():
-            self.heads.send(members, node, lambda run_id, sent=sent: sent, tags[node])  # type: ignore[misc]
+            self.heads.send(members, node, sent, tags[node])
 
     def store(
         self,

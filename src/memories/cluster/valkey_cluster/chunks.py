@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from memories.cluster.chunks import WINDOW, ChunkPlacement, ChunkStore, NodeTransfer
+from memories.cluster.chunks import ChunkPlacement, ChunkStore, NodeTransfer
 from memories.cluster.client.node import Node
-from memories.cluster.client.resp import Command, ReplyError
+from memories.cluster.client.resp import Command, Reply, ReplyError
 from memories.cluster.manifest import ChunkManifest
 from memories.cluster.reasons import join_reasons
 from memories.cluster.valkey_cluster.redundancy import Redundancy
@@ -55,28 +55,18 @@ class ClusterChunks(ChunkStore):
         """Return the plan of a write of chunks that have these names."""
         return _ClusterWritePlan(self._shards, names, self._pause)
 
-    def send(self, node: Node, indices: Sequence[int], commands: Sequence[Command]) -> NodeTransfer:
-        """Store the chunks of these indices on a primary, and wait until its replicas have them."""
-        done: list[int] = []
-        wait = wait_command(self._redundancy, node.name)
-        if not (node.usable or node.due):
-            return NodeTransfer(node, done, [], node.last_error)
-        for start in range(0, len(indices), WINDOW):
-            window = indices[start : start + WINDOW]
-            try:
-                *replies, copies = node.pipeline(
-                    [*commands[start : start + WINDOW], wait], bulk=True
-                )
-            except (UnavailableError, ReplyError) as error:
-                return NodeTransfer(node, done, [], str(error))
-            refusals = [reply for reply in (*replies, copies) if isinstance(reply, ReplyError)]
-            if refusals:
-                return NodeTransfer(node, done, [], str(refusals[0]))
-            if not self._redundancy.accepts(node.name, copies):
-                reason = f"{copies} of the {self._redundancy.wanted} replicas needed have it"
-                return NodeTransfer(node, done, [], reason)
-            done += window
-        return NodeTransfer(node, done, [], "")
+    def confirmation(self, node: Node) -> Sequence[Command]:
+        """Return the WAIT for the replicas of a primary."""
+        return [wait_command(self._redundancy, node.name)]
+
+    def doubt(self, node: Node, replies: Sequence[Reply]) -> str:
+        """Return why the replicas of a primary do not have what it was sent."""
+        (copies,) = replies
+        if isinstance(copies, ReplyError):
+            return str(copies)
+        if self._redundancy.accepts(node.name, copies):
+            return ""
+        return f"{copies} of the {self._redundancy.wanted} replicas needed have it"
 
     def nodes_of(self, names: Sequence[bytes]) -> Sequence[Sequence[Node]]:
         """Return the primary of each chunk, which passes commands on to its replicas."""

@@ -8,7 +8,6 @@ during a write; docs/distributed.md describes the effects.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from memories.cluster.client.fanout import NodeRequest, RequestRound
@@ -190,7 +189,7 @@ class ClusterRead:
             if name not in group.asked and (node.usable or node.due):
                 group.asked.add(name)
                 commands = of_primary if name == group.shard.primary else of_replica
-                round_.ask(node, partial(_same, commands), group)
+                round_.ask(node, commands, group)
 
     def _record(self, request: NodeRequest, whole: bool) -> None:
         group: _ShardRead = request.tag
@@ -223,11 +222,6 @@ def ask_redirected(node: Node, command: Command, *others: Command) -> list[Any]:
         return node.pipeline([("ASKING",), command, *others])[1:]
     except (UnavailableError, ReplyError) as error:
         return [error] * (1 + len(others))
-
-
-def _same(commands: Sequence[Command], run_id: str) -> Sequence[Command]:
-    del run_id
-    return commands
 
 
 def has_copy(replication: bytes) -> bool:

@@ -9,9 +9,13 @@ from memories.cluster.client.resp import ReplyError
 from memories.cluster.client.scan import scan_node
 from memories.cluster.limits import BATCH
 from memories.cluster.reasons import join_reasons
-from memories.cluster.register_api import FoundRegister, Registers, WrittenRegister
-from memories.cluster.register_copy import RegisterCopy
-from memories.cluster.register_format import HEADER_BYTES, PREFIX, RegisterBody
+from memories.cluster.register_api import (
+    FoundRegister,
+    Registers,
+    WrittenRegister,
+    found_register,
+)
+from memories.cluster.register_format import PREFIX, RegisterBody
 from memories.cluster.settling import bury, vanish
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, NOT_COPIED, ClusterRead, has_copy
 from memories.cluster.valkey_cluster.redundancy import Redundancy
@@ -50,7 +54,8 @@ class ClusterRegisters(Registers):
         results: dict[bytes, FoundRegister | Exception | None] = {}
         for start in range(0, len(names), BATCH):
             replies = self._reader.read(names[start : start + BATCH], whole=fetch)
-            results.update({name: _to_result(copy) for name, copy in replies.items()})
+            for name, copy in replies.items():
+                results[name] = copy if isinstance(copy, Exception) else found_register(copy)
         return results
 
     def write(
@@ -106,12 +111,3 @@ class ClusterRegisters(Registers):
         health, replication = node.pipeline([topology.health, ("INFO", "replication")], strict=True)
         if not (topology.is_healthy(health) and has_copy(replication)):
             raise UnavailableError(NOT_COPIED)
-
-
-def _to_result(copy: RegisterCopy | Exception) -> FoundRegister | Exception | None:
-    if isinstance(copy, Exception):
-        return copy
-    if copy.header is None:
-        return None
-    body = None if copy.data is None else memoryview(copy.data)[HEADER_BYTES:]
-    return FoundRegister(copy.header.version, copy.header.kind, body, copy.expires_ms)

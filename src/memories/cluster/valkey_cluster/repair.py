@@ -6,18 +6,17 @@ written to its primary again, and the primary passes it on to the replicas.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 from memories.cluster.client import scripts
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import ReplyError
-from memories.cluster.manifest import ChunkManifest, chunk_sum
+from memories.cluster.manifest import ChunkManifest
 from memories.cluster.register_copy import RegisterCopy, read_copy
 from memories.cluster.register_format import key_of
 from memories.cluster.repair_report import RepairReport
-from memories.cluster.repair_walk import ChunkRepairCounts
-from memories.cluster.run_script import run_script
+from memories.cluster.repair_walk import ChunkRepairCounts, chunks_to_repair
+from memories.cluster.run_script import replace_copy, run_script
 from memories.cluster.valkey_cluster.shards import Shards
 from memories.cluster.valkey_cluster.slots import Shard
 from memories.cluster.versions import RegisterVersion
@@ -56,21 +55,19 @@ class ClusterRepair:
         """Write chunks that are damaged or missing on a node again; see `ReplicaRepair`."""
         mended = 0
         buffer = memoryview(bytearray(manifest.chunk_bytes))
-        lengths = [stop - start for start, stop in manifest.spans()]
-        for name, nbytes, total in zip(
-            manifest.upload.names(), lengths, manifest.sums, strict=True
-        ):
-            shard = self._shards.shard_of(name)
-            view = buffer[:nbytes]
+        for chunk in chunks_to_repair(manifest):
+            shard = self._shards.shard_of(chunk.name)
+            nodes = [self._shards.node(name) for name in shard.nodes]
             if deep:
-                sound = [one for one in shard.nodes if self._is_sound(one, name, view, total)]
+                sound = [one for one in nodes if chunk.is_sound(one, buffer)]
             else:
-                sound = [one for one in shard.nodes if self._length(one, name) == nbytes]
-            if len(sound) == len(shard.nodes):
+                sound = [one for one in nodes if one.call("STRLEN", chunk.name) == chunk.nbytes]
+            if len(sound) == len(nodes):
                 continue
-            if not sound or not self._is_sound(sound[0], name, view, total):
-                raise CorruptDataError(f"no node has a sound copy of chunk {name.decode()}")
-            self._shards.node(shard.primary).call("SET", name, view)
+            if not sound or not chunk.is_sound(sound[0], buffer):
+                raise CorruptDataError(f"no node has a sound copy of chunk {chunk.name.decode()}")
+            primary = self._shards.node(shard.primary)
+            primary.call("SET", chunk.name, buffer[: chunk.nbytes])
             mended += 1
         return ChunkRepairCounts(mended=mended)
 
@@ -98,14 +95,6 @@ class ClusterRepair:
         """Write a register to its primary again, which copies it to all replicas."""
         try:
             there = primary.call("GET", name) or b""
-            digest = hashlib.sha1(there).hexdigest()
-            report.mended += int(run_script(primary, scripts.SLOT_REPLACE, [name], digest, data))
+            report.mended += replace_copy(primary, name, there, data)
         except (UnavailableError, ReplyError) as error:
             report.silent[primary.name] = str(error)
-
-    def _length(self, node: str, name: bytes) -> int:
-        return int(self._shards.node(node).call("STRLEN", name))
-
-    def _is_sound(self, node: str, name: bytes, view: memoryview, total: int) -> bool:
-        (reply,) = self._shards.node(node).pipeline([("GET", name)], into=[[view]], strict=True)
-        return bool(reply == view.nbytes) and chunk_sum([view]) == total

@@ -66,13 +66,10 @@ class ClusterService(NodeService):
             self.close()
             raise
 
-    def maintain(self) -> None:
-        """Probe failing nodes, and refresh the slot map."""
-        failing = [node for node in self.shards.all_nodes() if not node.usable]
-        for node in failing:
-            if node.due:
-                self.workers.submit(self._probe, node)
-        wait = _REFRESH_SECONDS / 4 if failing else _REFRESH_SECONDS
+    def look_after(self) -> None:
+        """Refresh the slot map, more often while nodes fail."""
+        sound = all(node.usable for node in self.all_nodes())
+        wait = _REFRESH_SECONDS if sound else _REFRESH_SECONDS / 4
         if self.clock.monotonic() >= self._refreshed_at + wait:
             self._refreshed_at = self.clock.monotonic()
             self.shards.refresh()
@@ -82,15 +79,17 @@ class ClusterService(NodeService):
         """Return all primaries."""
         return self.shards.primaries()
 
+    def all_nodes(self) -> Iterable[Node]:
+        """Return the primaries and the replicas."""
+        return self.shards.all_nodes()
+
     def listener_quorums(self) -> Iterable[ListenerQuorum]:
         """Return a set for every primary, because only it reports the writes to its slots."""
         return [ListenerQuorum((node.name,), 1) for node in self.shards.primaries()]
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Return the state of each node, by its name."""
-        states = self._ask_status(
-            self.shards.all_nodes(), lambda node: cluster_node_status(node, self.clock.monotonic)
-        )
+        states = self._ask_status(lambda node: cluster_node_status(node, self.clock.monotonic))
         shards = self.shards.slot_map.all_shards()
         count_missing(states, shards, self.redundancy.wanted)
         for shard in shards:

@@ -7,7 +7,6 @@ already recognises it.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -28,7 +27,7 @@ from memories.cluster.register_format import (
     pack_register,
     pack_small,
 )
-from memories.cluster.run_script import run_script
+from memories.cluster.run_script import replace_copy
 from memories.cluster.valkey_cluster.read import NOT_ANSWERED, ask_redirected
 from memories.cluster.valkey_cluster.redundancy import Redundancy
 from memories.cluster.valkey_cluster.shards import Shards
@@ -228,7 +227,7 @@ class ClusterWrite:
                 one.reason = f"{node.name}: {node.last_error}"
             return False
         commands = [*(one.command for one in wave), wait_command(self._redundancy, node.name)]
-        round_.ask(node, lambda run_id: commands, wave)
+        round_.ask(node, commands, wave)
         return True
 
     def _record(
@@ -334,14 +333,13 @@ class ClusterWrite:
         try:
             with node.acquire() as connection:  # WAIT counts the writes of its own connection.
                 there = connection.call("GET", one.name) or b""
-                digest, keys = hashlib.sha1(there).hexdigest(), [one.name]
-                done = run_script(connection, scripts.SLOT_REPLACE, keys, digest, one.register)
+                done = replace_copy(connection, one.name, there, one.register)
                 copies = connection.call(*wait_command(self._redundancy, node.name))
         except (UnavailableError, ReplyError) as error:
             one.reason = str(error)
             one.in_doubt = True
             return b"failed", 0
-        return b"done" if done == 1 else b"older", copies
+        return b"done" if done else b"older", copies
 
 
 def wait_command(redundancy: Redundancy, primary: str) -> Command:
