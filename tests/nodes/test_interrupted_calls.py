@@ -11,6 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -18,9 +20,10 @@ from tests.nodes.test_replicas import manager_of
 from tests.support.interrupting import Interrupter, places
 from tests.support.waiting import until
 
-from memories import DistributedMemoryManager, MemoriesError
+from memories import DistributedMemoryManager, EncryptionKey, MemoriesError
 from memories.cluster.client.node import Node
 from memories.cluster.local import LocalGroup
+from memories.sealing.master_key import create_file
 
 pytestmark = pytest.mark.server
 
@@ -42,6 +45,7 @@ class Bench:
     def __init__(self, manager: DistributedMemoryManager, other: DistributedMemoryManager) -> None:
         self.manager, self.other = manager, other
         self.sample = SAMPLE if hasattr(manager._service, "members") else 4 * SAMPLE
+        self.open_another: Callable[..., AbstractContextManager[DistributedMemoryManager]]
         self.held: dict[str, Any] = {}
         self.number = 0
         for number in range(3):
@@ -209,9 +213,50 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield Bench(manager, other)
 
 
-def interrupt(bench: Bench, make: Callable[[Bench], Case], error: Any, *, every: int) -> int:
+@pytest.fixture
+def sealed_bench(plain_nodes: LocalGroup, tmp_path: Path) -> Iterator[Bench]:
+    key_file = tmp_path / "key"
+    create_file(key_file, "prod")
+
+    def open_one(**options: Any) -> AbstractContextManager[DistributedMemoryManager]:
+        key = EncryptionKey.from_file(key_file)
+        return manager_of(plain_nodes.names, encryption=key, **options)
+
+    with open_one(near_cache=True) as manager, open_one() as other:
+        until(lambda: manager._near.fresh_until > time.monotonic())
+        bench = Bench(manager, other)
+        bench.open_another = open_one
+        yield bench
+
+
+def opening(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old)
+
+    def call() -> None:
+        with bench.open_another() as another:
+            assert old == another.retrieve_distributed(key)
+
+    return Case(call, {key: [old]})
+
+
+def rotating(bench: Bench) -> Case:
+    key, old, _ = bench.fresh()
+    bench.store(key, old)
+
+    def call() -> None:
+        bench.manager.rotate_key()
+        with bench.open_another() as another:
+            assert old == another.retrieve_distributed(key)
+
+    return Case(call, {key: [old]})
+
+
+def interrupt(
+    bench: Bench, make: Callable[[Bench], Case], error: Any, *, every: int, within: str = ""
+) -> int:
     """End a call at every so many of its lines; return how often it was ended."""
-    struck, interrupter = 0, Interrupter(error)
+    struck, interrupter = 0, Interrupter(error, within)
     whole = make(bench)
     interrupter.run(whole.call)
     bench.check_outcome(whole)
@@ -236,6 +281,19 @@ def interrupt(bench: Bench, make: Callable[[Bench], Case], error: Any, *, every:
 def test_an_interrupt_at_some_lines(bench: Bench, make: Callable[[Bench], Case]) -> None:
     """The call is done or not done, no connection is half read, and nothing is left behind."""
     assert interrupt(bench, make, KeyboardInterrupt, every=bench.sample)
+
+
+@pytest.mark.parametrize(
+    "every", [5, pytest.param(1, marks=pytest.mark.torture)], ids=["some lines", "every line"]
+)
+@pytest.mark.parametrize(
+    "make", [storing, storing_large, retrieving_many, scanning, opening, rotating]
+)
+def test_an_interrupt_of_encryption(
+    sealed_bench: Bench, make: Callable[[Bench], Case], every: int
+) -> None:
+    """The same at the lines that encrypt and decrypt, open with a key, and wrap it anew."""
+    assert interrupt(sealed_bench, make, KeyboardInterrupt, every=every, within="seal")
 
 
 def test_repeated_interrupts_do_not_make_a_node_count_as_slow(bench: Bench) -> None:

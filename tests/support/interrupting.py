@@ -28,11 +28,15 @@ Trace = Callable[[FrameType, str, Any], Any]
 class Interrupter:
     """Counts the lines of ours that a call executes in this thread, and may strike at one.
 
-    `strike` is what a signal handler would do: call something, or give an error to raise.
+    `strike` is what a signal handler would do: call something, or give an error to raise. Only the
+    lines of files whose paths in the package contain `within` are counted.
     """
 
-    def __init__(self, strike: Callable[[], BaseException | None] = KeyboardInterrupt) -> None:
+    def __init__(
+        self, strike: Callable[[], BaseException | None] = KeyboardInterrupt, within: str = ""
+    ) -> None:
         self._strike = strike
+        self._within = within
         self._left = 0
         self.lines = 0
         self.struck: str | None = None  # Where.
@@ -56,7 +60,8 @@ class Interrupter:
         return False
 
     def _calls(self, frame: FrameType, event: str, arg: Any) -> Trace | None:
-        if self.struck or not frame.f_code.co_filename.startswith(SOURCES):
+        path = frame.f_code.co_filename
+        if self.struck or not path.startswith(SOURCES) or self._within not in path[len(SOURCES) :]:
             return None
         blocks = _with_blocks(frame.f_code.co_filename)
         previous = frame.f_lineno  # Of a generator that goes on: where it had stopped.
