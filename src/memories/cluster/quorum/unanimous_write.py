@@ -91,21 +91,22 @@ class UnanimousWrite:
         nodes = nodes_to_ask(self._members, preferences)
         if body.nbytes > _SMALL_BYTES:
             raise UnusualReplyError
-        word = b"$%d\r\n%b\r\n" % (len(name), name)
-        version, copies = self._versions.successor(), preferences[0].copies
-        text = version.text
-        requests: list[bytes] = []
+        word, copies = b"$%d\r\n%b\r\n" % (len(name), name), preferences[0].copies
+        prepared: list[tuple[RegisterVersion, list[bytes]]] = []
 
         with QuickRound(nodes, monotonic) as round_:
 
             def prepare() -> None:
-                value = pack_small(text, name, body)
-                for run_id in round_.run_ids[:copies]:
-                    accepted = _accepted(run_id, epoch)
-                    parts = (_STORE_ONE, word, accepted, b"$%d\r\n" % len(value), value, b"\r\n")
-                    requests.append(b"".join(parts))
+                version = self._versions.successor()
+                value = pack_small(version.text, name, body)
+                start, end = _STORE_ONE + word, b"$%d\r\n%b\r\n" % (len(value), value)
+                accepted = [_accepted(run_id, epoch) for run_id in round_.run_ids[:copies]]
+                prepared.append((version, [start + one + end for one in accepted]))
 
-            for head in ask_one(round_, [head_request(word)] * len(nodes), epoch, prepare):
+            heads = ask_one(round_, [head_request(word)] * len(nodes), epoch, prepare)
+            ((version, requests),) = prepared
+            text = version.text
+            for head in heads:
                 if head >= text or head[KIND_AT : KIND_AT + 1] in MANIFEST_KINDS:
                     raise UnusualReplyError
             given[name] = GivenVersion(version, None)
