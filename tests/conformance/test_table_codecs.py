@@ -202,6 +202,11 @@ class TestPolars(CodecTests):
     )
     values = (frame, frame.head(0), frame[1:2], frame["text"], pl.Series([]), pl.DataFrame())
 
+    def test_its_bytes_are_no_view_of_a_stream(self) -> None:
+        """In a loop of references such a view crashes the collector of Python 3.12.1."""
+        (stream,) = codecs.encode(self.frame).buffers
+        assert bytes is type(stream.obj)
+
     def same(self, left: Any, right: Any) -> bool:
         """Compare values, types and names."""
         if isinstance(left, pl.Series):

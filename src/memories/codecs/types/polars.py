@@ -41,10 +41,13 @@ class PolarsCodec(Codec):
         sink = io.BytesIO()
         level = getattr(package("polars"), "CompatLevel", None)  # Since polars 1.2.
         frame.write_ipc_stream(sink, **({} if level is None else {"compat_level": level.newest()}))
+        # Not `getbuffer`: a view of the sink in a loop of references crashes the collector of
+        # Python 3.12.0 and 3.12.1 (python/cpython#111049). Nothing is copied here either.
+        stream = memoryview(sink.getvalue())
         if not _writes_soundly():
-            _require_readable(sink.getbuffer())
+            _require_readable(stream)
         sizes = {"height": frame.height, "name": value.name if series else None}
-        return Parts(self.name, sizes, (sink.getbuffer(),), frozenset({0}))
+        return Parts(self.name, sizes, (stream,), frozenset({0}))
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
         """Read the stream."""
