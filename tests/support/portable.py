@@ -26,6 +26,8 @@ for module, names in HIDDEN.items():
     for name in names:
         if hasattr(module, name):
             delattr(module, name)
+        if name in module.__all__:  # Trio copies what is listed.
+            module.__all__.remove(name)
 
 # Before any other module takes them from there.
 from memories.foundation import system  # noqa: E402
