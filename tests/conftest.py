@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -23,10 +24,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Files that take half a minute or more, each in one worker.
 LONGEST = (
-    "test_demo.py", "test_days.py", "test_docs.py", "test_interrupts.py",
+    "test_demo.py", "test_days.py", "test_docs.py", "test_both_ways.py", "test_interrupts.py",
     "test_interrupted_calls.py", "test_cluster_faults.py", "test_far_nodes.py",
     "test_linearizable_nodes.py", "test_soak.py", "test_composed_machine.py", "test_12_the_end.py",
-    "test_hammer.py", "test_snapshot_small_values.py", "test_snapshot_damage.py", "test_tidy.py",
+    "test_hammer.py", "test_snapshot_small_values.py", "test_snapshot_damage.py",
 )  # fmt: skip
 
 # A slow machine is no failed test; a failing example is printed so that it can be kept.
@@ -51,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         os.environ[name] = str(Path(home, name))
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # A shell started it in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     descriptors.watch()
 
 
