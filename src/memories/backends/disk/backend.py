@@ -496,7 +496,7 @@ class DiskBackend(Backend):
         writer = self._writing()
         space, held = writer.space, writer.obsolete.held()
         writer.unlink_obsolete()
-        if 4 * space.recent_heads < space.limit(space.physical()) // WORTH_SHARE:
+        if 4 * space.heads_charged() < space.limit(space.physical()) // WORTH_SHARE:
             return writer.obsolete.held() < held
         with reported(self._paths.root, "do upkeep"), writer.hurried(CallOwner()):
             run_upkeep(writer, lambda: None, quiet=True)

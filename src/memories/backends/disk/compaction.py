@@ -53,7 +53,8 @@ def _run_upkeep(writer: Writer, pace: Pace, *, quiet: bool) -> None:
         return
     recent = len(writer.index.recent)
     if recent >= RECENT_ROWS or (quiet and recent) or _behind(writer) > writer.space.limits.recent:
-        writer.checkpoint(pace)
+        with writer.index_files.merge_lock:
+            writer.checkpoint(pace, whole=_may_write_whole(writer))
     merge_runs(writer, pace, quiet=quiet)
     compact(writer, pace)
     if quiet and writer.accounting.keys:
@@ -61,11 +62,14 @@ def _run_upkeep(writer: Writer, pace: Pace, *, quiet: bool) -> None:
 
 
 def _behind(writer: Writer) -> int:
+    return max(_behind_in_log(writer), 4 * writer.space.recent_heads)
+
+
+def _behind_in_log(writer: Writer) -> int:
+    """Return about how many bytes of the log lie behind the latest checkpoint."""
     end, covered = writer.log.end, writer.index_files.covered
-    log_bytes = (
-        (end.segment - covered.segment) * writer.space.limits.segment + end.offset - covered.offset
-    )
-    return max(log_bytes, 4 * writer.space.recent_heads)
+    segments = end.segment - covered.segment
+    return segments * writer.space.limits.segment + end.offset - covered.offset
 
 
 def compact(writer: Writer, pace: Pace) -> None:
@@ -136,7 +140,7 @@ def shrink(writer: Writer, before: int) -> None:
     if writer.obsolete.pins or writer.accounting.dead - before < SHRINK_BYTES:
         return
     with writer.index_files.merge_lock, writer.upkeep_lock:
-        writer.checkpoint(seal=True)
+        writer.checkpoint(seal=True, whole=_may_write_whole(writer))
         while _empty_one(writer, _at_once, mostly_dead=True):
             pass
         runs, rows = writer.index.runs, sum(run.count for run in writer.index.runs)
@@ -158,7 +162,8 @@ def make_head_room(writer: Writer) -> None:
     """
     if writer.obsolete.pins:
         return
-    writer.sync()
+    if writer.accounting.retired:
+        writer.sync()
     with writer.upkeep_lock:
         writer.on_full_disk(lambda: _give_back_some(writer))
 
@@ -174,7 +179,7 @@ def _give_back_some(writer: Writer) -> None:
         if sealed:
             return
         sealed = True
-        writer.checkpoint(seal=True)
+        _checkpoint(writer, seal=True)
 
 
 def _give_back(writer: Writer, size: int) -> None:
@@ -183,8 +188,8 @@ def _give_back(writer: Writer, size: int) -> None:
     while not (space.fits(0) and space.dead_within_bound(size)):
         scarce = not space.fits(0)
         # 1. Copies make heads, and heads become rows: these come first, or copies would fill it.
-        if scarce and space.recent_heads >= space.limits.recent // 4:
-            writer.checkpoint()
+        if scarce and _checkpoint_pays(writer):
+            _checkpoint(writer, awaited=awaited)
             continue
         # A merge may use the room that the caller awaits, once: copies of segments that give hardly
         # anything back would otherwise make rows to merge without an end.
@@ -200,11 +205,11 @@ def _give_back(writer: Writer, size: int) -> None:
         if sealed and _empty_one(writer, _at_once, worth=ANY_WORTH):
             continue
         # 4. What a checkpoint makes possible; a new segment and a run take a block themselves.
-        gain = _dead_behind(writer) + 2 * space.recent_heads
+        gain = _dead_behind(writer) + 2 * space.heads_charged()
         if sealed == SEALS or (sealed and gain <= 2 * BLOCK_BYTES):
             return
         sealed += 1
-        writer.checkpoint(seal=True)
+        _checkpoint(writer, seal=True, awaited=awaited)
 
 
 def _dead_behind(writer: Writer) -> int:
@@ -213,6 +218,36 @@ def _dead_behind(writer: Writer) -> int:
     numbers = sorted(segments)
     kept = {n: kept_in(segments[n], numbers, n) for n in numbers if n >= covered}
     return sum(segments[n].size - count for n, count in kept.items())
+
+
+def _checkpoint_pays(writer: Writer) -> bool:
+    """Return whether a checkpoint gives much back, or lets much be given back.
+
+    An index that is written whole takes no room for the rows between; but what was written since
+    cannot be emptied.
+    """
+    space = writer.space
+    if not space.writes_index_whole():
+        return space.recent_heads >= space.limits.recent // 4
+    much = max(space.index_bytes, space.limits.segment // 4)
+    return space.recent_heads > much or 4 * _behind_in_log(writer) > writer.accounting.log_bytes
+
+
+def _checkpoint(writer: Writer, *, seal: bool = False, awaited: int = 0) -> None:
+    """Write a checkpoint while the lock of upkeep is held, of the whole index if that is small."""
+    lock = writer.index_files.merge_lock  # Taken before that of upkeep, except without waiting.
+    whole = _may_write_whole(writer, awaited) and lock.acquire(blocking=False)
+    try:
+        writer.checkpoint(seal=seal, whole=whole)
+    finally:
+        if whole:
+            lock.release()
+
+
+def _may_write_whole(writer: Writer, awaited: int = 0) -> bool:
+    """Return whether a checkpoint should write the whole index, and has the room that it takes."""
+    space = writer.space
+    return space.writes_index_whole() and space.index_live() <= space.copy_room(awaited)
 
 
 def _merge_all(writer: Writer, awaited: int) -> bool:

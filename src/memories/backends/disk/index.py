@@ -102,9 +102,10 @@ class Index:
             merged.update(table)
         self.state = ((merged,), self.runs)
 
-    def add_run(self, run: Run | None) -> None:
-        """Put `run` in the place of the frozen rows."""
-        runs = self.runs if run is None else (run, *self.runs)
+    def add_run(self, run: Run | None, *, alone: bool = False) -> None:
+        """Put `run` in the place of the frozen rows; `alone`, of those of all runs as well."""
+        others = () if alone else self.runs
+        runs = others if run is None else (run, *others)
         self.state = ((self.recent,), runs)
 
     def replace(self, old: tuple[Run, ...], new: tuple[Run, ...]) -> None:

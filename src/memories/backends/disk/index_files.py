@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 
 from memories.backends.disk import manifest as manifests
@@ -85,3 +85,10 @@ def manifest_of(
         value_bytes=accounting.value_bytes + sum(obsolete.values.values()),
         retired=[*obsolete.values.items(), *accounting.retired.items()],
     )
+
+
+def forget_tombstones(manifest: IndexManifest, forgotten: Mapping[int, int]) -> None:
+    """Count tombstones as dead that the runs of a manifest do not hold; bytes by segment."""
+    accounting = SpaceAccounting.load(manifest)
+    accounting.forget_tombstones(forgotten)
+    manifest.segments = accounting.segments

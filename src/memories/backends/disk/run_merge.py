@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator
-from operator import itemgetter
+from collections.abc import Callable
 
+from memories.backends.disk.index_files import forget_tombstones
 from memories.backends.disk.run import Run
-from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.run_writer import merged_rows
 from memories.backends.disk.tombstones import ForgottenTombstones
 from memories.backends.disk.writer import Writer
 from memories.foundation.call_owner import CallOwner
@@ -44,7 +43,7 @@ def merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> 
         index_files.discard_unnamed_runs()
     forgotten = ForgottenTombstones(segments)
     with writer.claimed(_merged_bytes(writer, group), CallOwner()):
-        rows = _merged(group, forgotten.drops if last else None)
+        rows = merged_rows([run.raw() for run in group], forgotten.drops if last else None)
         run = index_files.write(number, rows, pace)
     new = () if run is None else (run,)
     with writer.upkeep_lock:
@@ -56,9 +55,7 @@ def merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> 
         at = writer.index.runs.index(group[0])
         runs = (*writer.index.runs[:at], *new, *writer.index.runs[at + len(group) :])
         forgotten.leave_out(lambda key: any(one.row(key) is not None for one in runs[:at]))
-        saved = SpaceAccounting.load(index_files.saved)
-        saved.forget_tombstones(forgotten.bytes())
-        index_files.saved.segments = saved.segments
+        forget_tombstones(index_files.saved, forgotten.bytes())
         index_files.saved.runs = [run.number for run in runs]
         index_files.saved.next_file = max(index_files.saved.next_file, number + 1)
         index_files.save(index_files.saved, number)
@@ -103,16 +100,3 @@ def _merged_bytes(writer: Writer, group: tuple[Run, ...]) -> int:
     whole = sum(run.bytes for run in group)
     everything = len(group) == len(writer.index.runs)
     return min(whole, writer.space.index_live()) if everything else whole
-
-
-def _merged(
-    group: tuple[Run, ...], drops: Callable[[bytes, bytes], bool] | None
-) -> Iterator[tuple[bytes, bytes, float | None]]:
-    """Yield the newest row of each key, but for those that `drops` says yes to."""
-    latest = None
-    for item in heapq.merge(*(run.raw() for run in group), key=itemgetter(0)):
-        if item[0] == latest:
-            continue
-        latest = item[0]
-        if drops is None or not drops(latest, item[1]):
-            yield item

@@ -5,8 +5,10 @@ Meanwhile 16 bytes per row stay in RAM: its offset and the hash of its key.
 
 from __future__ import annotations
 
+import heapq
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +101,23 @@ def run_rows(table: Table) -> Iterator[tuple[bytes, bytes, float | None]]:
     """Yield the rows of a table as `write_run` takes them."""
     for key, row in sorted((key.encode(), row) for key, row in table.items()):
         yield key, pack_row(row, encode_record), row.record.terms.expires_at
+
+
+def merged_rows(
+    sources: Iterable[Iterator[tuple[bytes, bytes, float | None]]],
+    drops: Callable[[bytes, bytes], bool] | None = None,
+) -> Iterator[tuple[bytes, bytes, float | None]]:
+    """Yield the newest row of each key of `sources`, which are newest first, in key order.
+
+    What `drops` says yes to, asked with the key and the row, is left out.
+    """
+    latest = None
+    for item in heapq.merge(*sources, key=itemgetter(0)):
+        if item[0] == latest:
+            continue
+        latest = item[0]
+        if drops is None or not drops(latest, item[1]):
+            yield item
 
 
 def hash_table(hashes: array[int], offsets: array[int]) -> npt.NDArray[np.uint64]:

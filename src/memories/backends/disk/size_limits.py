@@ -18,19 +18,19 @@ SEGMENT_BYTES = 64 << 20
 RESERVE_BYTES = 1 << 20
 BESIDE_BYTES = 64 << 20
 DIRECTORY_BYTES = 128 << 10
-BARE_BYTES = 32 << 10  # Directories, lock, format, identity and manifest of an empty store.
+BARE_BYTES = 48 << 10  # Directories, lock, format, identity and manifest of an empty store.
 SLACK_BYTES = 96 << 20  # Dead bytes that are not worth a copy while there is room.
 SLACK_SHARE = 0.2  # Of the live bytes, likewise.
 SMALL_STORE_BYTES = 16 << 20
 CHURN_BYTES = 190 << 20  # Dead bytes that a writer may leave behind beyond the live ones.
 # Dead bytes that a full log may hold, of those that count: a sixteenth, more where records are
 # small, since each of them takes time to copy, and at most a quarter.
-LEAST_DEAD, MOST_DEAD = 16, 4
+LEAST_DEAD, MOST_DEAD = 16, 6
 HEAD_BYTES = 128  # Of a record in the log, with a key of middling length.
 NOTE_BYTES = 192  # If the value lies elsewhere.
 ROW_BYTES = 144  # Of the index, likewise.
-DEAD_OF_SMALL = 7.7  # Times the root of records x bytes: an eighth of records of 4 KB.
-INDEX_SHARE = 1.25  # Of the rows that count: a quarter as many may be those of replaced values.
+DEAD_OF_SMALL = 5.0  # Times the root of records x bytes: an eighth of records of 4 KB.
+SMALL_INDEX_BYTES = 512 << 10  # An index of so many bytes is written whole at each checkpoint.
 PACKED_SHARE = 1.25  # Of the bytes of packed values: a full store can always free a fifth of some.
 BLOCK_BYTES = 4096  # What a file takes on the disk is a multiple of this.
 
@@ -38,6 +38,14 @@ BLOCK_BYTES = 4096  # What a file takes on the disk is a multiple of this.
 def blocks(size: int) -> int:
     """Return the bytes that a file of `size` bytes takes on the disk."""
     return (size + BLOCK_BYTES - 1) & -BLOCK_BYTES
+
+
+def index_room(live: int) -> int:
+    """Return the bytes that an index takes whose rows that count take `live` bytes.
+
+    Where it is not written whole each time, a quarter as many may be those of replaced values.
+    """
+    return live + max(live // 16, min(live // 4, live - SMALL_INDEX_BYTES))
 
 
 class SizeLimits(NamedTuple):
@@ -66,8 +74,8 @@ class SizeLimits(NamedTuple):
             large=min(LARGE_BYTES, max(_share(whole, 128), 8 << 10)),
             reserve=min(RESERVE_BYTES, whole // 64),
             slack=min(SLACK_BYTES, whole // 16),
-            recent=min(2 * SEGMENT_BYTES, max(whole // 32, 32 << 10)),
-            directories=min(DIRECTORY_BYTES, max(whole // 64, min(BARE_BYTES, whole // 8))),
+            recent=min(2 * SEGMENT_BYTES, max(whole // 32, min(256 << 10, whole // 16))),
+            directories=min(DIRECTORY_BYTES, max(whole // 128, min(BARE_BYTES, whole // 8))),
             beside=min(BESIDE_BYTES, room // 16) if shared else 0,
         )
 
@@ -101,7 +109,7 @@ def room_for_values(capacity: int, stored: Sequence[int], elsewhere: int = 0) ->
     while least < most:
         count = (least + most + 1) // 2
         keys = count + elsewhere
-        log, index = count * record + elsewhere * NOTE_BYTES, keys * ROW_BYTES * INDEX_SHARE
+        log, index = count * record + elsewhere * NOTE_BYTES, index_room(keys * ROW_BYTES)
         dead = min(max(DEAD_OF_SMALL * sqrt(keys * log), log / LEAST_DEAD), log / MOST_DEAD)
         slack = BLOCK_BYTES / 2 * (1 + log / limits.segment)
         charged = count * files + log + dead + slack + index + limits.segment / 4

@@ -16,9 +16,10 @@ from memories.backends.disk.run import Run
 from memories.backends.disk.size_limits import (
     BLOCK_BYTES,
     CHURN_BYTES,
-    INDEX_SHARE,
+    SMALL_INDEX_BYTES,
     SizeLimits,
     blocks,
+    index_room,
 )
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.foundation.call_owner import CallOwner
@@ -28,6 +29,7 @@ ASK_SECONDS = 0.1
 LITTLE_FREE_BYTES = 4 << 30
 RESERVE_FREE_FACTOR = 8  # The reserve is allocated only if so many times its size is free.
 HEADS_BYTES = 2 * BLOCK_BYTES  # For a head, which may begin a segment.
+ROWS_OF_HEADS = 1.25  # A row takes at most so many times the bytes of its head.
 LOG_SHARE = 8  # The reserve of a small log is an eighth of it.
 
 
@@ -160,7 +162,7 @@ class Space:
         same is true for rows of the index.
         """
         held, charged = self._figures()
-        kept = max(self.reserve.bytes, self._copy_bytes(), int(INDEX_SHARE * self.index_live()))
+        kept = max(self.reserve.bytes, self._copy_bytes(), index_room(self.index_live()))
         # The size of a value does not include its last block and its head.
         return charged, max(0, self.limit(held) - kept - charged - BLOCK_BYTES)
 
@@ -170,7 +172,7 @@ class Space:
         files = accounting.log_bytes + accounting.pack_bytes + accounting.value_bytes
         held = files + self.copied_bytes + self.index_bytes + obsolete + self.reserve.bytes
         scraps = min(self._scraps, self._log_dead() + self.index_bytes)
-        index = int(INDEX_SHARE * self.index_live())
+        index = index_room(self.index_live())
         return held, accounting.charge + self.import_bytes + index + obsolete + scraps
 
     def _log_dead(self) -> int:
@@ -185,6 +187,15 @@ class Space:
             return whole
         rows = self._accounting.keys * self.index_bytes // self._index_rows
         return min(whole, rows + self._accounting.tombstones)
+
+    def writes_index_whole(self) -> bool:
+        """Return whether a checkpoint should write the whole index, because that is small."""
+        return self.index_live() <= SMALL_INDEX_BYTES
+
+    def heads_charged(self) -> int:
+        """Return the bytes of heads that take room until the next checkpoint."""
+        whole = self._index_rows and self.writes_index_whole()
+        return 0 if whole else self.recent_heads
 
     def _copy_bytes(self) -> int:
         """Return what upkeep may copy at once: no more than the log holds."""
@@ -223,11 +234,13 @@ class Space:
     def upkeep_bytes(self) -> int:
         """Return the bytes that stay free for upkeep, or are held for it by the reserve.
 
-        It may need them for copies, or for a merge of what is alive, and for a checkpoint. A row
-        takes less than twice its head. Beside the reserve there is room for heads.
+        It may need them for copies, or for a merge of what is alive, and for a checkpoint that
+        writes only what is new. Beside the reserve there is room for heads.
         """
-        most = max(self._copy_bytes(), int(INDEX_SHARE * self.index_live()))
-        return max(self.reserve.bytes + HEADS_BYTES, most + 2 * self.recent_heads)
+        most = max(self._copy_bytes(), index_room(self.index_live()))
+        if not self.writes_index_whole():
+            most += int(ROWS_OF_HEADS * self.recent_heads)
+        return max(self.reserve.bytes + HEADS_BYTES, most)
 
     def fits(self, size: int) -> bool:
         """Return whether `size` bytes more may lie here while upkeep keeps its room."""
@@ -268,7 +281,8 @@ class Space:
             rows = accounting.keys * index // self._index_rows + accounting.tombstones
             if rows < live:
                 live = rows
-        live = int(INDEX_SHARE * live)
+        whole = live <= SMALL_INDEX_BYTES
+        live = index_room(live)
         most = live if live > copies else copies
         kept = reserve if reserve > most else most
         scraps = self._log_dead() + index
@@ -277,7 +291,9 @@ class Space:
         charged = accounting.charge + self.import_bytes + live + obsolete + scraps + coming
         if charged > self.limits.capacity or charged + kept + BLOCK_BYTES > limit:
             return False
-        upkeep = most + 2 * heads
+        upkeep = most
+        if not whole:
+            upkeep += int(ROWS_OF_HEADS * heads)
         if upkeep < reserve + HEADS_BYTES:
             upkeep = reserve + HEADS_BYTES
         arriving = self.import_bytes - self.copied_bytes + size
@@ -303,7 +319,7 @@ class Space:
         """Return whether enough has died since upkeep last gave bytes back to try it again."""
         dead = self._accounting.dead
         self._unreclaimable = min(self._unreclaimable, dead)
-        return dead >= self._unreclaimable + self.limits.segment // 8
+        return dead >= self._unreclaimable + self.limits.segment
 
     def record_unreclaimable(self) -> None:
         """Record how many dead bytes upkeep could not give back."""

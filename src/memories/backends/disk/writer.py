@@ -21,7 +21,7 @@ from memories.backends.disk.appender import Appender, Entered, Frame
 from memories.backends.disk.fd_cache import Handle
 from memories.backends.disk.files import Files, append, append_early
 from memories.backends.disk.index import Index
-from memories.backends.disk.index_files import IndexFiles, manifest_of
+from memories.backends.disk.index_files import IndexFiles, forget_tombstones, manifest_of
 from memories.backends.disk.lock import WriterLock
 from memories.backends.disk.log import Log
 from memories.backends.disk.log_format import (
@@ -40,11 +40,12 @@ from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import AbsentError, FrameReader
 from memories.backends.disk.replay import START, live_records
 from memories.backends.disk.run_table import RunDamagedError
-from memories.backends.disk.run_writer import run_rows
+from memories.backends.disk.run_writer import merged_rows, run_rows
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.size_limits import blocks as in_blocks
 from memories.backends.disk.space import FreeSpace, Reserve, Space
 from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.backends.disk.tombstones import ForgottenTombstones
 from memories.backends.disk.unsynced import Unsynced
 from memories.errors import StorageError
 from memories.foundation.call_owner import CallOwner
@@ -691,17 +692,24 @@ class Writer:
 
     # -- checkpoints -----------------------------------------------------------------------------
 
-    def checkpoint(self, pace: Callable[[], None] = lambda: None, *, seal: bool = False) -> None:
+    def checkpoint(
+        self, pace: Callable[[], None] = lambda: None, *, seal: bool = False, whole: bool = False
+    ) -> None:
         """Write the recent rows as a run of the index, and a manifest that covers the log.
 
-        With `seal` the log continues in a new segment, so that all others can be compacted.
+        With `seal` the log continues in a new segment, so that all others can be compacted. If
+        `whole`, the run replaces all others; the caller holds `index_files.merge_lock`.
         """
         if self.log.end == self.index_files.covered and not seal:
             return
         with self.upkeep_lock:
-            self._checkpoint(pace, seal=seal)
+            try:
+                self._checkpoint(pace, seal=seal, whole=whole)
+            except RunDamagedError:  # Only a whole one reads the runs.
+                self.rebuild()
+                self._checkpoint(pace, seal=seal, whole=False)
 
-    def _checkpoint(self, pace: Callable[[], None], *, seal: bool) -> None:
+    def _checkpoint(self, pace: Callable[[], None], *, seal: bool, whole: bool) -> None:
         self.sync()
         with self.lock:
             self._mend()
@@ -713,26 +721,39 @@ class Writer:
             frozen, heads = self.index.freeze(), self.space.recent_heads
             number = self.accounting.file_number()
             manifest = manifest_of(self.index, self.accounting, self.obsolete, self.log.end)
+            forgotten = ForgottenTombstones(sorted(self.accounting.segments))
+        merged = self.index.runs if whole else ()
         self.index_files.discard_unnamed_runs()
         try:
             self.sync()
-            run = self.index_files.write(number, run_rows(frozen), pace)
+            rows = run_rows(frozen)
+            if merged:
+                rows = merged_rows([rows, *(run.raw() for run in merged)], forgotten.drops)
+            run = self.index_files.write(number, rows, pace)
         except BaseException:
             with self.lock:
                 self.index.thaw()
             self.index_files.discard(number)
             raise
-        manifest.runs = [run.number for run in self.index.runs]
+        manifest.runs = [] if merged else [run.number for run in self.index.runs]
         if run is not None:
             manifest.runs.insert(0, number)
+        if merged:
+            forget_tombstones(manifest, forgotten.bytes())
         # From here on the manifest may name the run; if that fails, the next checkpoint thaws.
         self.index_files.save(manifest, number)
         with self.lock:
+            if merged and self.index.runs != merged:
+                return  # Another thread has rebuilt the index from the log.
             self.index_files.saved = manifest
-            self.index.add_run(run)
+            self.index.add_run(run, alone=bool(merged))
+            forgotten.leave_out(self.index.recent.__contains__)
+            self.accounting.forget_tombstones(forgotten.bytes())
             self.space.count_index(self.index.runs)
             self.space.recent_heads -= heads
             self.index_files.covered = Position(manifest.segment, manifest.offset)
+        for old in merged:
+            self.index_files.discard(old.number)
 
 
 def _file_of(row: IndexRow) -> int:
