@@ -23,8 +23,9 @@ def test_only_what_must_survive_a_power_cut_is_synced(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     calls = []
-    real = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda file: (calls.append(file), real(file)))
+    name = "fdatasync" if hasattr(os, "fdatasync") else "fsync"
+    real = getattr(os, name)
+    monkeypatch.setattr(os, name, lambda file: (calls.append(file), real(file)))
     with MemoryManager("1 MB", "1 MB", "50 MB", **options) as manager:
         manager.store("large", np.zeros(1_000_000), tier="cold")
         manager.store("small", "text", tier="cold")
