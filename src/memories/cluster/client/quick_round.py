@@ -75,8 +75,12 @@ class QuickRound:
             if meanwhile is not None:
                 meanwhile()
             for node, connection, parse in zip(self._nodes, self._held, parsers, strict=False):
-                received = connection.transport.fetch(node.latency.hedge_seconds + seconds)
+                limit = node.latency.hedge_seconds + seconds
+                received = connection.transport.fetch(limit)
                 parsed = parse(received)
+                if parsed is None and received.count(b"\r\n") < count:
+                    received += connection.transport.fetch(limit)  # A command that waits was last.
+                    parsed = parse(received)
                 if parsed is None:
                     replies.append(connection.decode(received))
                 else:
