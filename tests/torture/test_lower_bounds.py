@@ -85,22 +85,25 @@ def lower_bounds(repository: Path) -> dict[str, str]:
 
 @pytest.fixture
 def uv(tmp_path: Path) -> Uv:
-    """Return a function that runs uv for an environment of its own."""
-    environment = tmp_path / "environment"
-    program = [sys.executable, "-m", "uv", "--no-python-downloads"]
+    """Return a function that runs uv's `pip` for an environment of its own."""
+    environment = str(tmp_path / "environment")
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
-            [*program, *arguments],
-            env=os.environ | {"VIRTUAL_ENV": str(environment), "MEMORIES_INTERPRETED": "1"},
+            [sys.executable, "-m", "uv", "--no-python-downloads", *arguments],
+            env=os.environ | {"MEMORIES_INTERPRETED": "1"},
             capture_output=True,
             text=True,
         )
         assert 0 == done.returncode, done.stderr
         return done.stdout
 
-    run("venv", "--quiet", "--python", PYTHON, str(environment))
-    return run
+    def pip(command: str, *arguments: str) -> str:
+        # Named, for uv takes the environment that it runs in itself.
+        return run("pip", command, "--python", environment, *arguments)
+
+    run("venv", "--quiet", "--python", PYTHON, environment)
+    return pip
 
 
 def run_suites(repository: Path, place: Path, suites: tuple[str, ...]) -> set[str]:
@@ -129,20 +132,18 @@ def test_the_lowest_versions_keep_the_promises(repository: Path, tmp_path: Path,
     extras = tomllib.loads(Path(project).read_text("utf-8"))["project"]["optional-dependencies"]
     lowest = tmp_path / "lowest.txt"
     uv(
-        *("pip", "compile", project, "--all-extras", "--group", f"{project}:values"),
-        *("--resolution", "lowest-direct", "--python-version", PYTHON),
-        *("--output-file", str(lowest)),
+        *("compile", project, "--all-extras", "--group", f"{project}:values"),
+        *("--resolution", "lowest-direct", "--output-file", str(lowest)),
     )
     # Of what only the tests need the newest that goes with these.
     uv(
-        *("pip", "install", "--editable", f"{repository}[{','.join(extras)}]"),
+        *("install", "--editable", f"{repository}[{','.join(extras)}]"),
         *("--group", f"{project}:test", "--group", f"{project}:hosts"),
         *("--constraint", str(lowest)),
     )
     bounds = lower_bounds(repository)
     installed = {
-        normal(one["name"]): one["version"]
-        for one in json.loads(uv("pip", "list", "--format=json"))
+        normal(one["name"]): one["version"] for one in json.loads(uv("list", "--format=json"))
     }
     found = {name: installed[name] for name in bounds}
     others = {name: one for name, one in found.items() if short(one) != short(bounds[name])}
@@ -154,7 +155,7 @@ def test_the_lowest_versions_keep_the_promises(repository: Path, tmp_path: Path,
 def test_tables_of_pandas_2_keep_the_promises(repository: Path, tmp_path: Path, uv: Uv) -> None:
     """Their columns may share memory that the caller changes."""
     uv(
-        *("pip", "install", "--editable", f"{repository}[all]", "pandas==2.3.*"),
+        *("install", "--editable", f"{repository}[all]", "pandas==2.3.*"),
         *("--group", f"{repository / 'pyproject.toml'}:test"),
     )
     run_suites(repository, tmp_path, TABLE_SUITES)
