@@ -188,7 +188,7 @@ def _give_back(writer: Writer, size: int) -> None:
     while not (space.fits(0) and space.dead_within_bound(size)):
         scarce = not space.fits(0)
         # 1. Copies make heads, and heads become rows: these come first, or copies would fill it.
-        if scarce and _checkpoint_pays(writer):
+        if scarce and _checkpoint_pays(writer, last=sealed > 0):
             _checkpoint(writer, awaited=awaited)
             continue
         # A merge may use the room that the caller awaits, once: copies of segments that give hardly
@@ -220,17 +220,19 @@ def _dead_behind(writer: Writer) -> int:
     return sum(segments[n].size - count for n, count in kept.items())
 
 
-def _checkpoint_pays(writer: Writer) -> bool:
+def _checkpoint_pays(writer: Writer, *, last: bool) -> bool:
     """Return whether a checkpoint gives much back, or lets much be given back.
 
     An index that is written whole takes no room for the rows between; but what was written since
-    cannot be emptied.
+    cannot be emptied. That is no reason in the `last` attempts, which copy what gives hardly
+    anything back: each checkpoint would let them begin again.
     """
-    space = writer.space
-    if not space.writes_index_whole():
+    space, log_bytes = writer.space, writer.accounting.log_bytes
+    if last or not space.writes_index_whole():
         return space.recent_heads >= space.limits.recent // 4
     much = max(space.index_bytes, space.limits.segment // 4)
-    return space.recent_heads > much or 4 * _behind_in_log(writer) > writer.accounting.log_bytes
+    behind = _behind_in_log(writer)
+    return space.recent_heads > much or behind > max(log_bytes // 4, space.limits.segment)
 
 
 def _checkpoint(writer: Writer, *, seal: bool = False, awaited: int = 0) -> None:
