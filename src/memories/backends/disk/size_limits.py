@@ -74,7 +74,7 @@ class SizeLimits(NamedTuple):
             large=min(LARGE_BYTES, max(_share(whole, 128), 8 << 10)),
             reserve=min(RESERVE_BYTES, whole // 64),
             slack=min(SLACK_BYTES, whole // 16),
-            recent=min(2 * SEGMENT_BYTES, max(whole // 32, min(256 << 10, whole // 16))),
+            recent=min(2 * SEGMENT_BYTES, max(whole // 32, 32 << 10, min(256 << 10, whole // 16))),
             directories=min(DIRECTORY_BYTES, max(whole // 128, min(BARE_BYTES, whole // 8))),
             beside=min(BESIDE_BYTES, room // 16) if shared else 0,
         )
