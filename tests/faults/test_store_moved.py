@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -226,29 +227,29 @@ def test_a_file_that_upkeep_cannot_read_blocks_nothing(
         for number in range(100):
             backend.write(record_for(f"old {number}", number + 1), frame_for(os.urandom(9_000)))
         frames = tmp_path / "frames"
-        frames.write_bytes(os.urandom(400_000))
-        items = [(record_for(f"p{at}", 101 + at), at * 100_000, 100_000) for at in range(4)]
+        frames.write_bytes(os.urandom(2_000_000))
+        items = [(record_for(f"p{at}", 101 + at), at * 100_000, 100_000) for at in range(20)]
         backend.adopt(frames, [items])
         assert backend._writer is not None
         backend._writer.checkpoint(seal=True)
-        for version, key in enumerate(
-            ["p0", "p1", "p2", *(f"old {2 * n}" for n in range(50))], 200
-        ):
+        removed = [f"p{at}" for at in range(19)] + [f"old {2 * n}" for n in range(50)]
+        for version, key in enumerate(removed, 200):
             backend.remove(key, version)
         pattern = "values/*.pack" if kind == "pack" else "log/*.seg"
         backend._writer.reader.handles.remove(1)
         sorted((tmp_path / "s").glob(pattern))[0].rename(tmp_path / "away")
+        chance = random.Random(1)  # In turn, whole segments would die, which are chosen first.
         for version in range(1_000, 1_600):
-            body = os.urandom(30_000)
-            backend.write(record_for(f"new {version % 50}", version), frame_for(body))
-        assert body == backend.read(backend.lookup(f"new {version % 50}"))
+            key, body = f"new {chance.randrange(100)}", os.urandom(30_000)
+            backend.write(record_for(key, version), frame_for(body))
+        assert body == backend.read(backend.lookup(key))
         lost = {problem.key for problem in backend.check(repair=True)}
-        assert {"p3"} == lost if kind == "pack" else "old 1" in lost
+        assert {"p19"} == lost if kind == "pack" else "old 1" in lost
         if kind == "segment":
             with pytest.raises(StorageError, match="is not there"):
                 backend.amend(backend.lookup(min(key for key in lost if key)))
     if kind == "pack":
-        assert any("'p3' keeps a pack" in line for line in caplog.messages)
+        assert any("'p19' keeps a pack" in line for line in caplog.messages)
 
 
 @pytest.mark.parametrize("part", [".", "cold", "cold/log"])

@@ -194,7 +194,7 @@ def test_what_no_tier_below_takes_is_not_named(make: Make) -> None:
     """`evict_one` passes over what cannot leave, so `victim` does."""
     manager = make("0 B", "1 MB", "400 kB", glacier_memory_enabled=False, eviction_policy="lru")
     random = np.random.default_rng(1)
-    manager.store("large", random.bytes(340_000), "cold")
+    manager.store("large", random.bytes(330_000), "cold")
     manager.store("stays", random.bytes(50_000), "warm")
     manager.store("goes", random.bytes(1000), "warm")
     assert "goes" == manager.victim() == manager.evict_one()

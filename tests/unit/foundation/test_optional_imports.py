@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,10 +39,10 @@ def test_what_is_not_there_is_not_installed(name: str) -> None:
 
 def test_the_command_names_the_packages_of_the_extra() -> None:
     """It works wherever this package came from: an index, a clone, a wheel."""
-    assert "pip install 'rich>=13'" == install_command("rich.console", "terminal")
+    assert re.fullmatch(r"pip install 'rich>=[0-9.]+'", install_command("rich.console", "terminal"))
     assert install_command("uvicorn", "dashboard").startswith("pip install 'starlette>=")
     assert "pip install torch" == install_command("torch.cuda", "no such extra")
-    with pytest.raises(MissingPackageError, match=r"run: pip install 'rich>=13'$"):
+    with pytest.raises(MissingPackageError, match=r"run: pip install 'rich>=[0-9.]+'$"):
         require("rich_is_not_there", extra="terminal")
 
 
