@@ -41,6 +41,7 @@ from memories.model.record import Record
 
 Verify = Callable[[Record, memoryview], None]
 SPILL_ROWS = 200_000
+REBUILD_TRIES = 8
 
 
 class StoreOpening:
@@ -237,9 +238,18 @@ class StoreOpening:
 
 
 def rebuild(paths: StorePaths, files: Files, mmap: bool) -> tuple[Index, SpaceAccounting]:
-    """Return the index and the accounting that the whole log yields."""
-    opening = StoreOpening(
-        paths, files, mmap=mmap, full=False, verify=None, repair=False, distrust_index=True
-    )
-    opening.replay()
+    """Return the index and the accounting that the whole log yields.
+
+    A segment that nothing refers to may be unlinked after it was listed: the log is then read anew.
+    """
+    for left in reversed(range(REBUILD_TRIES)):
+        opening = StoreOpening(
+            paths, files, mmap=mmap, full=False, verify=None, repair=False, distrust_index=True
+        )
+        try:
+            opening.replay()
+            break
+        except FileNotFoundError:
+            if not left:
+                raise
     return opening.index, opening.accounting

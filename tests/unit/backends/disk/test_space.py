@@ -311,6 +311,36 @@ def test_small_segments_are_few(tmp_path: Path) -> None:
         assert [] == backend.check()
 
 
+def test_a_segment_goes_while_the_index_is_rebuilt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Obsolete files are unlinked by a thread of their own, which waits for no rebuilding."""
+    with opened(tmp_path / "s") as backend:
+        writer = backend._writer
+        assert writer is not None
+        writer.pin(view := Thread())
+        for version in range(1, 61):
+            backend.write(record_for(f"k{version}", version), frame_for(bytes(version)))
+            writer.checkpoint(seal=True)
+        run_upkeep(backend)
+        obsolete = [path for path in writer.obsolete._files_left if path.suffix == ".seg"]
+        assert len(obsolete) > 1
+        opens, missed = writer.files.open, list[Path]()
+
+        def open_later(path: Path) -> int:
+            if path in obsolete and not missed:
+                missed.append(path)
+                for gone in obsolete:
+                    gone.unlink()
+            return opens(path)
+
+        monkeypatch.setattr(writer.files, "open", open_later)
+        writer.rebuild()
+        assert missed
+        assert 60 == len(list(backend.scan()))
+        writer.unpin(view)
+
+
 def test_small_packs_of_which_most_is_dead_are_few(tmp_path: Path) -> None:
     """What lives in them moves to the log."""
     with opened(tmp_path / "s") as backend:
