@@ -37,7 +37,8 @@ def holders(prefix: str) -> Counter[str]:
     found: Counter[str] = Counter()
     gc.collect()
     for holder in gc.get_objects():
-        if not isinstance(holder, FrameType | FunctionType | ModuleType):
+        # Not `isinstance`, which asks an object that stands for another for its class.
+        if not issubclass(type(holder), FrameType | FunctionType | ModuleType):
             for held in gc.get_referents(holder):
                 if type(held) is str and held.startswith(prefix) and held != prefix:
                     found[type(holder).__qualname__] += 1

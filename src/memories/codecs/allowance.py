@@ -8,6 +8,7 @@ columns) is charged before it is made.
 from __future__ import annotations
 
 import threading
+import weakref
 from types import TracebackType
 from typing import Final
 
@@ -24,10 +25,18 @@ MAX_DEPTH: Final = 200  # Values of codecs within values of codecs.
 
 
 class _Local(threading.local):
-    allowance: Allowance | None = None
+    # Weak: an interrupt between the lines of `__enter__` or `__exit__` leaves it set, and an
+    # allowance that was never taken back must not be drawn on by all that the thread decodes later.
+    allowance: weakref.ref[Allowance] | None = None
 
 
 _local = _Local()
+
+
+def _granted() -> Allowance | None:
+    """Return the allowance that this thread draws on now."""
+    found = _local.allowance
+    return None if found is None else found()
 
 
 class Allowance:
@@ -36,12 +45,11 @@ class Allowance:
     Within another one it grants nothing of its own.
     """
 
-    __slots__ = ("_depth", "_is_root", "_parts", "_root", "nbytes", "steps")
+    __slots__ = ("__weakref__", "_depth", "_is_root", "_outer", "_parts", "nbytes", "steps")
 
     def __init__(self, parts: Parts) -> None:
-        outer = _local.allowance
-        self._is_root = outer is None
-        self._root = self if outer is None else outer
+        self._outer = _granted()
+        self._is_root = self._outer is None
         self._depth = 0
         self._parts: Parts | None = parts
         self.nbytes, self.steps = FREE_NBYTES, FREE_STEPS
@@ -55,13 +63,14 @@ class Allowance:
             self.steps += STEPS_PER_BYTE * stored
 
     def __enter__(self) -> None:
-        root = self._root
+        # It does not refer to itself, so that it dies with its block.
+        root = self._outer or self
         root._depth += 1
         if root._depth > MAX_DEPTH:
             root._depth -= 1
             raise CorruptDataError(f"a stored value is nested in more than {MAX_DEPTH} levels")
         if self._is_root:
-            _local.allowance = self
+            _local.allowance = weakref.ref(self)
 
     def __exit__(
         self,
@@ -69,7 +78,7 @@ class Allowance:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._root._depth -= 1
+        (self._outer or self)._depth -= 1
         if self._is_root:
             _local.allowance = None
 
@@ -80,7 +89,7 @@ def spend(nbytes: int, what: str) -> None:
     Raises:
         CorruptDataError: they are out of proportion to what is stored; the message names `what`.
     """
-    allowance, left = _local.allowance, FREE_NBYTES - nbytes
+    allowance, left = _granted(), FREE_NBYTES - nbytes
     if allowance is not None:
         allowance.nbytes -= nbytes
         if allowance.nbytes < 0:
@@ -98,7 +107,7 @@ def spend_steps(steps: int, what: str) -> None:
     Raises:
         CorruptDataError: they are out of proportion to what is stored; the message names `what`.
     """
-    allowance, left = _local.allowance, FREE_STEPS - steps
+    allowance, left = _granted(), FREE_STEPS - steps
     if allowance is not None:
         allowance.steps -= steps
         if allowance.steps < 0:

@@ -235,6 +235,18 @@ def test_what_is_out_of_proportion_is_refused(name: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < KILOBYTES
 
 
+def test_what_an_interrupt_left_granted_is_not_drawn_on() -> None:
+    """It may come between the lines that grant and take back, in a thread that decodes for ever."""
+    left = allowance.Allowance(Parts("list", [], ()))
+    left.__enter__()
+    with pytest.raises(CorruptDataError):
+        allowance.spend(allowance.FREE_NBYTES + 1000, "a text")
+    del left
+    for _ in range(3):
+        allowance.spend(allowance.FREE_NBYTES - 1, "a text")
+    allowance.spend_steps(allowance.FREE_STEPS - 1, "a text")
+
+
 def test_a_large_fraction_is_read_at_once() -> None:
     """To look for a common divisor of two numbers of a megabyte takes a minute."""
     numbers = [(b"\5" * 1_000_000), (b"\3" * 999_999) + b"\1"]
