@@ -18,7 +18,7 @@ from typing import Any
 from memories.backends.bucket.cells import Cells
 from memories.backends.bucket.seal import ArchiveSeal
 from memories.errors import StorageError
-from memories.foundation.fork_lock import new_lock
+from memories.foundation.fork_lock import holder_test, new_lock
 from memories.foundation.forks import after_fork
 from memories.foundation.regular_file import require_regular
 
@@ -124,8 +124,9 @@ class LocalDb:
         self.seal: ArchiveSeal | None = None
         self.cells = Cells()
         self._lock = new_lock()
+        self._is_held_here = holder_test(self._lock)
         self._meta: dict[str, Any] = {}
-        self._changed: set[str] = set()
+        self._changed: set[str] = set()  # Names of numbers that the file may not have yet.
         require_own_files(path)
         path.touch(mode=0o600)
         sync = "OFF" if disposable else "FULL" if full else "NORMAL"
@@ -147,11 +148,14 @@ class LocalDb:
 
         Nothing is committed if an exception leaves; a block within a block is a part of it.
         """
+        within = self._is_held_here()
         with self._lock:
             # SQLite itself is asked: what is noted here could outlive an interrupted transaction.
-            if self._db.in_transaction:
+            if self._db.in_transaction and within:
                 yield self
             else:
+                if self._db.in_transaction or self._changed:
+                    self._roll_back()  # An interrupt has kept an earlier block from that.
                 yield from self._whole()
 
     def _whole(self) -> Iterator[LocalDb]:
@@ -160,6 +164,7 @@ class LocalDb:
             yield self
             self._save()
             self._execute("COMMIT")
+            self._changed.clear()
         except BaseException:
             self._roll_back()
             raise
@@ -256,7 +261,6 @@ class LocalDb:
                 self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
             except ERRORS as error:  # A forged number, and what was added to it, is too large.
                 raise self._failure(error) from error
-            self._changed.clear()
 
     def _failure(self, error: Exception | str) -> StorageError:
         return StorageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -44,6 +45,27 @@ def test_an_interrupt_at_any_line_leaves_no_transaction_behind(tmp_path: Path) -
         if not ended:
             break
     assert at > 10 and done >= 1
+    state.close()
+
+
+def test_an_interrupt_while_a_failed_transaction_is_undone(tmp_path: Path) -> None:
+    """What comes later would be a part of it, and never be committed."""
+    state, interrupter, at = LocalDb(tmp_path / "map"), Interrupter(), 0
+
+    def fail() -> None:
+        with contextlib.suppress(ZeroDivisionError), state.transaction():
+            state.set("count", 7)
+            raise ZeroDivisionError
+
+    ended = True
+    while ended:
+        at += 1
+        ended = interrupter.run(fail, at)
+        with state.transaction():
+            state.set("after", at)
+        assert not state._db.in_transaction, interrupter.struck
+        assert (0, at) == (state.number("count"), state.number("after")), interrupter.struck
+    assert at > 10
     state.close()
 
 
