@@ -45,11 +45,10 @@ class Allowance:
     Within another one it grants nothing of its own.
     """
 
-    __slots__ = ("__weakref__", "_depth", "_is_root", "_outer", "_parts", "nbytes", "steps")
+    __slots__ = ("__weakref__", "_depth", "_outer", "_parts", "nbytes", "steps")
 
     def __init__(self, parts: Parts) -> None:
         self._outer = _granted()
-        self._is_root = self._outer is None
         self._depth = 0
         self._parts: Parts | None = parts
         self.nbytes, self.steps = FREE_NBYTES, FREE_STEPS
@@ -69,7 +68,7 @@ class Allowance:
         if root._depth > MAX_DEPTH:
             root._depth -= 1
             raise CorruptDataError(f"a stored value is nested in more than {MAX_DEPTH} levels")
-        if self._is_root:
+        if self._outer is None:
             _local.allowance = weakref.ref(self)
 
     def __exit__(
@@ -79,7 +78,7 @@ class Allowance:
         trace: TracebackType | None,
     ) -> None:
         (self._outer or self)._depth -= 1
-        if self._is_root:
+        if self._outer is None:
             _local.allowance = None
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memories.codecs.arrays import ArrayCodec, read_meta
+from memories.codecs.arrays import Array, ArrayCodec, read_meta
 from memories.codecs.base import Parts
 from memories.codecs.buffers import ByteArray, as_array
 from memories.errors import CorruptDataError
@@ -114,7 +114,7 @@ def _distances(meta: Any) -> Distances:
     return tuple(distances) if dtype.itemsize else ()
 
 
-def _items(chunk: memoryview | ByteArray, itemsize: int) -> np.ndarray[Any, np.dtype[Any]]:
+def _items(chunk: memoryview | ByteArray, itemsize: int) -> Array:
     whole = as_array(chunk) if isinstance(chunk, memoryview) else chunk
-    items: np.ndarray[Any, np.dtype[Any]] = whole[: whole.nbytes // itemsize * itemsize]
+    items: Array = whole[: whole.nbytes // itemsize * itemsize]
     return items.view(_ITEMS[itemsize])

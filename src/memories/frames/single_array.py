@@ -16,14 +16,13 @@ import msgspec
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from memories.codecs.arrays import ArrayCodec, is_ordinary, npy_header, read_meta
+from memories.codecs.arrays import Array, ArrayCodec, is_ordinary, npy_header, read_meta
 from memories.codecs.base import Parts, pack_meta
 from memories.codecs.dtypes import build, describe
 from memories.errors import CorruptDataError
 from memories.frames import head
 from memories.frames.small_front import MARK, PADDING, PREFIX, SECOND, SHORT_KEY, check_front
 
-Array = np.ndarray[Any, np.dtype[Any]]
 FIRST_BYTE: Final = 0x86  # Of the fields: a map of six. A frame without a header has five.
 MOST_FORMS: Final = 1024  # One for each dtype and shape.
 MAX_ARRAY: Final[int] = head.CHUNK_NBYTES  # A larger one has a checksum for each chunk.

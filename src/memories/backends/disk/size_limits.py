@@ -24,12 +24,12 @@ SLACK_SHARE = 0.2  # Of the live bytes, likewise.
 SMALL_STORE_BYTES = 16 << 20
 CHURN_BYTES = 190 << 20  # Dead bytes that a writer may leave behind beyond the live ones.
 # Dead bytes that a full log may hold, of those that count: a sixteenth, more where records are
-# small, since each of them takes time to copy, and at most a quarter.
+# small, since each of them takes time to copy, and at most a sixth.
 LEAST_DEAD, MOST_DEAD = 16, 6
 HEAD_BYTES = 128  # Of a record in the log, with a key of middling length.
 NOTE_BYTES = 192  # If the value lies elsewhere.
 ROW_BYTES = 144  # Of the index, likewise.
-DEAD_OF_SMALL = 5.0  # Times the root of records x bytes: an eighth of records of 4 KB.
+DEAD_OF_SMALL = 5.0  # Times the root of records x bytes: a twelfth of records of 4 KB.
 SMALL_INDEX_BYTES = 512 << 10  # An index of so many bytes is written whole at each checkpoint.
 PACKED_SHARE = 1.25  # Of the bytes of packed values: a full store can always free a fifth of some.
 BLOCK_BYTES = 4096  # What a file takes on the disk is a multiple of this.
