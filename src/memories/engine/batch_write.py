@@ -220,7 +220,6 @@ class BatchWriter:
         self, entries: Sequence[Entry], target: VolatileTier, cause: Cause
     ) -> BatchOutcome:
         """Let entries of the other tier of a pool lie in `target`: none is copied."""
-        self._tiers.settle(entries)
         started = self._monotonic()
         with self._locks.try_lock_all([entry.key for entry in entries]) as locked:
             left, moved = list[Entry](), list[Entry]()

@@ -70,6 +70,8 @@ class Ranks:
         """
         source = self._tiers.volatile[entry.tier]
         try:
+            # A store that is not reported yet is counted in the tier that its entry has then.
+            self._tiers.settle([entry])
             self._catalog.set_tier(entry, target.common_with(entry))
         except BaseException:
             target.budget.release(entry.size)

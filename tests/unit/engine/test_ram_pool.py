@@ -16,7 +16,7 @@ from tests.support.wholeness import assert_whole
 from memories import MemoryManager, MigrationSettings, policies
 from memories.engine.ram_pool import RamPool
 from memories.engine.victims import PolicyVictims
-from memories.model.events import Event, Moved
+from memories.model.events import Event, Moved, Stored
 from memories.model.tiers import Cause, TierName
 from memories.simulate.simulator import replay
 from memories.simulate.traces import Trace
@@ -75,6 +75,27 @@ def test_a_change_of_rank_keeps_the_entry_and_its_place(manager: MemoryManager) 
     tiers = manager.stats().tiers
     assert 0 == tiers[TierName.HOT].used_bytes
     assert entry.size == tiers[TierName.WARM].used_bytes
+
+
+@pytest.mark.parametrize("before", ["hot", "warm"])
+def test_a_store_is_counted_in_the_tier_that_it_came_to(before: str) -> None:
+    """A rank may change before the store is reported: counts and events follow both."""
+    seen = list[Event]()
+    with made() as manager:
+        hierarchy = manager._hierarchy
+        hierarchy.events.subscribe(seen.append)
+        manager.store("a", bytes(SIZE), before)
+        assert hierarchy.settlement.changes, "the store was reported at once"
+        entry = hierarchy.catalog.entries["a"]
+        source = hierarchy.tiers.volatile[entry.tier]
+        assert source.pool is not None
+        target = source.pool.other(source)
+        with hierarchy.locks.lock("a"):
+            assert target.budget.reserve(entry.size)
+            hierarchy.mover._ranks.change(entry, target)
+        assert_whole(manager)
+        assert {target.name: 1} == +hierarchy.catalog.counts
+        assert [source.name] == [event.tier for event in seen if isinstance(event, Stored)]
 
 
 def test_a_value_with_a_time_to_live_changes_its_rank_too(manager: MemoryManager) -> None:
