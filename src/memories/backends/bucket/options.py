@@ -67,9 +67,16 @@ class BucketLimits:
     def within(cls, room: int) -> BucketLimits:
         """Return limits with which staged values and the log of the map take `room` bytes at most.
 
-        One pack is uploaded while the next one fills, and both may be in the log, too.
+        One pack is uploaded while the next one fills, and both may be in the log, too. What would
+        fill a pack alone is uploaded alone.
         """
-        return cls(pack_bytes=min(cls().pack_bytes, room // 8), wal_bytes=min(WAL_BYTES, room // 4))
+        most = cls()
+        pack = min(most.pack_bytes, room // 8)
+        return cls(
+            small_bytes=min(most.small_bytes, pack),
+            pack_bytes=pack,
+            wal_bytes=min(most.wal_bytes, room // 4),
+        )
 
 
 def archive_options(

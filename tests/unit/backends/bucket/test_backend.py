@@ -104,6 +104,24 @@ def test_small_values_travel_together(opened: Open, store: WatchedStore) -> None
     assert store.requests <= 12
 
 
+@pytest.mark.parametrize("size", [1_000, 15_000, 80_000, 250_000])
+def test_what_is_staged_takes_the_room_that_is_left_for_it(
+    opened: Open, tmp_path: Path, size: int
+) -> None:
+    """A small disk is full but for that room, and what finds none is not archived."""
+
+    def taken() -> int:
+        return sum(path.stat().st_size for path in (tmp_path / "home").iterdir())
+
+    room = 125_000
+    backend = opened(limits=BucketLimits.within(room))
+    before, most = taken(), 0
+    for n in range(40):
+        backend.write(record(f"k{n}", n + 1), frame(os.urandom(size)))
+        most = max(most, taken())
+    assert most - before <= room
+
+
 def test_a_fresh_machine_lists_many_values_in_few_requests(
     opened: Open, store: WatchedStore
 ) -> None:
