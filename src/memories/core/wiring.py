@@ -378,7 +378,10 @@ class _Wiring:
     def _add_cold(self, journal: DiskBackend, path: Path) -> None:
         capacity = self.settings.capacities[TierName.COLD]
         budget = BackendBudget(
-            capacity, measure=journal.measure, taken=lambda: journal.usage().physical
+            capacity,
+            measure=journal.measure,
+            taken=lambda: journal.usage().physical,
+            give_back=journal.unlink_obsolete,
         )
         victims = ColdVictims(
             journal, TierName.COLD, self._may_leave, self.recency, self.costs.saved,

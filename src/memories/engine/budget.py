@@ -216,7 +216,8 @@ class BackendBudget:
 
     `measure` returns the bytes held and those that may still come. `reserve` charges bytes that are
     about to be written; `release` removes the charge once the backend counts them. `taken` returns
-    what really lies on the medium, where that may be less than the bytes held.
+    what really lies on the medium, where that may be less than the bytes held. `give_back` gives
+    back bytes that nothing needs any more.
     """
 
     def __init__(
@@ -225,9 +226,10 @@ class BackendBudget:
         *,
         measure: Callable[[], tuple[int, int]],
         taken: Callable[[], int] | None = None,
+        give_back: Callable[[], None] = lambda: None,
     ) -> None:
         self.configured = configured
-        self._measure, self._taken = measure, taken
+        self._measure, self._taken, self._give_back = measure, taken, give_back
         self._coming = 0
         self._lock = new_lock()
 
@@ -263,6 +265,14 @@ class BackendBudget:
 
         With `most`, they fit only where so many could be charged.
         """
+        if self._charge(size, most):
+            return True
+        # What nothing needs is charged until a thread, perhaps a late one, gives it back: nothing
+        # may be evicted for that.
+        self._give_back()
+        return self._charge(size, most)
+
+    def _charge(self, size: int, most: int) -> bool:
         with self._lock:
             held, room = self._measure()
             if max(size, most) > min(self.configured - held, room) - self._coming:

@@ -181,3 +181,17 @@ def test_nothing_leaves_for_files_that_are_about_to_be_unlinked(
         manager.store(f"new{number}", os.urandom(1_600_000), "cold")
     assert {"cold"} == {manager.get_tier(key) for key in manager}
     assert 12 == len(manager)
+
+
+def test_a_victim_leaves_room_though_its_file_is_unlinked_late(tmp_path: Path) -> None:
+    """Otherwise one victim leaves after the other, until that thread has its turn."""
+    with MemoryManager(
+        "1 MB", "1 MB", "20 MB", storage_path=tmp_path, migration=False, on_full="evict"
+    ) as manager:
+        journal = manager._hierarchy.catalog.journal
+        manager.store("first", 1, "cold")
+        assert journal._maintenance is not None
+        journal._maintenance.stop()
+        for number in range(30):
+            manager.store(f"key{number}", os.urandom(1_600_000), "cold")
+        assert 12 <= len(manager) <= 13

@@ -489,18 +489,18 @@ class DiskBackend(Backend):
     def catch_up(self) -> bool:
         """Do upkeep that is behind, if that gives back much; return whether it was done.
 
-        Files that nothing needs are charged until a thread, perhaps a late one, unlinks them. Room
-        is kept for what upkeep writes about the records since the latest checkpoint: small values
-        that come and go could fill a small store with nothing else.
+        What upkeep writes about small values that come and go could fill a small store by itself.
         """
-        writer = self._writing()
-        space, held = writer.space, writer.obsolete.held()
-        writer.unlink_obsolete()
+        space = (writer := self._writing()).space
         if 4 * space.heads_charged() < space.limit(space.physical()) // WORTH_SHARE:
-            return writer.obsolete.held() < held
+            return False
         with reported(self._paths.root, "do upkeep"), writer.hurried(CallOwner()):
             run_upkeep(writer, lambda: None, quiet=True)
         return True
+
+    def unlink_obsolete(self) -> None:
+        """Unlink now what a thread would unlink soon; see `Writer.unlink_obsolete`."""
+        self._writing().unlink_obsolete()
 
     def check(
         self, *, repair: bool = False, dry_run: bool = False, progress: Step | None = None
