@@ -18,6 +18,7 @@ from memories.foundation.units import MAX_BYTES
 
 HOST_SHARE = 0.9  # Of the memory that is free; the rest is for the caller and the kernel.
 ROOM_SECONDS = 0.25  # How long a measurement of free memory stays valid.
+RENEWAL_SECONDS = 0.1  # After which it is renewed, so that no store finds one that is too old.
 
 
 class _Held:
@@ -204,6 +205,22 @@ class Budget:
         if now - self._measured_at >= ROOM_SECONDS:
             self._measure(now)
         return self._limit
+
+    def renew(self, now: float) -> None:
+        """Measure what the medium can give, unless that was done a short time ago.
+
+        A thread that does this often enough spares it the stores: to measure takes many calls of
+        the system, and after each one a thread may wait for the interpreter. It holds no lock
+        meanwhile, so the limit follows from the fewest bytes that were held.
+        """
+        if self.parent is not None:
+            self.parent.renew(now)
+        if self._room is None or now - self._measured_at < RENEWAL_SECONDS:
+            return
+        before, room = self.used, self._room()
+        with self._lock:
+            self._limit = min(before, self._apply_releases()) + int(HOST_SHARE * room)
+            self._measured_at = now
 
     def _measure(self, now: float) -> None:
         assert self._room is not None, "only budgets that measure call this"

@@ -42,8 +42,9 @@ MAX_PROMOTIONS = 1024  # Durable keys waiting to be promoted; more are dropped, 
 PROMOTIONS_PER_TICK = 64
 DURABLE_BAND = 0.01  # At most, between the watermarks of the cold tier.
 EXPIRED_AT_ONCE = 64
-MOVED_AT_ONCE = 32  # Between two pauses; another thread may wait for the interpreter so long ...
-PAUSE_SECONDS = 1e-4  # ... and runs now, if it does.
+MOVED_AT_ONCE = 32  # Values, between two pauses ...
+LOOKED_AT_ONCE = 256  # ... and keys: half a millisecond or one.
+PAUSE_SECONDS = 1e-4  # In which a thread that waits for the interpreter runs.
 EXPIRING_SECONDS = 0.05  # For removals in each turn; the next turn continues.
 BACKOFF_SECONDS = 5.0
 AGE_SECONDS = 60.0  # At most, between two rounds over the keys that have a rule by age.
@@ -113,7 +114,7 @@ class Migrator:
         # Other threads may settle in between, and may make changes faster than this.
         for _ in range(0, len(hierarchy.settlement.changes), AT_ONCE):
             hierarchy.settlement.settle_some(AT_ONCE, wait=True)
-            self._pause()
+            self._pause(hierarchy)
         hierarchy.events.flush()
         self._sampler.process_notes()
         try:
@@ -224,16 +225,21 @@ class Migrator:
         keys, looked_at = self._cursor.next_slice(now)
         if self._cursor.rounds != rounds:
             self.planner.next_idle_at = math.inf
-        entries = self._unexpired(hierarchy, keys)
         idle, read = list[Entry](), list[Entry]()
-        for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
-            (read if move.cause is Cause.HIT else idle).append(move.entry)
-            if len(idle) + len(read) == MOVED_AT_ONCE:
-                self._move_planned(hierarchy, idle, read, states[TierName.HOT])
-                # Entries that are referred to here stay charged when they leave.
-                idle.clear()
-                read.clear()
-                self._pause()
+        paused = 0.0
+        for start in range(0, len(keys), LOOKED_AT_ONCE):
+            entries = self._unexpired(hierarchy, keys[start : start + LOOKED_AT_ONCE])
+            for move in self.planner.plan(entries, states, now=now, looked_at=looked_at):
+                (read if move.cause is Cause.HIT else idle).append(move.entry)
+                if len(idle) + len(read) == MOVED_AT_ONCE:
+                    self._move_planned(hierarchy, idle, read, states[TierName.HOT])
+                    # Entries that are referred to here stay charged when they leave.
+                    idle.clear()
+                    read.clear()
+                    paused += self._pause(hierarchy)
+            # Beside a thread that never waits pauses take long: at most half of the time.
+            if self._clock.monotonic() - now >= 2 * paused:
+                paused += self._pause(hierarchy)
         self._move_planned(hierarchy, idle, read, states[TierName.HOT])
 
     def _move_planned(
@@ -274,11 +280,20 @@ class Migrator:
             except TierFullError:
                 continue  # Another value took the room; this one stays until there is more.
 
-    def _pause(self) -> None:
-        """Let other threads run: one that waits for the interpreter waits for a batch at most."""
+    def _pause(self, hierarchy: Hierarchy) -> float:
+        """Let other threads run: one that waits for the interpreter waits for a batch at most.
+
+        Returns the seconds until this thread had the interpreter again.
+        """
+        started = self._clock.monotonic()
         time.sleep(PAUSE_SECONDS)
+        now = self._clock.monotonic()
+        for tier in hierarchy.tiers.volatile.values():
+            tier.budget.renew(now)  # No store has to.
+        return self._clock.monotonic() - started
 
     def _drain(self, hierarchy: Hierarchy) -> None:
+        pause = partial(self._pause, hierarchy)
         for name, tier in hierarchy.tiers.items():
             if name is TierName.GLACIER:
                 continue
@@ -291,7 +306,7 @@ class Migrator:
                 # Values that leave cold are slow to read afterwards, so only a few leave at a time.
                 low = max(low, high - DURABLE_BAND)
             if account.used > high * effective:
-                hierarchy.drain(name, int(low * effective), MOVED_AT_ONCE, self._pause)
+                hierarchy.drain(name, int(low * effective), MOVED_AT_ONCE, pause)
 
     def _promote(self, hierarchy: Hierarchy) -> None:
         """Promote durable keys that were read: to RAM, or from glacier to cold."""
@@ -317,7 +332,7 @@ class Migrator:
             together = small[start : start + MOVED_AT_ONCE]
             left = hierarchy.operations.run(_load, hierarchy, together)
             alone += [(record, TierName.WARM) for record in left]
-            self._pause()
+            self._pause(hierarchy)
         for record, target in alone[:PROMOTIONS_PER_TICK]:  # The others come after another read.
             try:
                 hierarchy.try_move(record, target, Cause.HIT)
@@ -358,7 +373,7 @@ class Migrator:
             self._age_keys(hierarchy, keys)
             if self._clock.monotonic() >= until:
                 return
-            self._pause()
+            self._pause(hierarchy)
         self._aging = None
 
     def _age_keys(self, hierarchy: Hierarchy, keys: Sequence[str]) -> None:
@@ -379,7 +394,7 @@ class Migrator:
                 batch = entries[start : start + MOVED_AT_ONCE]
                 for entry in hierarchy.try_move_batch(batch, target, Cause.RULE).left:
                     self._age_one(hierarchy, entry, target)
-                self._pause()
+                self._pause(hierarchy)
 
     def _age_one(self, hierarchy: Hierarchy, found: Entry | Record, target: TierName) -> None:
         try:

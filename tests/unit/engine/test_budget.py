@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from threading import Thread
 
 import numpy as np
 
-from memories.engine.budget import HOST_SHARE, BackendBudget, Budget
+from memories.engine.budget import (
+    HOST_SHARE,
+    RENEWAL_SECONDS,
+    ROOM_SECONDS,
+    BackendBudget,
+    Budget,
+)
 from memories.foundation.units import MAX_BYTES
 from memories.testing.clock import ManualClock
 
@@ -47,6 +55,49 @@ def test_room_is_measured_again_after_a_while() -> None:
     assert 900 == budget.effective
     clock.advance(1.0)
     assert 9 == budget.effective
+
+
+def test_what_is_renewed_is_not_measured_by_the_next_charge() -> None:
+    """A store measured under the lock that every other store needs."""
+    clock = ManualClock()
+    times: list[float] = []
+
+    def room() -> int:
+        times.append(clock.monotonic())
+        return 1000
+
+    host = Budget(MAX_BYTES, room=room, monotonic=clock.monotonic)
+    hot = Budget(800, monotonic=clock.monotonic, parent=host)
+    hot.renew(clock.monotonic())
+    hot.renew(clock.monotonic())
+    assert hot.reserve(100)
+    assert 1 == len(times)
+    clock.advance(ROOM_SECONDS - 0.01)
+    hot.renew(clock.monotonic())
+    clock.advance(ROOM_SECONDS - 0.01)
+    assert hot.reserve(100)
+    assert 2 == len(times)
+
+
+def test_a_budget_is_free_while_its_medium_is_measured() -> None:
+    """What comes meanwhile counts as if it had come after, what goes as if it had gone before."""
+    clock = ManualClock()
+    meanwhile: list[Callable[[], object]] = []
+
+    def room() -> int:
+        for call in meanwhile:
+            thread = Thread(target=call)  # It would wait for ever if the lock were held.
+            thread.start()
+            thread.join()
+        return 1000
+
+    budget = Budget(MAX_BYTES, room=room, monotonic=clock.monotonic)
+    assert budget.reserve(500)
+    for call, held in ((lambda: budget.reserve(100), 500), (lambda: budget.release(200), 400)):
+        clock.advance(RENEWAL_SECONDS)
+        meanwhile[:] = [call]
+        budget.renew(clock.monotonic())
+        assert held + 900 == budget.effective
 
 
 def test_bytes_stay_charged_until_the_last_owner_dies() -> None:
