@@ -67,7 +67,7 @@ class Connection:
         self.run_id = ""  # Of the server process, once `Node` has asked for it.
         self.idle_since = 0.0  # Since when it has been in its pool.
         self.ticket: object = None  # What its pool counts.
-        self._pid = os.getpid()
+        self.pid = os.getpid()  # Of the process that opened it.
         self._seconds = call_seconds
         self._on_push = on_push
         if address.refusal:
@@ -279,7 +279,7 @@ class Connection:
         self.transport.allow(self._seconds if seconds is None else seconds, bulk=bulk)
 
     def _check(self) -> None:
-        if self._pid != os.getpid():
+        if self.pid != os.getpid():
             raise ForkedError(
                 f"the connection to {self.address.name} belongs to the parent process; "
                 "open another one in this process"

@@ -20,6 +20,7 @@ from memories.cluster.client.latency import NodeLatency
 from memories.cluster.client.resp import ReplyError
 from memories.errors import ClosedError, UnavailableError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.forks import after_fork
 from memories.foundation.periodic import AutoResetEvent
 
 IDLE_CONNECTIONS = 8
@@ -66,11 +67,12 @@ class ConnectionPool:
         self._lock = new_lock()
         self._pid = os.getpid()
         self._closed = False
+        _pools.add(self)
 
     @property
     def idle(self) -> tuple[Connection, ...]:
         """Return the connections that are idle now, in this process."""
-        return tuple(self._idle) if self._pid == os.getpid() else ()
+        return tuple(self._idle)
 
     @contextmanager
     def acquire(self) -> Iterator[Connection]:
@@ -121,8 +123,6 @@ class ConnectionPool:
 
     def take_idle(self) -> Connection | None:
         """Return a prepared connection that was in use a moment ago; None if there is none."""
-        if self._pid != os.getpid():
-            return None
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -136,7 +136,7 @@ class ConnectionPool:
     def give(self, connection: Connection) -> None:
         """Give back a connection of `take`; it is closed unless it can be used again."""
         sound = not (connection.closed or connection.pending or self._closed)
-        if sound and len(self._idle) < self._size and self._pid == os.getpid():
+        if sound and len(self._idle) < self._size and connection.pid == self._pid:
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
             if self._closed:
@@ -180,7 +180,6 @@ class ConnectionPool:
             with self._lock:
                 if self._closed:
                     raise ClosedError(f"the connections to {self.address.name} were closed")
-                self._drop_parents_connections()
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
@@ -202,8 +201,12 @@ class ConnectionPool:
             return False
         return True
 
-    def _drop_parents_connections(self) -> None:
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._idle = []
-            self._tickets = weakref.WeakSet()
+    def _in_child(self) -> None:
+        self._pid = os.getpid()
+        self._idle = []
+        self._tickets = weakref.WeakSet()
+
+
+# Asking for the process id at each call would take as long as some requests of a small value.
+_pools: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
+after_fork(_pools, ConnectionPool._in_child)
