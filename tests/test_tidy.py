@@ -94,7 +94,6 @@ ONLY_FOR_ONE = {
     "backends.bucket.maintenance": "the background threads, apart from the calls of a user",
     "backends.bucket.multipart_cleanup": "requests that only S3 has, and that need signing",
     "backends.bucket.staged_reader": "what another process reads of the writer's database",
-    "cluster.client.transport": "the socket with its limits and TLS, apart from the protocol",
     "cluster.inspect": "the command `memories cluster status`, without a manager",
     "cluster.quorum.rebalance": "a step of the protocol; tests/nodes/test_members.py runs it",
     "integrations.torch.iterable": "it needs torch when it is loaded",

@@ -1,7 +1,8 @@
 """One small request to each of a few nodes, from one thread, and replies that need no decoding.
 
 The connections were in use a moment ago: nothing has to be opened or checked. Everything unusual is
-left to the caller, who asks in the general way (`fanout`).
+left to the caller, who asks in the general way (`fanout`). What the caller does between `send` and
+`receive` is done while the nodes work.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ class QuickRound:
         run_ids: Of the server of each connection; empty if a node has no connection at hand.
     """
 
-    __slots__ = ("_held", "_monotonic", "_nodes", "run_ids")
+    __slots__ = ("_began", "_count", "_held", "_monotonic", "_nodes", "run_ids")
 
     def __init__(self, nodes: Sequence[Node], monotonic: Callable[[], float]) -> None:
         self._nodes = nodes
         self._monotonic = monotonic
         self._held: list[Connection] = []
+        self._began, self._count = 0.0, 0
         self.run_ids: list[str] = []
 
     def __enter__(self) -> Self:
@@ -44,38 +46,42 @@ class QuickRound:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for node, connection in zip(self._nodes, self._held, strict=False):
-            node.pool.give(connection)
+        for index, connection in enumerate(self._held):
+            self._nodes[index].pool.give(connection)
 
-    def ask(
-        self,
-        requests: Sequence[bytes],
-        count: int,
-        parsers: Sequence[Callable[[bytes], bytes | None]],
-        *,
-        meanwhile: Callable[[], object] | None = None,
-        seconds: float = 0.0,
-    ) -> list[SmallReply] | None:
-        """Send a request to each node, and return the replies; None if one does not come.
+    def send(self, requests: Sequence[bytes], count: int) -> None:
+        """Send a request of `count` encoded commands to each node; `receive` follows.
+
+        Fewer requests than nodes go to the first nodes only.
+
+        Raises:
+            UnavailableError: a node did not take it.
+        """
+        self._began, self._count = self._monotonic(), count
+        for index, data in enumerate(requests):
+            connection = self._held[index]
+            connection.pending = count  # It is closed when it is given back like that.
+            connection.transport.post(data)
+
+    def receive(
+        self, parsers: Sequence[Callable[[bytes], bytes | None]], *, seconds: float = 0.0
+    ) -> list[SmallReply]:
+        """Return the replies of the nodes to which a request was sent.
 
         Args:
-            requests: Encoded commands for each node; for the first nodes only, if there are fewer.
-            count: How many commands are in each.
             parsers: For each node, what makes a value of all its replies. It returns None unless
                 the bytes are all replies and nothing else; then they are decoded.
-            meanwhile: Called while the nodes work.
             seconds: How much longer than usually an answer may take.
+
+        Raises:
+            UnavailableError: a reply does not come.
         """
-        began = self._monotonic()
+        began, count = self._began, self._count
         replies: list[SmallReply] = []
         try:
-            for connection, data in zip(self._held, requests, strict=False):
-                connection.pending = count  # It is closed when it is given back like that.
-                connection.transport.post(data)
-            if meanwhile is not None:
-                meanwhile()
-            for node, connection, parse in zip(self._nodes, self._held, parsers, strict=False):
-                limit = node.latency.hedge_seconds + seconds
+            for index, parse in enumerate(parsers):
+                connection = self._held[index]
+                limit = self._nodes[index].latency.hedge_seconds + seconds
                 received = connection.transport.fetch(limit)
                 parsed = parse(received)
                 if parsed is None and received.count(b"\r\n") < count:
@@ -88,10 +94,10 @@ class QuickRound:
                     replies.append(parsed)
         except UnavailableError:
             if self._monotonic() - began >= HEDGE_SECONDS + seconds:
-                for node, connection in zip(self._nodes, self._held, strict=False):
+                for index, connection in enumerate(self._held):
                     if connection.pending:
-                        node.record_timeout(began)
-            return None  # The caller asks in the other way.
+                        self._nodes[index].record_timeout(began)
+            raise
         spent = self._monotonic() - began
         for node in self._nodes:
             node.record_quick(spent)

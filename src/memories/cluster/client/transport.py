@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import select
 import socket
+import struct
 import sys
 import termios
 import time
@@ -41,9 +42,13 @@ class Transport:
         self._node = node
         self._silence = self._deadline = 0.0
         self._per_byte = SECONDS_PER_BYTE
-        self._timeout = -1.0  # The one of the socket.
+        self._timeout: float | None = -1.0  # The one of the socket.
         self._socket = connected
         self._secured = hasattr(connected, "context")
+        # A wait in `recv` takes one system call fewer than `poll`, but TLS cannot wait so.
+        self._quick_timeout = 0.0 if self._secured else None
+        self._quick_flags = 0 if self._secured else socket.MSG_DONTWAIT
+        self._longest_recv = 0.0
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
@@ -59,11 +64,11 @@ class Transport:
 
     def post(self, data: bytes) -> None:
         """Send a small request; `fetch` follows. An idle connection takes it without a wait."""
-        if self._timeout:
-            self._timeout = 0.0
-            self._socket.settimeout(0.0)
+        if self._timeout != self._quick_timeout:
+            self._timeout = self._quick_timeout
+            self._socket.settimeout(self._timeout)
         try:
-            if self._socket.send(data) == len(data):
+            if self._socket.send(data, self._quick_flags) == len(data):
                 return
         except BlockingIOError:
             pass
@@ -73,10 +78,17 @@ class Transport:
 
     def fetch(self, seconds: float) -> bytes:
         """Return received bytes after `post`, at least one."""
-        if not self._poll.poll(seconds * 1000):
-            raise self.fault(f"did not answer within {seconds:g} s")
+        if self._secured:
+            if not self._poll.poll(seconds * 1000):
+                raise self._silent(seconds)
+        elif seconds != self._longest_recv:
+            limit = struct.pack("ll", *divmod(max(1, int(seconds * 1e6)), 1_000_000))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._longest_recv = seconds
         try:
             return self._received(self._socket.recv(_RECEIVE_BYTES))
+        except BlockingIOError:
+            raise self._silent(seconds) from None
         except OSError:  # Part of what TLS needs at once, or the end of the connection.
             self.allow(seconds)
             return self.more()
@@ -120,6 +132,9 @@ class Transport:
         """Return an error that names the node; the caller raises it, and closes."""
         return UnavailableError(f"the node {self._node} {what}")
 
+    def _silent(self, seconds: float) -> UnavailableError:
+        return self.fault(f"did not answer within {seconds:g} s")
+
     def _call(self, act: Callable[[Any], R], argument: Any) -> R:
         """Call a function of the socket, which may wait while bytes leave or time is left."""
         unsent = sys.maxsize
@@ -132,7 +147,7 @@ class Transport:
             except TimeoutError:
                 before, unsent = unsent, self._unsent()
                 if seconds < self._silence or not 0 < unsent < before:
-                    raise self.fault(f"did not answer within {self._silence:g} s") from None
+                    raise self._silent(self._silence) from None
             except OSError as error:
                 raise self.fault(self._last_words() or _broken(error)) from error
 
@@ -153,7 +168,7 @@ class Transport:
     def _last_words(self) -> str:
         """Return what the server has said before it closed the connection, if that explains it."""
         try:
-            last = self._socket.recv(_LAST_WORDS_BYTES)
+            last = self._socket.recv(_LAST_WORDS_BYTES, self._quick_flags)
         except OSError:
             return ""
         return redis_py.FULL_ADVICE if redis_py.FULL.encode() in last else ""

@@ -24,7 +24,7 @@ from memories.cluster.quorum.members import Members
 from memories.cluster.register_api import FoundRegister
 from memories.cluster.register_format import HEADER_BYTES, read_register
 from memories.cluster.rendezvous import Preference
-from memories.errors import CorruptDataError
+from memories.errors import CorruptDataError, UnavailableError
 
 _NO_HEAD = b" " * HEADER_BYTES
 _GET_INCARNATION = b"".join(map(bytes, encode([("GET", INCARNATION_KEY)])))
@@ -49,7 +49,7 @@ class UnanimousRead:
         (name,) = names
         try:
             return {name: self._read_one(name)}
-        except (UnusualReplyError, CorruptDataError):
+        except (UnusualReplyError, UnavailableError, CorruptDataError):
             return {}
 
     def _read_one(self, name: bytes) -> FoundRegister | None:
@@ -59,7 +59,10 @@ class UnanimousRead:
         requests = [head_request(word)] * len(nodes)
         requests[0] = b"*2\r\n$3\r\nGET\r\n" + word + _GET_INCARNATION
         with QuickRound(nodes, self._members.monotonic) as round_:
-            value, *heads = ask_one(round_, requests, epoch)
+            if not round_.run_ids:
+                raise UnusualReplyError
+            round_.send(requests, 2)
+            value, *heads = voted_values(round_, epoch)
         for head in heads:
             if head != value[:HEADER_BYTES]:
                 raise UnusualReplyError
@@ -125,30 +128,24 @@ def head_request(word: bytes) -> bytes:
     return b"*4\r\n$8\r\nGETRANGE\r\n" + word + _HEAD_RANGE + _GET_INCARNATION
 
 
-def ask_one(
-    round_: QuickRound,
-    requests: Sequence[bytes],
-    epoch: int,
-    meanwhile: Callable[[], object] | None = None,
-) -> list[bytes]:
+def voted_values(round_: QuickRound, epoch: int) -> list[bytes]:
     """Return what each node replies about one register; nothing where it has none.
 
-    Each request asks for the incarnation last; `meanwhile` is called while the nodes work.
+    The requests that were sent ask for the incarnation last.
 
     Raises:
-        UnusualReplyError: a node does not vote, does not answer or has no idle connection.
+        UnusualReplyError: a node does not vote.
+        UnavailableError: a node does not answer.
     """
-    parsers = [_voted_value(run_id, epoch) for run_id in round_.run_ids]
-    replies = round_.ask(requests, 2, parsers, meanwhile=meanwhile) if parsers else None
-    if replies is None:
-        raise UnusualReplyError
+    run_ids = round_.run_ids
     found: list[bytes] = []
+    replies = round_.receive([_voted_value(run_id, epoch) for run_id in run_ids])
     for index, reply in enumerate(replies):
         if isinstance(reply, bytes):
             found.append(reply)
             continue
         value, vote = reply
-        if vote != _incarnation(round_.run_ids[index], epoch) or type(value) not in _BYTES:
+        if vote != _incarnation(run_ids[index], epoch) or type(value) not in _BYTES:
             raise UnusualReplyError
         found.append(value or b"")
     return found

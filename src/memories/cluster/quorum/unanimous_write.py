@@ -25,10 +25,10 @@ from memories.cluster.quorum.batches import BatchRequest, batches, usable_groups
 from memories.cluster.quorum.members import Members
 from memories.cluster.quorum.unanimous_read import (
     UnusualReplyError,
-    ask_one,
     head_request,
     nodes_to_ask,
     voted,
+    voted_values,
 )
 from memories.cluster.register_api import WrittenRegister
 from memories.cluster.register_format import (
@@ -40,6 +40,7 @@ from memories.cluster.register_format import (
 )
 from memories.cluster.rendezvous import Preference
 from memories.cluster.versions import RegisterVersion, VersionMaker
+from memories.errors import UnavailableError
 
 _SMALL_BYTES = 16 << 10  # A larger register is sent from where it lies.
 _CALL_REGISTERS = 250
@@ -79,7 +80,7 @@ class UnanimousWrite:
         ((name, body),) = bodies.items()
         try:
             return {name: self._write_one(name, body, given)}
-        except UnusualReplyError:
+        except (UnusualReplyError, UnavailableError):
             return {}
 
     def _write_one(
@@ -92,26 +93,22 @@ class UnanimousWrite:
         if body.nbytes > _SMALL_BYTES:
             raise UnusualReplyError
         word, copies = b"$%d\r\n%b\r\n" % (len(name), name), preferences[0].copies
-        prepared: list[tuple[RegisterVersion, list[bytes]]] = []
-
         with QuickRound(nodes, monotonic) as round_:
-
-            def prepare() -> None:
-                version = self._versions.successor()
-                value = pack_small(version.text, name, body)
-                start, end = _STORE_ONE + word, b"$%d\r\n%b\r\n" % (len(value), value)
-                accepted = [_accepted(run_id, epoch) for run_id in round_.run_ids[:copies]]
-                prepared.append((version, [start + one + end for one in accepted]))
-
-            heads = ask_one(round_, [head_request(word)] * len(nodes), epoch, prepare)
-            ((version, requests),) = prepared
+            if not round_.run_ids:
+                raise UnusualReplyError
+            round_.send([head_request(word)] * len(nodes), 2)
+            version = self._versions.successor()
             text = version.text
-            for head in heads:
+            value = pack_small(text, name, body)
+            start, end = _STORE_ONE + word, b"$%d\r\n%b\r\n" % (len(value), value)
+            requests = [start + _accepted(one, epoch) + end for one in round_.run_ids[:copies]]
+            for head in voted_values(round_, epoch):
                 if head >= text or head[KIND_AT : KIND_AT + 1] in MANIFEST_KINDS:
                     raise UnusualReplyError
             given[name] = GivenVersion(version, None)
             began = monotonic()
-            replies = round_.ask(requests, 1, [_parse_stored] * copies)
+            round_.send(requests, 1)
+            replies = round_.receive([_parse_stored] * copies)
             if replies != [_STORED] * copies or monotonic() - began > CONFIRMED_SECONDS:
                 raise UnusualReplyError
         return WrittenRegister(version, None)

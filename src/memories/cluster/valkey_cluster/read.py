@@ -127,20 +127,20 @@ class ClusterRead:
 
     def _read_one(self, name: bytes, whole: bool) -> RegisterCopy | None:
         """Return the copy of one register on its primary; None if anything is unusual."""
-        try:
-            node = self._node(self._shards.shard_of(name).primary)
-        except UnavailableError:
-            return None
         topology = self._shards.topology
         before, after = topology.guard
         data = b"".join(map(bytes, encode([before, _read_command(name, whole), after])))
-        if not node.usable:
+        try:
+            node = self._node(self._shards.shard_of(name).primary)
+            if not node.usable:
+                return None
+            with QuickRound([node], self._shards.monotonic) as round_:
+                if not round_.run_ids:
+                    return None
+                round_.send([data], 3)
+                (reply,) = round_.receive([topology.parse_guarded])
+        except UnavailableError:
             return None
-        with QuickRound([node], self._shards.monotonic) as round_:
-            replies = round_.ask([data], 3, [topology.parse_guarded]) if round_.run_ids else None
-        if not replies:
-            return None
-        (reply,) = replies
         if isinstance(reply, list) and not topology.is_primary(reply[0]):
             return None
         value = reply[1] if isinstance(reply, list) else reply

@@ -163,11 +163,12 @@ class ClusterWrite:
             if not round_.run_ids:
                 return False
             limit = WAIT_SECONDS + node.latency.patience_seconds
-            replies = round_.ask([data], 2, [exactly(stored)], seconds=limit)
-        if replies is None:
-            one.in_doubt = True  # It may have been sent.
-            return False
-        (reply,) = replies
+            try:
+                round_.send([data], 2)
+                (reply,) = round_.receive([exactly(stored)], seconds=limit)
+            except UnavailableError:
+                one.in_doubt = True  # It may have been sent.
+                return False
         became, copies = reply if isinstance(reply, list) else (_STORED, needed)
         if isinstance(became, ReplyError):
             return False  # A node that refuses has changed nothing.
