@@ -50,7 +50,11 @@ def column_of(values: Any) -> Any:
     """Return the data of a Series or an Index: a NumPy array or an extension array."""
     if isinstance(values.dtype, np.dtype) and values.dtype.kind not in "mM":
         return values.to_numpy()
-    array = values.array
+    return without_frequency(values.array)
+
+
+def without_frequency(array: Any) -> Any:
+    """Return an extension array, if it is of dates or times without its frequency."""
     if _frequency(array) is not None:
         array = array.view()  # The index stores the frequency.
         array.freq = None
