@@ -35,6 +35,7 @@ MODULES: Final = (
     "memories.backends.disk.small_reads",
     "memories.codecs.content_hash",
     "memories.codecs.digests",
+    "memories.codecs.part_hash",
     "memories.codecs.plain",
     "memories.codecs.plain_hash",
     "memories.codecs.private_copy",

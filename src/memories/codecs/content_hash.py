@@ -6,7 +6,9 @@ everything that it refers to, any other object by what pickle would store of it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from memories.codecs.digests import hash_all
 from memories.codecs.function_hash import (
@@ -15,19 +17,57 @@ from memories.codecs.function_hash import (
     Variable,
     is_caller_deep,
 )
+from memories.codecs.part_hash import hash_part
 from memories.codecs.plain_hash import CONTAINERS, plain_hash
 from memories.codecs.scalars import IMMUTABLE
-from memories.codecs.value_hash import hash_value
+from memories.codecs.value_hash import ABSENT, hash_other
 from memories.compiled import mypyc_attr
 from memories.errors import UnsupportedTypeError
 
-_MAX_CLASSES = 512
-_classes: dict[type, tuple[bytes, list[Variable]]] = {}  # Bounded: it keeps them alive.
+_MAX_CLASSES: Final = 512
+_IMMUTABLE: Final = IMMUTABLE  # The compiler would look it up in its module each time.
+_MOST_UNSHARED: Final = 4096  # Bytes of an array: to look whether it was hashed takes as long.
+_COMPUTED: Final[tuple[bytes, Any]] = (b"", None)
 
 
 @mypyc_attr(native_class=False)
 class _ContainsItselfError(UnsupportedTypeError):
     """A value contains itself."""
+
+
+class _KnownClass:
+    """The hash of a class, and what it depends on."""
+
+    def __init__(self, digest: bytes, variables: list[Variable]) -> None:
+        self.digest = digest
+        # Most are unchanged if the same object is at the same place.
+        self._named: list[tuple[Any, str, Any]] = []
+        self._enclosed: list[tuple[Any, Any]] = []
+        self._others: list[Variable] = []
+        for one in variables:
+            same = one.fixed or one.steady
+            if same and one.namespace is not None:
+                self._named.append((one.namespace, one.name, one.value))
+            elif same and one.cell is not None and one.value is not ABSENT:
+                self._enclosed.append((one.cell, one.value))
+            else:
+                self._others.append(one)
+
+    def is_current(self) -> bool:
+        """Return whether nothing that the class refers to has changed."""
+        for namespace, name, value in self._named:
+            if namespace.get(name, ABSENT) is not value:
+                return False
+        try:
+            for cell, value in self._enclosed:
+                if cell.cell_contents is not value:
+                    return False
+        except ValueError:  # It is empty by now.
+            return False
+        return not any(map(Variable.has_changed, self._others))
+
+
+_classes: dict[type, _KnownClass] = {}  # Bounded: it keeps them alive.
 
 
 def content_hash(*values: Any, code: bool = True) -> str:
@@ -61,7 +101,12 @@ def _digests_of(values: tuple[Any, ...], code: bool) -> list[bytes]:
     hasher: _ValueHasher | None = None
     digests = []
     for value in values:
-        digest = plain_hash(value) if type(value) in CONTAINERS else None
+        kind = type(value)
+        digest: bytes | None = None
+        if kind in CONTAINERS:
+            digest = plain_hash(value)
+        elif kind is np.ndarray or kind in _IMMUTABLE:
+            digest = hash_part(None, value)  # It has no parts.
         if digest is None:
             hasher = hasher or _ValueHasher(code)
             digest = hasher.digest_by_parts(value)
@@ -77,9 +122,9 @@ class _ValueHasher:
 
     def __init__(self, code: bool) -> None:
         self._code = code
-        self._open: set[int] = set()
-        self._seen: dict[int, bytes] = {}
-        self._alive: list[Any] = []  # An id means something only while its object lives.
+        # By the id of an object its hash, empty while it is computed, and the object: an id means
+        # something only while its object lives.
+        self._seen: dict[int, tuple[bytes, Any]] = {}
 
     def digest(self, value: Any) -> bytes:
         """Return the hash of one value; an object that occurs twice is hashed once."""
@@ -88,36 +133,39 @@ class _ValueHasher:
             plain = plain_hash(value)
             if plain is not None:
                 return plain
-        elif kind in IMMUTABLE:  # They hold nothing, least of all themselves.
-            return hash_value(self, value)
+        elif kind in _IMMUTABLE or (kind is np.ndarray and value.nbytes <= _MOST_UNSHARED):
+            found = hash_part(self, value)
+            if found is not None:  # Such a value holds nothing, least of all itself.
+                return found
         return self.digest_by_parts(value)
 
     def digest_by_parts(self, value: Any) -> bytes:
         """Return the hash of what is not plain, or not known to be."""
         identity = id(value)
-        if identity in self._seen:
-            return self._seen[identity]
-        if identity in self._open:
+        seen = self._seen.get(identity)
+        if seen is not None:
+            if seen[0]:
+                return seen[0]
             kind = type(value).__name__
             raise _ContainsItselfError(f"a {kind} that contains itself cannot be hashed")
-        self._open.add(identity)
-        digest = hash_value(self, value)
-        self._open.remove(identity)
-        self._alive.append(value)
-        self._seen[identity] = digest
+        self._seen[identity] = _COMPUTED
+        digest = hash_part(self, value)
+        if digest is None:
+            digest = hash_other(self, value)
+        self._seen[identity] = digest, value
         return digest
 
     def digest_definition(self, value: Any) -> bytes:
         """Return the hash of a function or a class, complete in itself."""
         known = _classes.get(value) if self._code and isinstance(value, type) else None
-        if known is not None and not any(variable.has_changed() for variable in known[1]):
-            return known[0]
+        if known is not None and known.is_current():
+            return known.digest
         walk = HashWalk(code=self._code)
         found = walk.finish(walk.digest(value))
         if self._code and isinstance(value, type):
             if len(_classes) >= _MAX_CLASSES:
                 _classes.clear()
-            _classes[value] = found, list(walk.variables.values())
+            _classes[value] = _KnownClass(found, list(walk.variables.values()))
         return found
 
     def digest_set_item(self, value: Any) -> bytes:

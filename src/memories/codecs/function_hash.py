@@ -46,6 +46,7 @@ _IGNORE: Final = "pass ignore=[{!r}] and make what the results depend on an argu
 _VERSION: Final = "pass version=1, so that code and globals do not count, and raise it with them"
 _TRIES: Final = 4
 _LOGS = (list, set, dict, deque, Counter, defaultdict)
+_FIXED = frozenset({"_collections._tuplegetter", "builtins.member_descriptor"})
 _DEEP: Final = 0.6  # The share of the recursion limit that the caller may use before it is deep.
 
 _substituted: set[CodeType] = set()
@@ -63,14 +64,28 @@ def stand_in(code: CodeType) -> None:
 class Variable:
     """A variable from outside of a function that the function reads, and its latest value."""
 
-    __slots__ = ("digest", "key", "mark", "name", "read", "steady", "value")
+    __slots__ = (
+        "cell", "digest", "empty", "fixed", "key", "mark", "name", "namespace", "read", "steady",
+        "value",
+    )  # fmt: skip
 
-    def __init__(self, owner: Any, name: str, read: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        owner: Any,
+        name: str,
+        read: Callable[[], Any],
+        namespace: Mapping[str, Any] | None = None,
+    ) -> None:
         self.key = (id(owner), name)
         self.name = name
         self.read = read
+        # What `read` looks into, if it is one of these.
+        self.namespace = namespace
+        self.cell = owner if isinstance(owner, CellType) else None
         self.value = read()
         self.steady = _is_steady(self.value)  # It changes only by assignment of another object.
+        self.fixed = self.steady or _is_fixed(self.value)  # The same object has the same content.
+        self.empty = type(self.value) in (list, set, dict) and not self.value
         self.mark = b""
         self.digest = b""
 
@@ -84,8 +99,11 @@ class Variable:
 
     def has_changed(self) -> bool:
         """Return whether its value differs from the one that was hashed."""
+        value = self.read()
+        if value is self.value and (self.fixed or (self.empty and not value)):
+            return False
         if self.steady:
-            return self.read() is not self.value
+            return value is not self.value
         try:
             return self.current_mark() != self.mark
         except UnsupportedTypeError:  # The new value has no hash.
@@ -258,7 +276,7 @@ class HashWalk:
         return hash_all(b"own class", parts)
 
     def _member(self, kind: type, name: str) -> Variable:
-        return self._variable(kind, name, lambda: vars(kind).get(name, ABSENT))
+        return self._named(kind, name, vars(kind))
 
     def _attribute(self, kind: type, name: str) -> bytes:
         variable = self._member(kind, name)
@@ -289,7 +307,7 @@ class HashWalk:
         namespace = function.__globals__
         if name in self._ignore or self._is_log(name, namespace.get(name)):
             return b""
-        variable = self._variable(namespace, name, lambda: namespace.get(name, ABSENT))
+        variable = self._named(namespace, name, namespace)
         value = variable.value
         if isinstance(value, FunctionType | type) and not _belongs(value, namespace):
             path = f"{value.__module__}:{value.__qualname__}"
@@ -325,10 +343,19 @@ class HashWalk:
         counter = type(value) in _LOGS or type(value) in scalars.IMMUTABLE
         return name in self._write_only and counter
 
-    def _variable(self, owner: Any, name: str, read: Callable[[], Any]) -> Variable:
+    def _named(self, owner: Any, name: str, namespace: Mapping[str, Any]) -> Variable:
+        return self._variable(owner, name, lambda: namespace.get(name, ABSENT), namespace)
+
+    def _variable(
+        self,
+        owner: Any,
+        name: str,
+        read: Callable[[], Any],
+        namespace: Mapping[str, Any] | None = None,
+    ) -> Variable:
         found = self.variables.get((id(owner), name))
         if found is None:
-            found = self.variables[id(owner), name] = Variable(owner, name, read)
+            found = self.variables[id(owner), name] = Variable(owner, name, read, namespace)
         found.steady = found.steady and name not in self._written
         return found
 
@@ -420,6 +447,13 @@ def _is_steady(value: Any) -> bool:
         return isinstance(value.__self__, ModuleType)
     steady = value is ABSENT or type(value) in scalars.IMMUTABLE or is_opaque(value)
     return steady or isinstance(value, (*DEFINITIONS, ModuleType, enum.Enum))
+
+
+def _is_fixed(value: Any) -> bool:
+    """Return whether a value that is not steady for another reason cannot change its content."""
+    if isinstance(value, BuiltinFunctionType):
+        return isinstance(value.__self__, type)  # `tuple.__new__`, say.
+    return kind_name(type(value)) in _FIXED
 
 
 def _is_named(function: Any) -> bool:

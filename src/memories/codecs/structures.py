@@ -117,6 +117,13 @@ def field_values(value: Any) -> dict[str, Any] | None:
     return state if state.keys() <= set(names) else None
 
 
+def fields_in_dict(kind: type) -> frozenset[str] | None:
+    """Return the fields of a dataclass that keeps all of them in a dict; None if it has slots."""
+    if kind.__dictoffset__ == 0 or _slots(kind):
+        return None
+    return frozenset(field.name for field in fields(kind))
+
+
 def build_dataclass(kind: type, state: dict[str, Any]) -> Any:
     """Return an instance of `kind` with these fields, running none of its code."""
     if not is_dataclass(kind):

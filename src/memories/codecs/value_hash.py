@@ -12,24 +12,29 @@ import pickle
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
 from operator import attrgetter
 from types import FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
-from xxhash import xxh3_128, xxh3_128_digest
+from xxhash import xxh3_128_digest
 
 from memories.codecs import dtypes, registry, scalars, structures
-from memories.codecs.arrays import bytes_of, is_flat, is_ordinary
+from memories.codecs.arrays import bytes_of, is_flat
 from memories.codecs.base import carries_code
 from memories.codecs.buffers import fetch
 from memories.codecs.containers import EXACT, container_of
-from memories.codecs.digests import hash_all
+from memories.codecs.digests import hash_all, head_of, join
 from memories.codecs.function_code import is_installed, place_of
 from memories.codecs.nested import StructureCodec, TreeCodec
-from memories.codecs.plain_hash import ATOMS
+from memories.codecs.part_hash import (
+    array_head,
+    hash_part,
+    join_items,
+    join_unordered,
+    note_structure,
+)
 from memories.codecs.structures import field_values
 from memories.errors import MemoriesError, UnsupportedTypeError
 
@@ -52,11 +57,7 @@ _MADE_OF: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
 DEFINITIONS = (FunctionType, type)
 HASHED_AS = "_memories_hashed_as"  # A method of classes that pickle stores in another way.
 _ARRAYS = (np.ndarray, np.memmap)
-_SORTED = ({int}, {str}, {bytes})  # Types of items that all can be compared.
 _BARE = frozenset({list, tuple, dict, Counter})  # They are nothing beside their items.
-_ROWS = {row.kind: (row.name.encode(), row.to_meta) for row in scalars.ROWS}
-_MANY = b"atoms"
-_BLOCK_BYTES = 1 << 17
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -82,11 +83,17 @@ class PartHasher(Protocol):
 
 def hash_value(hasher: PartHasher, value: Any) -> bytes:
     """Return the hash of one value, made of the hashes of its parts by `hasher`."""
+    found = hash_part(hasher, value)
+    return hash_other(hasher, value) if found is None else found
+
+
+def hash_other(hasher: PartHasher, value: Any) -> bytes:
+    """Return the hash of a value for which `hash_part` returns None."""
     kind = type(value)
-    if kind is np.ndarray and (is_ordinary(value) or is_flat(value)):
-        return _hash_array(value)
+    if kind is np.ndarray and is_flat(value):
+        return _hash_flat(value)
     if kind in scalars.IMMUTABLE:
-        return _hash_scalar(hasher, value)
+        return _hash_reduced(hasher, value)
     if kind not in EXACT:  # Most are none of these, and to ask takes time.
         if isinstance(value, DEFINITIONS):
             return hasher.digest_definition(value)
@@ -102,26 +109,12 @@ def hash_value(hasher: PartHasher, value: Any) -> bytes:
     return _hash_coded(hasher, value)
 
 
-def _hash_scalar(hasher: PartHasher, value: Any) -> bytes:
-    """Return what `_hash_coded` returns for a number, a date and the like, in fewer steps."""
-    row = _ROWS.get(type(value))
-    if row is None:
-        return _hash_coded(hasher, value)
-    mark, to_meta = row
-    try:
-        meta = to_meta(value)
-    except UnsupportedTypeError:
-        return _hash_reduced(hasher, value)
-    return hash_all(mark, [_pack(meta)])
-
-
 def _hash_coded(hasher: PartHasher, value: Any) -> bytes:
     """Return the hash of any other value: by its codec, or by what pickle stores."""
     if type(value) in _ARRAYS and value.dtype.char == "O" and value.dtype.metadata is None:
-        items = _hash_items(hasher, list(value.reshape(-1, order="C")))
-        return hash_all(
-            b"objects", [hasher.digest(type(value)), repr(value.shape).encode(), *items]
-        )
+        described = join([hasher.digest(type(value)), repr(value.shape).encode()])
+        items = join_items(hasher, list(value.reshape(-1, order="C")))
+        return xxh3_128_digest(head_of(b"objects") + described + items)
     codec = registry.codec_for(value)
     if isinstance(codec, StructureCodec):
         structure = _structure_of(codec, value)
@@ -140,34 +133,23 @@ def _hash_container(hasher: PartHasher, name: str, value: Any) -> bytes:
         member = structures.enum_member(value)
         return hash_all(b"enum", [hasher.digest(type(value)), repr(member).encode()])
     if name == "dataclass":
+        in_dict = structures.fields_in_dict(type(value))
+        if in_dict is not None:
+            note_structure(type(value), in_dict)
         return hash_all(
             b"dataclass", [hasher.digest(type(value)), hasher.digest(field_values(value))]
         )
     if name == "namespace":
         return hash_all(b"namespace", [hasher.digest(vars(value))])
+    if name == "namedtuple":
+        note_structure(type(value), None)
+    head = head_of(name.encode())
     if isinstance(value, set | frozenset):
-        return hash_all(name.encode(), _hash_unordered(hasher, value))
+        return xxh3_128_digest(head + join_unordered(hasher, value))
+    items = join([_hash_rest(hasher, value)]) + join_items(hasher, list(value))
     if isinstance(value, dict):
-        items = [*_hash_items(hasher, list(value)), b"", *_hash_items(hasher, list(value.values()))]
-        return hash_all(name.encode(), [_hash_rest(hasher, value), *items])
-    return hash_all(name.encode(), [_hash_rest(hasher, value), *_hash_items(hasher, list(value))])
-
-
-def _hash_unordered(hasher: PartHasher, value: AbstractSet[Any]) -> list[bytes]:
-    """Return the hashes of the items of a set, in an order of their own."""
-    if set(map(type, value)) in _SORTED:
-        return _hash_items(hasher, sorted(value))
-    return sorted(map(hasher.digest_set_item, value))
-
-
-def _hash_items(hasher: PartHasher, items: list[Any]) -> list[bytes]:
-    """Return the hashes of several values, as one where all are atoms."""
-    if set(map(type, items)) <= ATOMS:
-        try:
-            return [_MANY, xxh3_128_digest(_pack(items))]
-        except (OverflowError, ValueError):
-            pass  # Some number has more than 64 bits, some text is none, some bytes too many.
-    return list(map(hasher.digest, items))
+        items += join([b""]) + join_items(hasher, list(value.values()))
+    return xxh3_128_digest(head + items)
 
 
 def _hash_rest(hasher: PartHasher, value: Any) -> bytes:
@@ -187,10 +169,8 @@ def _hash_rest(hasher: PartHasher, value: Any) -> bytes:
 def _hash_reduced(hasher: PartHasher, value: Any) -> bytes:
     kind = type(value)
     if isinstance(value, set | frozenset):  # Of a class of its own; pickle keeps its order.
-        beside = hasher.digest(getattr(value, "__dict__", None))
-        return hash_all(
-            b"set", [hasher.digest(type(value)), beside, *_hash_unordered(hasher, value)]
-        )
+        own = [hasher.digest(type(value)), hasher.digest(getattr(value, "__dict__", None))]
+        return xxh3_128_digest(head_of(b"set") + join(own) + join_unordered(hasher, value))
     if kind is object:
         raise UnsupportedTypeError("an object() has no content by which it differs from another")
     made_of = _MADE_OF.get(kind_name(kind))
@@ -257,23 +237,7 @@ def kind_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _hash_array(value: Any) -> bytes:
-    ordinary = is_ordinary(value)
-    dtype = value.dtype.str if ordinary else dtypes.describe(value.dtype)
-    if not ordinary:  # Not all dtypes have a buffer.
-        digest = xxh3_128_digest(bytes_of(np.ascontiguousarray(value)))
-    elif value.flags.c_contiguous:
-        digest = xxh3_128_digest(value)
-    else:
-        digest = _hash_scattered(value)
-    return hash_all(b"ndarray", [_pack([dtype, list(value.shape)]), digest])
-
-
-def _hash_scattered(value: Any) -> bytes:
-    """Hash the items in their order block by block: memory for all of them costs more than that."""
-    rows = max(1, _BLOCK_BYTES * len(value) // max(1, value.nbytes))
-    hasher = xxh3_128()
-    for start in range(0, len(value), rows):
-        block: Any = np.ascontiguousarray(value[start : start + rows])
-        hasher.update(block)
-    return hasher.digest()
+def _hash_flat(value: Any) -> bytes:
+    """Return the hash of an array whose dtype is described, and has no buffer in some cases."""
+    items = xxh3_128_digest(bytes_of(np.ascontiguousarray(value)))
+    return xxh3_128_digest(array_head(dtypes.describe(value.dtype), value.shape) + items)

@@ -104,7 +104,8 @@ class Identity:
         steady = [variable for variable in variables if variable.steady]
         moving = [variable for variable in variables if not variable.steady]
         for variable in moving:
-            variable.value = None  # Only its hash is needed from here on, and it may be large.
+            if not (variable.fixed or variable.empty):  # Its hash is enough; it may be large.
+                variable.value = None
         self._cached = text, steady, moving
         return text
 

@@ -28,6 +28,7 @@ from memories import UnsupportedTypeError
 from memories.codecs import content_hash as content_hash_module
 from memories.codecs import value_hash
 from memories.codecs.content_hash import content_hash
+from memories.codecs.part_hash import BLOCK_BYTES, hash_part
 
 
 class Colour(enum.Enum):
@@ -62,6 +63,27 @@ class Place:
     """Another of the same fields."""
 
     x: Any
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    """A dataclass without a dict."""
+
+    x: Any
+
+
+@dataclasses.dataclass
+class Changing:
+    """A class whose attributes are changed."""
+
+    x: int
+    rate: typing.ClassVar[float] = 0.1
+    names: typing.ClassVar[list[str]] = []
+    table: typing.ClassVar[dict[str, list[int]]] = {}
+
+    def show(self) -> Any:
+        """Read a global that is not defined yet."""
+        return _defined_later  # type: ignore[name-defined]  # noqa: F821
 
 
 class Row(NamedTuple):
@@ -254,9 +276,12 @@ def test_too_deep_says_whether_the_argument_is_or_the_caller() -> None:
         nested = [nested]
     with pytest.raises(UnsupportedTypeError, match="nested too deeply"):
         content_hash(nested)
+    nested = [1j]
+    for _ in range(40):
+        nested = [nested]
     free = sys.getrecursionlimit() - len(list(iter_frames()))
     with pytest.raises(RecursionError) as caught:
-        below(free - 20, lambda: content_hash([[[[[[[[[[1j]]]]]]]]]]))
+        below(free - 20, lambda: content_hash(nested))
     assert not isinstance(caught.value, UnsupportedTypeError)
 
 
@@ -301,6 +326,16 @@ KEPT = [
     (2**70, "b809d8f6e0b8b4540eeb1e3637bbb782"),
     (-0.0, "4ce1e431d252f1a7ba0f8ac9844e2ac0"),
     ("text", "278b29d3be24d9d6a61a055c2b600c99"),
+    (
+        {"train": {"x": np.arange(6.0).reshape(2, 3).T, "n": 2**64}},
+        "d00fdb9de517c1640be93be33455c390",
+    ),
+    ((np.arange(3), [None, b"raw", 1.5], {"a", "b"}), "05acf80b73239174e47908f1d9fabce4"),
+    (
+        [np.float32(1.5), np.bool_(True), frozenset({1, 2.0}), "\ud800"],
+        "91cc7b859f9158934549615196d1c14d",
+    ),
+    ([dt.timedelta(1), 2**63 - 1, -(2**63), 2**63, True, 1j], "e6aff2ab50d94c198326a891df992187"),
 ]
 
 
@@ -310,11 +345,15 @@ def test_results_that_are_stored_are_found_again(value: Any, kept: str) -> None:
     assert kept == content_hash(value)
 
 
-@pytest.mark.parametrize("value", [*map(dt.timedelta, range(2)), *different()[8:28], "\ud800"])
+@pytest.mark.parametrize(
+    "value", [*map(dt.timedelta, range(2)), *different()[7:28], b"1", np.float32(1), "\ud800"]
+)
 def test_a_scalar_has_the_hash_of_its_codec(value: Any) -> None:
     """Scalars take a shorter way."""
     hasher = content_hash_module._ValueHasher(True)
-    assert value_hash._hash_scalar(hasher, value) == value_hash._hash_coded(hasher, value)
+    short = hash_part(hasher, value)
+    assert short is None or short == value_hash._hash_coded(hasher, value)
+    assert (short is None) == (type(value) in (Number, np.str_))
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -322,5 +361,68 @@ def test_an_array_in_many_blocks_has_the_hash_of_its_copy(step: int) -> None:
     """One with gaps, or in another order, is hashed block by block."""
     array = np.random.default_rng(0).random((500, 301)).T[::step]
     assert not array.flags.c_contiguous
-    assert array.nbytes > 2 * value_hash._BLOCK_BYTES
+    assert array.nbytes > 2 * BLOCK_BYTES
     assert content_hash(np.ascontiguousarray(array)) == content_hash(array)
+
+
+def test_the_second_hash_of_a_structure_is_the_first() -> None:
+    """Of a class that is known already, fewer questions are asked."""
+    for make in (lambda: Point([1]), lambda: Row(1), lambda: Slotted(1), lambda: Point(np.ones(2))):
+        assert 1 == len({content_hash(make()) for _ in range(3)})
+    more = Point([1])
+    more.beside = 2  # type: ignore[attr-defined]
+    assert content_hash(more) != content_hash(Point([1]))
+    del more.beside  # type: ignore[attr-defined]
+    assert content_hash(more) == content_hash(Point([1]))
+    del more.x
+    assert content_hash(more) not in (content_hash(Point([1])), content_hash(Place([1])))
+
+
+def test_a_class_that_was_changed_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hash of a class is kept, and checked by the objects that it refers to."""
+    found = [content_hash(Changing(1))]
+    monkeypatch.setitem(globals(), "_defined_later", 1)
+    found.append(content_hash(Changing(1)))
+    for name, value in (
+        ("rate", 0.5), ("names", ["a"]), ("table", {"a": [1]}), ("show", lambda self: 2)
+    ):  # fmt: skip
+        monkeypatch.setattr(Changing, name, value)
+        found.append(content_hash(Changing(1)))
+        assert found[-1] == content_hash(Changing(1))
+    Changing.names.append("b")
+    found.append(content_hash(Changing(1)))
+    Changing.table["a"].append(2)
+    found.append(content_hash(Changing(1)))
+    assert len(found) == len(set(found))
+    monkeypatch.undo()
+    assert content_hash(Changing(1)) == found[0]
+
+
+def test_what_was_empty_counts_when_it_has_grown() -> None:
+    """An empty container is compared by a glance, as long as it is the same, and empty."""
+    before = content_hash(Changing(1))
+    Changing.names.append("a")
+    try:
+        grown = content_hash(Changing(1))
+    finally:
+        Changing.names.clear()
+    assert grown != before == content_hash(Changing(1))
+
+
+def test_a_variable_of_a_closure_counts_when_it_has_changed() -> None:
+    """A method closes over a variable: another object in the cell is another class."""
+    limit = 1
+
+    @dataclasses.dataclass
+    class Local:
+        x: int
+
+        def over(self) -> bool:
+            """Compare."""
+            return self.x > limit
+
+    before = content_hash(Local(1))
+    assert before == content_hash(Local(1))
+    limit = 2
+    assert before != content_hash(Local(1))
+    assert content_hash(Local(1)) == content_hash(Local(1))

@@ -93,6 +93,28 @@ def test_what_a_function_reads_may_change_between_calls(manager: MemoryManager) 
     assert 1 == scaled.cache_info().hits
 
 
+def test_what_was_empty_may_grow_and_may_be_replaced(manager: MemoryManager) -> None:
+    """An empty container is known by a glance, and None in its place is something else."""
+    found: list[int] | None = []
+
+    @manager.cache
+    def count(x: int) -> int:
+        return -x if found is None else x * len(found)
+
+    empty = found
+    results = [count(2)]
+    empty.append(1)
+    results.append(count(2))
+    empty.clear()
+    results.append(count(2))
+    found = None
+    results.append(count(2))
+    found = []
+    results.append(count(2))
+    assert [0, 2, 0, -2, 0] == results
+    assert 2 == count.cache_info().hits
+
+
 def test_what_a_function_counts_is_its_own_affair(manager: MemoryManager) -> None:
     """A log, a counter or a lock beside a function does not make each call another function."""
     calls: list[int] = []
