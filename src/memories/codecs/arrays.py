@@ -22,6 +22,8 @@ SMALL_BYTES = 4096  # Up to this size a copy is a `bytes` object, which is faste
 ORDINARY_DTYPES = tuple(np.dtype(code) for code in "?bBhHiIlLqQefdFD")
 # By identity: a dtype with metadata is equal to the plain one, and must be kept.
 _ORDINARY = frozenset(map(id, ORDINARY_DTYPES))
+# Of a long double of x86, which takes more bytes in memory.
+_EXTENDED_BITS, _EXTENDED_BYTES = 63, 10
 _NOTHING = {True: memoryview(bytes(ALIGNMENT)), False: memoryview(bytearray(ALIGNMENT))}
 
 
@@ -63,6 +65,17 @@ def bytes_of(value: Array) -> memoryview:
     in_c_order = value if value.flags.c_contiguous else value.T
     flat: Any = np.asarray(in_c_order).reshape(-1).view(np.uint8)
     return memoryview(flat)
+
+
+def without_padding(value: Array) -> Array:
+    """Return long doubles as an array in C order, with zeros in the bytes that they do not use.
+
+    What is in these bytes is left over from other values, and differs between equal arrays.
+    """
+    flat = value.flatten()
+    if np.finfo(np.longdouble).nmant == _EXTENDED_BITS:
+        flat.view(np.uint8).reshape(-1, np.dtype(np.longdouble).itemsize)[:, _EXTENDED_BYTES:] = 0
+    return flat.reshape(value.shape)
 
 
 def freeze_array(value: Array, *, copy: bool = True) -> Array:

@@ -21,7 +21,7 @@ import numpy as np
 from xxhash import xxh3_128_digest
 
 from memories.codecs import dtypes, registry, scalars, structures
-from memories.codecs.arrays import bytes_of, is_flat
+from memories.codecs.arrays import bytes_of, is_flat, without_padding
 from memories.codecs.base import carries_code
 from memories.codecs.buffers import fetch
 from memories.codecs.containers import EXACT, container_of
@@ -239,5 +239,6 @@ def kind_name(kind: type) -> str:
 
 def _hash_flat(value: Any) -> bytes:
     """Return the hash of an array whose dtype is described, and has no buffer in some cases."""
-    items = xxh3_128_digest(bytes_of(np.ascontiguousarray(value)))
+    plain = without_padding(value) if value.dtype.char in "gG" else np.ascontiguousarray(value)
+    items = xxh3_128_digest(bytes_of(plain))
     return xxh3_128_digest(array_head(dtypes.describe(value.dtype), value.shape) + items)

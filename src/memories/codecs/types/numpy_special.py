@@ -11,7 +11,7 @@ import numpy as np
 
 from memories.codecs import dtypes
 from memories.codecs.allowance import spend
-from memories.codecs.arrays import Array, ArrayCodec, is_flat, order_of
+from memories.codecs.arrays import Array, ArrayCodec, is_flat, order_of, without_padding
 from memories.codecs.base import Codec, Parts, Sharing
 from memories.codecs.expect import (
     expect,
@@ -42,6 +42,8 @@ class NumpyScalarCodec(Codec):
         array = np.asarray(value)
         if not is_flat(array):
             return PickleCodec().encode(value)
+        if array.dtype.char in "gG":
+            array = without_padding(array)
         return Parts(self.name, {"dtype": dtypes.describe(array.dtype), "data": array.tobytes()})
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
