@@ -24,6 +24,8 @@ from memories.errors import UnavailableError
 SECONDS_PER_BYTE = 1e-6
 BULK_SECONDS_PER_BYTE = 2e-5
 _LEAST_SECONDS = 1e-3
+_LIMIT_EXCESS = 1.05  # A limit that is so little longer than wanted is left as it is.
+_SILENT = (TimeoutError, BlockingIOError)  # The second one where the system itself has waited.
 _LAST_WORDS_BYTES = 200
 _RECEIVE_BYTES = 64 << 10  # malloc asks the system for a larger buffer each time.
 _BUFFERS_AT_ONCE = 512  # Below the IOV_MAX of every system.
@@ -42,13 +44,11 @@ class Transport:
         self._node = node
         self._silence = self._deadline = 0.0
         self._per_byte = SECONDS_PER_BYTE
-        self._timeout: float | None = -1.0  # The one of the socket.
         self._socket = connected
         self._secured = hasattr(connected, "context")
-        # A wait in `recv` takes one system call fewer than `poll`, but TLS cannot wait so.
-        self._quick_timeout = 0.0 if self._secured else None
-        self._quick_flags = 0 if self._secured else socket.MSG_DONTWAIT
-        self._longest_recv = 0.0
+        if not self._secured:
+            self._socket.settimeout(None)
+        self._limits = {socket.SO_RCVTIMEO: 0.0, socket.SO_SNDTIMEO: 0.0}  # As the system has them.
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
@@ -64,34 +64,29 @@ class Transport:
 
     def post(self, data: bytes) -> None:
         """Send a small request; `fetch` follows. An idle connection takes it without a wait."""
-        if self._timeout != self._quick_timeout:
-            self._timeout = self._quick_timeout
-            self._socket.settimeout(self._timeout)
         try:
-            if self._socket.send(data, self._quick_flags) == len(data):
+            if self._secured:
+                self._socket.settimeout(0.0)
+                sent = self._socket.send(data)
+            else:
+                sent = self._socket.send(data, socket.MSG_DONTWAIT)
+            if sent == len(data):
                 return
         except BlockingIOError:
             pass
         except OSError as error:
-            raise self.fault(self._last_words() or _broken(error)) from error
+            raise self._ended(error) from error
         raise self.fault("does not read what is sent to it")
 
     def fetch(self, seconds: float) -> bytes:
         """Return received bytes after `post`, at least one."""
-        if self._secured:
-            if not self._poll.poll(seconds * 1000):
-                raise self._silent(seconds)
-        elif seconds != self._longest_recv:
-            limit = struct.pack("ll", *divmod(max(1, int(seconds * 1e6)), 1_000_000))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            self._longest_recv = seconds
         try:
+            self._limit(socket.SO_RCVTIMEO, seconds)
             return self._received(self._socket.recv(_RECEIVE_BYTES))
-        except BlockingIOError:
+        except _SILENT:
             raise self._silent(seconds) from None
-        except OSError:  # Part of what TLS needs at once, or the end of the connection.
-            self.allow(seconds)
-            return self.more()
+        except OSError as error:
+            raise self._ended(error) from error
 
     def send(self, buffers: Sequence[Buffer]) -> None:
         """Send all buffers, several per system call where the socket supports that."""
@@ -100,9 +95,10 @@ class Transport:
         start = 0
         while start < len(views):
             if self._secured:
-                sent = self._call(self._socket.send, views[start])
+                sent = self._call(self._socket.send, views[start], socket.SO_SNDTIMEO)
             else:
-                sent = self._call(self._socket.sendmsg, views[start : start + _BUFFERS_AT_ONCE])
+                some = views[start : start + _BUFFERS_AT_ONCE]
+                sent = self._call(self._socket.sendmsg, some, socket.SO_SNDTIMEO)
             while start < len(views) and sent >= views[start].nbytes:
                 sent -= views[start].nbytes
                 start += 1
@@ -116,7 +112,7 @@ class Transport:
     def fill(self, view: memoryview) -> None:
         """Fill all of `view`, directly from the socket."""
         while view.nbytes:
-            view = view[self._received(self._call(self._socket.recv_into, view)) :]
+            view = view[self._received(self._call(self._receive_into, view)) :]
 
     def readable(self, seconds: float) -> bool:
         """Return whether bytes, or the end of the connection, come within `seconds`."""
@@ -135,21 +131,39 @@ class Transport:
     def _silent(self, seconds: float) -> UnavailableError:
         return self.fault(f"did not answer within {seconds:g} s")
 
-    def _call(self, act: Callable[[Any], R], argument: Any) -> R:
+    def _call(self, act: Callable[[Any], R], argument: Any, option: int = socket.SO_RCVTIMEO) -> R:
         """Call a function of the socket, which may wait while bytes leave or time is left."""
         unsent = sys.maxsize
         while True:
             seconds = min(self._silence, self._deadline - time.monotonic())
             try:
-                self._timeout = max(_LEAST_SECONDS, seconds)
-                self._socket.settimeout(self._timeout)
+                self._limit(option, seconds)
                 return act(argument)
-            except TimeoutError:
+            except _SILENT:
                 before, unsent = unsent, self._unsent()
                 if seconds < self._silence or not 0 < unsent < before:
                     raise self._silent(self._silence) from None
             except OSError as error:
-                raise self.fault(self._last_words() or _broken(error)) from error
+                raise self._ended(error) from error
+
+    def _limit(self, option: int, seconds: float) -> None:
+        """Let the next call of the socket wait for so long.
+
+        Where there is no TLS the system itself waits. Python would ask before each part of a chunk
+        whether it has come, and take the interpreter lock after it.
+        """
+        seconds = max(_LEAST_SECONDS, seconds)
+        if self._secured:
+            self._socket.settimeout(seconds)
+        elif not seconds <= self._limits[option] <= _LIMIT_EXCESS * seconds:
+            whole, rest = divmod(int(seconds * 1e6), 1_000_000)
+            self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, rest))
+            self._limits[option] = seconds
+
+    def _receive_into(self, view: memoryview) -> int:
+        if self._secured:
+            return self._socket.recv_into(view)
+        return self._socket.recv_into(view, 0, socket.MSG_WAITALL)
 
     def _received(self, data: R) -> R:
         if not data:
@@ -165,14 +179,14 @@ class Transport:
         except OSError:  # Not every kind of socket says it.
             return 0
 
+    def _ended(self, error: OSError) -> UnavailableError:
+        return self.fault(self._last_words() or f"broke the connection: {error.strerror or error}")
+
     def _last_words(self) -> str:
         """Return what the server has said before it closed the connection, if that explains it."""
         try:
-            last = self._socket.recv(_LAST_WORDS_BYTES, self._quick_flags)
+            self._limit(socket.SO_RCVTIMEO, _LEAST_SECONDS)
+            last = self._socket.recv(_LAST_WORDS_BYTES)
         except OSError:
             return ""
         return redis_py.FULL_ADVICE if redis_py.FULL.encode() in last else ""
-
-
-def _broken(error: OSError) -> str:
-    return f"broke the connection: {error.strerror or error}"
