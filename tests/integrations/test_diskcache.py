@@ -30,6 +30,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from memories import diskcache as dc
 from memories.cli.app import app
 from memories.errors import BusyError, InvalidKeyError, InvalidOptionError, KeyNotFoundError
+from memories.integrations.diskcache.importing import import_directory
 
 
 def run(*arguments: object) -> Result:
@@ -502,6 +503,34 @@ def test_an_existing_directory_is_brought_over(tmp_path: Path) -> None:
     with dc.Cache(tmp_path / "new") as new:
         assert {"x": [1]} == new["pickle"] and "under a tuple" == new["a", 1]
         assert "newer" == new["text"]
+
+
+def test_queues_are_brought_over_as_queues(tmp_path: Path) -> None:
+    """What `push` has stored can be pulled, also after the import was killed; a deque is one."""
+    theirs = pytest.importorskip("diskcache", reason="needs diskcache to make a directory")
+    with theirs.Cache(str(tmp_path / "old")) as old:
+        for value in ("a", "b", "c"):
+            old.push(value, prefix="jobs-1")
+        old.push("first", prefix="jobs-1", side="front")
+        old[7], old["name-000000000000007"] = "a number", "a text"
+    theirs.Deque([1, 2, 3], str(tmp_path / "deque")).appendleft(0)
+    source, target = tmp_path / "old", dc.Cache(tmp_path / "new")
+    with target, target.transact():
+        import_directory(source, target)
+        target._items.set_own({})  # As after a kill before the ends of the queue were kept.
+        assert 6 == import_directory(source, target).present
+        assert ("jobs-1-499999999999999", "first") == target.pull(prefix="jobs-1")
+        assert ("jobs-1-500000000000002", "c") == target.pull(prefix="jobs-1", side="back")
+        assert "jobs-1-500000000000002" == target.push("d", prefix="jobs-1")
+        assert ["a", "b", "d"] == [target.pull(prefix="jobs-1")[1] for _ in range(3)]
+        assert (None, None) == target.pull(prefix="jobs-1") == target.pull(prefix="name")
+        assert (None, None) == target.pull()
+        assert "a number" == target[7]
+    run("import", "diskcache", tmp_path / "deque", tmp_path / "new-deque")
+    deque = dc.Deque(directory=tmp_path / "new-deque")
+    deque.append(4)
+    assert [0, 1, 2, 3, 4] == list(deque)
+    assert (4, 0) == (deque.pop(), deque.popleft())
 
 
 def test_a_planted_directory_gives_errors_and_nothing_else(tmp_path: Path) -> None:

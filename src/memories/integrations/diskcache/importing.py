@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from memories.errors import CorruptDataError, InvalidOptionError, MemoriesError
 from memories.foundation.regular_file import read_regular
 from memories.integrations.diskcache.cache import Cache
-from memories.integrations.diskcache.items import CLOCK, Row
+from memories.integrations.diskcache.items import CLOCK, Items, Row
 from memories.integrations.diskcache.keys import name_of
+from memories.integrations.diskcache.queue import Queue, place_of
 from memories.integrations.diskcache.settings import EVICTION_POLICY
 from memories.progress import ProgressChoice, chosen, counted, skip
 
@@ -122,13 +123,23 @@ def _import(
     items = target._items
     with items.locked(patient=True):
         if items.manager.exists(name):
+            _enqueue(items, key)  # After a kill it may be missing there.
             report.present += 1
             return
         value = _value(folder, item)
         items.write(name, value, Row(items.next_number(), item.tag, kept, item.expire_time))
         if item.mode != _PICKLE and items.read(name) != value:
             raise CorruptDataError("it was read back with another value")
+        _enqueue(items, key)
     report.imported += 1
+
+
+def _enqueue(items: Items, key: Any) -> None:
+    """Let an item be pulled if its key is one that `push` makes."""
+    place = place_of(key)
+    if place is not None:
+        prefix, number = place
+        Queue(items, prefix).include(number)
 
 
 def _value(folder: Path, item: ImportedItem) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from memories.errors import InvalidOptionError
 from memories.integrations.diskcache.items import Items
@@ -10,6 +11,8 @@ from memories.integrations.diskcache.keys import name_of
 
 FIRST_NUMBER = 500_000_000_000_000  # As in diskcache, so that keys are the same.
 SIDES = ("front", "back")
+_REACH: Final = 100_000_000_000_000  # A number as near to the first one is that of a queue.
+_NUMBERED: Final = re.compile(r"(.*)-([0-9]{15})", re.DOTALL)
 
 
 class Queue:
@@ -73,6 +76,20 @@ class Queue:
             self._state[self._name] = self._ends
         self._items.set_own(self._state)
         self._changed = False
+
+
+def place_of(key: Any) -> tuple[str | None, int] | None:
+    """Return the name of the queue and the number in it that a key of diskcache stands for.
+
+    None is returned for all other keys, such as small numbers.
+    """
+    prefix: str | None = None
+    number = key
+    if isinstance(key, str) and (numbered := _NUMBERED.fullmatch(key)):
+        prefix, number = numbered[1], int(numbered[2])
+    if type(number) is not int or abs(number - FIRST_NUMBER) > _REACH:
+        return None
+    return prefix, number
 
 
 def _place(side: str) -> int:
