@@ -21,6 +21,7 @@ aio = pytest.importorskip("memories.aio")
 
 import memories  # noqa: E402
 from memories.errors import ClosedError, InvalidOptionTypeError, KeyNotFoundError  # noqa: E402
+from memories.integrations.aio import THREADS  # noqa: E402
 
 pytestmark = pytest.mark.anyio
 # What has another form there: properties, operators, and what is iterated.
@@ -195,6 +196,44 @@ async def test_a_cancelled_store_is_done_when_the_caller_goes_on(
             assert not ended
             gate.opened.set()
     assert ended and {"large": [1]} == await manager["a"]
+
+
+async def test_a_store_ends_before_its_cancelled_task(
+    manager: Any, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    """The cancellation of asyncio ends a wait for a thread at once, a second one does so again."""
+    if anyio_backend != "asyncio":
+        pytest.skip("trio has no other cancellation than that of its scopes")
+    gate = Gate(manager, "store", monkeypatch)
+    task = asyncio.ensure_future(manager.store("a", {"large": [1]}, "cold"))
+    await gate.wait_entered()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done()
+    gate.opened.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert {"large": [1]} == await manager["a"]
+
+
+async def test_a_store_that_waits_for_a_thread_is_not_made(
+    manager: Any, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    """All threads are busy: what is cancelled until one is free was never under way."""
+    if anyio_backend != "asyncio":
+        pytest.skip("trio has no other cancellation than that of its scopes")
+    gate = Gate(manager, "store", monkeypatch)
+    busy = [asyncio.ensure_future(manager.store(f"busy/{n}", [n], "cold")) for n in range(THREADS)]
+    await gate.wait_entered()
+    late = asyncio.ensure_future(manager.store("late", [1], "cold"))
+    await asyncio.sleep(0.01)
+    late.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    gate.opened.set()
+    await asyncio.gather(*busy)
+    assert THREADS == await manager.count() and not await manager.exists("late")
 
 
 async def test_a_cancelled_read_returns_at_once(

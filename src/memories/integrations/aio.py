@@ -7,6 +7,7 @@ to a thread. Every other call runs in a thread, so that the loop never waits for
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from functools import partial, wraps
 from inspect import iscoroutinefunction
 from itertools import islice
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CancelScope, CapacityLimiter, get_cancelled_exc_class, to_thread
 from anyio.lowlevel import RunVar
 
 from memories.core.distributed import DistributedMemoryManager as Distributed
@@ -23,6 +24,7 @@ from memories.core.value_reader import MISSING
 from memories.core.views import StoreMapping
 from memories.errors import ClosedError, InvalidOptionTypeError
 from memories.foundation.fork_lock import new_lock
+from memories.foundation.periodic import Latch
 from memories.model.tiers import StoreTier
 from memories.sharing import SharedMemoryManager as Shared
 
@@ -33,6 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 16  # Calls of one manager at once, in each event loop; more wait in the loop.
 PAGE = 1000  # Keys that a scan fetches at once.
+_LOOK_SECONDS = 10.0  # A thread that waits for a call looks whether it has ended.
 LOOKS = 64  # Values that `items` and `values` fetch at once.
 
 
@@ -198,6 +201,39 @@ class AsyncPrefixView(AsyncView):
         return await self._manager.retrieve(self.name + key, default, **options)
 
 
+class _WholeCall:
+    """A call for a thread, which is made from its begin to its end or not at all."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._lock = new_lock()
+        self._is_begun = False
+        self._ended = Latch()
+
+    def __call__(self) -> Any:
+        """Make the call, unless the caller knows already that it was not made."""
+        with self._lock:
+            if self._ended.is_set():
+                return None
+            self._is_begun = True
+        try:
+            return self._call()
+        finally:
+            self._ended.set()
+
+    def is_over(self) -> bool:
+        """Return whether the call has ended; one that has not begun never begins after this."""
+        with self._lock:
+            if not self._is_begun:
+                self._ended.set()
+        return self._ended.is_set()
+
+    def wait(self) -> None:
+        """Wait until the call has ended."""
+        while not self._ended.wait(_LOOK_SECONDS):
+            pass
+
+
 class _Opened(AsyncStore):
     """A manager: it is opened and closed, and has threads."""
 
@@ -320,7 +356,18 @@ class _Opened(AsyncStore):
         except LookupError:  # Each event loop has one of its own.
             limiter = CapacityLimiter(THREADS)
             self._limiter.set(limiter)
-        return await to_thread.run_sync(call, abandon_on_cancel=abandons, limiter=limiter)
+        if abandons:
+            return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+        whole, cancelled = _WholeCall(call), get_cancelled_exc_class()
+        try:
+            return await to_thread.run_sync(whole, limiter=limiter)
+        except cancelled:
+            # anyio waits for the thread where one of its scopes was cancelled. `Task.cancel`, and
+            # with it `asyncio.timeout` and `wait_for`, ends the wait at once.
+            while not whole.is_over():
+                with suppress(cancelled), CancelScope(shield=True):
+                    await to_thread.run_sync(whole.wait)
+            raise
 
     def __repr__(self) -> str:
         what = "not open" if self._sync is None else repr(self._sync)
