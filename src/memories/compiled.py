@@ -45,6 +45,7 @@ MODULES: Final = (
     "memories.engine.entry_table",
     "memories.engine.front_cache",
     "memories.engine.hit_counter",
+    "memories.engine.keylocks",
     "memories.engine.newcomers",
     "memories.engine.residency",
     "memories.engine.settlement",
