@@ -1,7 +1,8 @@
 """Remembers the latest moves, in total and for each recently moved key.
 
 Values move by the thousand, and the moves of a key are seldom asked for. So moves wait in a list
-and are entered many at once: of most keys that move, later ones take the place before that.
+and are entered many at once: of most keys that move, later ones take the place before that, and
+their moves are dropped without being entered.
 """
 
 from __future__ import annotations
@@ -41,12 +42,28 @@ class MoveLog:
             self.latest.extend(moves)
             self._waiting += moves
             if len(self._waiting) > MOST_WAITING:
-                self._enter()
+                self._shorten()
         elif isinstance(events[0], Removed):
             if self._waiting:
                 self._enter()
             for event in events:
                 self._moves.pop(event.key)
+
+    def _shorten(self) -> None:
+        """Drop moves that later ones displace; enter all where these are of too few keys."""
+        with self._entering:
+            count = len(self._waiting)
+            older, latest = self._waiting[: count // 2], self._waiting[count // 2 : count]
+            keys = {move.key for move in latest}
+            older = [move for move in older if move.key in keys]
+            if len(keys) >= MAX_KEYS and len(older) < count // 4:
+                for key in self._moves:
+                    if key not in keys:
+                        self._moves.pop(key)  # Its next moves do not follow these.
+                # One line: other threads append meanwhile.
+                self._waiting[:count] = older + latest
+                return
+        self._enter()
 
     def _enter(self) -> None:
         """Enter the moves that wait, without those of keys that later ones would displace."""

@@ -209,18 +209,24 @@ class Restore:
         for rows in self._chain.batches(_BATCH_ROWS):
             mine = self._chain.located(rows, number)
             with locks.try_lock_all([row.key for row, _, _ in mine]) as held:
-                yield from self._batch([item for item in mine if item[0].key in held], number)
-            for item in mine:
-                if item[0].key not in held:
-                    with locks.lock(item[0].key):
-                        yield from self._batch([item], number)
+                free = mine
+                if len(held) < len(mine):
+                    free = [item for item in mine if item[0].key in held]
+                yield from self._batch(free, number)
+            if free is not mine:
+                for item in mine:
+                    if item[0].key not in held:
+                        with locks.lock(item[0].key):
+                            yield from self._batch([item], number)
 
     def _batch(self, items: list[LocatedRow], number: int) -> Iterator[list[Adoption]]:
         """Yield the records of one batch of a file; then release what they replaced."""
         catalog, wanted = self._hierarchy.catalog, items
-        if self._mode is Mode.KEEP or any(row.terms is not None for row, _, _ in items):
+        with_terms = [row for row, _, _ in items if row.terms is not None]
+        if with_terms or self._mode is Mode.KEEP:
             wanted = [item for item in items if self._wanted(item[0])]
-        found = [catalog.entries.get(row.key) for row, _, _ in wanted]
+        entry_of = catalog.entries.get
+        found = [entry_of(row.key) for row, _, _ in wanted]
         entries = [entry for entry in found if entry is not None]
         # The first version is above all that these keys have had, because a `store` may have
         # overwritten one since the restore began. They get those that follow.

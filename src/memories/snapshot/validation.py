@@ -126,11 +126,13 @@ class RowCheck:
         self._check_keys([row.key for row in rows])
         self._check_versions(rows)
         self._keys += len(rows)
-        self._check_whole([row for row in rows if isinstance(row.where, Whole)])
-        self._check_packed([row.where for row in rows if isinstance(row.where, Packed)])
-        self._check_linked([row for row in rows if isinstance(row.where, Linked)])
         self.tiers.update([row.tier for row in rows])
-        self.references += sum(isinstance(row.where, Reference) for row in rows)
+        packed = [where for row in rows if isinstance(where := row.where, Packed)]
+        self._check_packed(packed)
+        if len(packed) < len(rows):
+            self._check_whole([row for row in rows if isinstance(row.where, Whole)])
+            self._check_linked([row for row in rows if isinstance(row.where, Linked)])
+            self.references += sum(isinstance(row.where, Reference) for row in rows)
 
     def _check_keys(self, keys: list[str]) -> None:
         """Check that keys are valid and ascend; all at once, as almost always all are sound."""

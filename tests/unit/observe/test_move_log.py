@@ -17,16 +17,23 @@ def moved(key: str, at: float) -> Moved:
     return Moved(key, at, TierName.HOT, TierName.WARM, 1, Cause.IDLE, 0.0)
 
 
+@pytest.mark.parametrize(("most", "keys_in_all"), [(4096, 6000), (40, 400)])
 @pytest.mark.parametrize("seed", range(5))
-def test_what_is_known_of_each_key(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Batches of any size, single moves, removals and questions, against a plain dict."""
+def test_what_is_known_of_each_key(
+    monkeypatch: pytest.MonkeyPatch, seed: int, most: int, keys_in_all: int
+) -> None:
+    """Batches of any size, single moves, removals and questions, against a plain dict.
+
+    Where few keys are remembered, moves that wait are displaced by later ones.
+    """
     monkeypatch.setattr(move_log, "MOST_WAITING", 200)
+    monkeypatch.setattr(move_log, "MAX_KEYS", most)
     chance, log, at = random.Random(seed), MoveLog(), 0
     known: OrderedDict[str, list[Moved]] = OrderedDict()
     every: dict[str, list[Moved]] = {}
     latest: deque[Moved] = deque(maxlen=LATEST)
     for turn in range(600):
-        keys = chance.sample(range(6000), chance.choice([1, 1, 30, 300]))
+        keys = chance.sample(range(keys_in_all), chance.choice([1, 1, 30, 300]))
         if turn % 7 == 0:
             gone = [Removed(f"k{n}", 0.0, TierName.HOT, 1, Cause.REMOVED) for n in keys[:5]]
             log.observe_batch(gone)
@@ -44,11 +51,11 @@ def test_what_is_known_of_each_key(monkeypatch: pytest.MonkeyPatch, seed: int) -
         for one in moves:
             every.setdefault(one.key, []).append(one)
             known[one.key] = [*known.pop(one.key, []), one][-MOVES_PER_KEY:]
-            while len(known) > move_log.MAX_KEYS:
+            while len(known) > most:
                 known.popitem(last=False)
         if turn % 40 == 0:
-            assert (len(known) == move_log.MAX_KEYS) == log.is_full
-            for n in range(0, 6000, 7):
+            assert (len(known) == most) == log.is_full
+            for n in range(0, keys_in_all, 7):
                 found, wanted = log.moves(f"k{n}"), known.get(f"k{n}", [])
                 # Some that were displaced for a moment are still known where all are entered later.
                 assert wanted == found[len(found) - len(wanted) :]

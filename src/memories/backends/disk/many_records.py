@@ -35,7 +35,8 @@ FoundHead = tuple[Record, IndexRow | None]
 _digest: Final[Callable[[Any], int]] = xxh3_64_intdigest
 _pack_front: Final[Callable[..., bytes]] = pack_front
 _pack_place: Final[Callable[..., bytes]] = pack_place
-_earlier_of: Final[Callable[[IndexRow | None, Collection[int]], tuple[int, int]]] = earlier_of
+_earlier_of: Final[Callable[[IndexRow | None, Collection[int]], Any]] = earlier_of
+_NONE_EARLIER: Final[Any] = earlier_of(None, ())  # One object, for all keys without a record.
 _span_of: Final[Callable[[int, int], int]] = span_of
 _replace: Final[Callable[..., Record]] = msgspec.structs.replace
 _Row: Final[Callable[..., IndexRow]] = IndexRow
@@ -79,14 +80,17 @@ class InlineRecords:
         self._befores: list[int] = []  # From the first byte of a record to its frame.
         self._lengths: list[int] = []
         self._extents: list[int] = []
-        self._earlier: list[tuple[int, int]] = []
+        self._earlier: list[Any] = []
         total = frames = 0
         pack_body = body_packer(_INLINE, seal)
         for record, old, frame in found:
             data: Any = frame[0] if len(frame) == 1 else b"".join(frame)
             length = len(data)
-            earlier = _earlier_of(old, segments)
-            oldest, span = earlier[0], _span_of(*earlier)
+            earlier, span = _NONE_EARLIER, 0
+            if old is not None:
+                earlier = _earlier_of(old, segments)
+                span = _span_of(earlier[0], earlier[1])
+            oldest = earlier[0]
             body = pack_body(record)
             size = len(body)
             front = _pack_front(
@@ -113,7 +117,8 @@ class InlineRecords:
             length, extent = self._lengths[at], self._extents[at]
             place = _pack_place(_INLINE, segment, offset + self._befores[at], length)
             placed = _replace(record, stored=length, place=place)
-            row = _Row(placed, _INLINE, segment, offset, extent, *self._earlier[at])
+            earlier = self._earlier[at]
+            row = _Row(placed, _INLINE, segment, offset, extent, earlier[0], earlier[1])
             entered.append((old, row))
             offset += extent
         return entered
@@ -141,14 +146,20 @@ class HeadRecords:
         self._kind = kind
         self._found = found
         self._extents: list[int] = []
-        self._earlier: list[tuple[int, int]] = []
+        self._earlier: list[Any] = []
+        fronts: dict[int, bytes] = {}  # Of records without an earlier one, by their size.
         pack_body = body_packer(kind, seal)
         for record, old in found:
-            earlier = _earlier_of(old, segments)
-            oldest, span = earlier[0], _span_of(*earlier)
             body = pack_body(record)
             size = len(body)
-            front = _pack_front(_MAGIC, _VERSION, kind, span, size, oldest, 0, mark, 0)
+            earlier = _NONE_EARLIER
+            front = fronts.get(size) if old is None else None
+            if front is None:
+                earlier = _earlier_of(old, segments)
+                oldest, span = earlier[0], _span_of(earlier[0], earlier[1])
+                front = _pack_front(_MAGIC, _VERSION, kind, span, size, oldest, 0, mark, 0)
+                if old is None:
+                    fronts[size] = front
             head_sum = _digest(front + body).to_bytes(8, "little")
             size += _HEADER
             parts += (front, head_sum, body, _PADDING[-size & 63])
@@ -161,7 +172,8 @@ class HeadRecords:
         entered: list[tuple[IndexRow | None, IndexRow]] = []
         for at, (record, old) in enumerate(self._found):
             extent = self._extents[at]
-            row = _Row(record, self._kind, segment, offset, extent, *self._earlier[at])
+            earlier = self._earlier[at]
+            row = _Row(record, self._kind, segment, offset, extent, earlier[0], earlier[1])
             entered.append((old, row))
             offset += extent
         return entered
