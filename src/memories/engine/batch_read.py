@@ -18,7 +18,7 @@ from memories.model.tiers import TierName
 if TYPE_CHECKING:
     from memories.engine.hierarchy import Hierarchy
 
-LOCAL_RECORDS = 4096  # Read together from the disk ...
+LOCAL_RECORDS = 8192  # Read together from the disk ...
 MAX_LOCAL = 64 << 10  # ... if each takes less than this; larger ones gain nothing.
 _COLD = TierName.COLD  # To look a member up in its class takes longer.
 
