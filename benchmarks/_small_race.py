@@ -123,10 +123,13 @@ def within(
     return Line(cells, ours.median <= limit)
 
 
-def at_least(what: str, share: float, least: float, name: str = "", theirs: float = 0.0) -> Line:
+def at_least(
+    what: str, share: float, least: float | None, name: str = "", theirs: float = 0.0
+) -> Line:
     """Return a line: the total of several threads is at least this share of one thread's."""
     its = f"{theirs:.2f}" if name else ""
-    return Line((what, f"{share:.2f}", "", name, its, "", f"{least:g}"), share >= least)
+    bar, met = ("", None) if least is None else (f"{least:g}", share >= least)
+    return Line((what, f"{share:.2f}", "", name, its, "", bar), met)
 
 
 def seconds_line(what: str, took: float, busy: float, limit: float) -> Line:

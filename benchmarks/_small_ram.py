@@ -6,6 +6,7 @@ import pickle
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from threading import Barrier, Thread
 from typing import Any
@@ -88,6 +89,16 @@ def calling(call: Callable[[Any], Any], keys: Sequence[Any]) -> Callable[[], Non
     def run() -> None:
         for key in keys:
             call(key)
+
+    return run
+
+
+def passing(keys: Sequence[Any]) -> Callable[[], None]:
+    """Return a turn that calls nothing."""
+
+    def run() -> None:
+        for _ in keys:
+            pass
 
     return run
 
@@ -272,11 +283,11 @@ def hit_threads(scale: Scale) -> Iterator[Line]:
     )
     plain = dict.fromkeys(keys, KILOBYTE)
     # Of each round: the rate of a processor may change between two of them.
-    found: dict[str, list[float]] = {"ours": [], "a dict": []}
+    found: dict[str, list[float]] = {"ours": [], "a dict": [], "an empty loop": []}
     with opened() as manager:
         for key in keys:
             manager.store(key, KILOBYTE)
-        ways = {"ours": manager.retrieve, "a dict": plain.__getitem__}
+        ways = {"ours": manager.retrieve, "a dict": plain.__getitem__, "an empty loop": None}
         for number in range(2 * scale.rounds + 2):
             for name, get in ways.items():
                 rates = {}
@@ -288,11 +299,13 @@ def hit_threads(scale: Scale) -> Iterator[Line]:
     shares = {name: statistics.median(of_rounds) for name, of_rounds in found.items()}
     what = "hits of 8 threads, total against one thread's"
     yield at_least(what, shares["ours"], 0.9, "a dict", shares["a dict"])
+    yield at_least("the same", shares["ours"], None, "an empty loop", shares["an empty loop"])
 
 
-def calls_of(call: Callable[[Any], Any], keys: Sequence[str]) -> list[Callable[[], None]]:
-    """Return short turns that together call something with every key."""
-    return [calling(call, keys[at : at + SHORT]) for at in range(0, len(keys), SHORT)]
+def calls_of(call: Callable[[Any], Any] | None, keys: Sequence[str]) -> list[Callable[[], None]]:
+    """Return short turns that together call something with every key, or nothing."""
+    make = passing if call is None else partial(calling, call)
+    return [make(keys[at : at + SHORT]) for at in range(0, len(keys), SHORT)]
 
 
 def rate(of_threads: Sequence[Sequence[Callable[[], None]]], scale: Scale) -> float:
