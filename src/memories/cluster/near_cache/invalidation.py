@@ -148,7 +148,7 @@ class InvalidationListener:
         self._refusals[name] = seconds, self._monotonic() + seconds
 
     def _ping(self, name: str, subscription: _Subscription, now: float) -> None:
-        if subscription.connection.pending:
+        if subscription.connection.pending and not subscription.connection.closed:
             if now - subscription.pinged_at > subscription.silence_seconds:
                 self._disconnect(name)
             return
