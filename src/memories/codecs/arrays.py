@@ -29,6 +29,8 @@ _NOTHING = {True: memoryview(bytes(ALIGNMENT)), False: memoryview(bytearray(ALIG
 
 def is_flat(value: Array) -> bool:
     """Return whether the dtype of `value` has a plain description, and its items no references."""
+    if is_ordinary(value):
+        return True
     try:
         dtypes.describe(value.dtype)
     except UnsupportedTypeError:

@@ -166,7 +166,7 @@ def _next_tier(services: Services, found: Entry | Record) -> str:
         if found.terms.in_ram_only:
             return (
                 "It is dropped when RAM needs room, as its terms say; a cached result, because it "
-                "can be computed again in less time than it takes to read it from cold."
+                "can be computed again in less time than it takes to write it to cold and read it."
             )
         if down is None:
             above = " or above" if found.terms.next_faster(found.tier) else ""

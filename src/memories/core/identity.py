@@ -73,8 +73,9 @@ class Identity:
     def enter(self, computation: Computation) -> None:
         """Record that a call of the function starts."""
         with self._lock:
-            for other in dead_among(self._running):
-                self._running.discard(other)
+            if self._running:
+                for other in dead_among(self._running):
+                    self._running.discard(other)
             self._running.add(computation)
 
     def leave(self, computation: Computation) -> None:

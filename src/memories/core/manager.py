@@ -247,8 +247,8 @@ class MemoryManager(ShortWays, KeyCalls, StoreMapping):
         """Decorate a function so that its results are kept in the tiers; bare or with options.
 
         Results are evictable: under memory pressure they may be dropped, and are computed again.
-        One of 64 KiB or more that took less time to compute than it takes to read it back from the
-        disk stays in RAM; `explain` says so.
+        One of 64 KiB or more that took less time to compute than it takes to write it to the disk
+        and to read it once stays in RAM; `explain` says so.
         The first call returns the same as later ones: a read-only array, for example. Exceptions
         are not kept. Threads or tasks that ask for the same result share one computation; if the
         computing one is interrupted, another continues. The decorated function has `cache_info()`,

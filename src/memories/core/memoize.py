@@ -106,7 +106,7 @@ class Memo:
         self._counts: Counter[str] = Counter()
         self._lock = new_lock()
         self._no_hash = _no_hash(self._signature)
-        self._plain_arguments = _plain_arguments(self._signature) if key is None else None
+        self._positional = _positional(self._signature) if key is None else None
         self._known_hashes: dict[tuple[tuple[Any, ...], tuple[type, ...]], str] = {}
         outer = self._split_ignored(frozenset([ignore] if isinstance(ignore, str) else ignore))
         self._identity = Identity(function, version, outer, self._ignored)
@@ -134,7 +134,7 @@ class Memo:
         """
         prefix = self._prefix()
         call = None
-        if not kwargs and len(args) == self._plain_arguments:
+        if self._is_complete(args, kwargs):
             types = tuple(map(type, args))
             if _PLAIN.issuperset(types):
                 call = args, types  # Because 1 equals True.
@@ -216,15 +216,23 @@ class Memo:
         computation.enter()
         self._identity.enter(computation)
 
-    def join(self, key: str, computation: Computation) -> Any:
-        """Return the result of a computation in progress; `_NOTHING` if this call must compute."""
+    def join(self, key: str, computation: Computation, finished: int) -> Any:
+        """Return the result of a computation in progress; `_NOTHING` if this call must compute.
+
+        `finished` is how many computations had finished when the result was looked for.
+        """
         while True:
             other = self.single_flight.register(key, computation)
             outcome = None if other is None else other.wait(computation)
             if other is None:
                 for pause in self._tries(key, computation):
                     _never.wait(pause)
-            found = self._lookup_again(key) if outcome is None else self._value_of(key, outcome)
+            if outcome is not None:
+                found = self._value_of(key, outcome)
+            elif finished == self.single_flight.finished and self.results.locks is None:
+                found = _NOTHING  # No call can have stored it since.
+            else:
+                found = self._lookup_again(key)
             if found is not _NOTHING:
                 return found
             if outcome is None:
@@ -359,13 +367,22 @@ class Memo:
             return self._key(*args, **kwargs)
         if self._signature is None:
             return args, kwargs
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        if self._positional is not None and self._is_complete(args, kwargs):
+            arguments: Iterable[tuple[str, Any]] = zip(self._positional, args, strict=True)
+        else:
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            arguments = bound.arguments.items()
         return {
             name: value
-            for name, value in bound.arguments.items()
+            for name, value in arguments
             if name not in self._ignored and self._no_hash.get(name, _NOTHING) is not value
         }
+
+    def _is_complete(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return whether a call gives all parameters, each by its position."""
+        names = self._positional
+        return not kwargs and names is not None and len(args) == len(names)
 
     def _unhashable(self, arguments: Any) -> str:
         """Return a description of the argument that has no hash."""
@@ -463,12 +480,13 @@ def _wrap(memo: Memo, function: Callable[..., Any]) -> Any:
     # a recursion, which is half of that without a cache.
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         key = memo.cache_key(*args, **kwargs)
+        finished = memo.single_flight.finished
         found = memo.lookup(key)
         if found is not _NOTHING:
             return found
         computation, own, outcome = Computation(), False, ABANDONED
         try:
-            found = memo.join(key, computation)
+            found = memo.join(key, computation, finished)
             if found is _NOTHING:
                 own, started = True, perf_counter()
                 result = function(*args, **kwargs)
@@ -557,13 +575,13 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _plain_arguments(signature: inspect.Signature | None) -> int | None:
-    """Return the number of parameters if all of them can be given by position only."""
+def _positional(signature: inspect.Signature | None) -> tuple[str, ...] | None:
+    """Return the names of the parameters if all of them can be given by position only."""
     if signature is None:
         return None
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     one_each = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    return len(signature.parameters) if kinds <= one_each else None
+    return tuple(signature.parameters) if kinds <= one_each else None
 
 
 def _no_hash(signature: inspect.Signature | None) -> dict[str, Any]:

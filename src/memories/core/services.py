@@ -108,6 +108,8 @@ class Services:
         """
         if type(data) in codecs.ALWAYS_SHARED:
             return Payload.of_object(data)
+        if codecs.is_plain_array(data):  # It needs no classes.
+            return Payload.borrowed(data) if borrow else Payload.of(data, copy=copy)
         with main_classes.collect_names() as names:
             payload = Payload.borrowed(data) if borrow else Payload.of(data, copy=copy)
         if names and self.outlives_process:

@@ -202,9 +202,14 @@ def dead_among(computations: Iterable[Computation]) -> list[Computation]:
 
 
 class SingleFlight:
-    """The computations in progress, by key."""
+    """The computations in progress, by key.
+
+    Attributes:
+        finished: How many have finished so far.
+    """
 
     def __init__(self) -> None:
+        self.finished = 0
         self._running: dict[str, Computation] = {}
         self._lock = new_lock()
 
@@ -220,6 +225,7 @@ class SingleFlight:
     def finish(self, key: str, computation: Computation, outcome: FlightOutcome) -> None:
         """Remove a computation, and give its outcome to the waiting calls."""
         with self._lock:
+            self.finished += 1  # First: after the next line another call may look for the result.
             if self._running.get(key) is computation:
                 del self._running[key]
         computation.finish(outcome)

@@ -140,7 +140,7 @@ class ValueWriter:
         """Store what can be computed again in `seconds`, and return it as a read of it would.
 
         It may be dropped for room, whatever `on_full` says. A large one that takes less time than
-        to read it back from cold stays in RAM, unless a tier was named.
+        to write it to cold and to read it once stays in RAM, unless a tier was named.
         """
         self._hierarchy.require_writable()
         payload = self._services.payload_of(key, result, copy=copy)
@@ -226,8 +226,7 @@ class ValueWriter:
         size = payload.host_size
         if size < LARGE_RESULT or size > self._hierarchy.tiers[TierName.WARM].budget.effective:
             return False
-        # What it takes to write does not count: nothing waits for that.
-        return seconds < self._services.fetch_costs.below(TierName.WARM)(size)
+        return seconds < self._services.fetch_costs.keeping(size)
 
     def _target(self, tier: str) -> TierName | None:
         known = self._targets.get(tier) if isinstance(tier, str) else None

@@ -50,7 +50,7 @@ from memories.frames.store_binding import StoreBinding
 from memories.migration.migrator import Migrator
 from memories.migration.prefetching import Prefetching
 from memories.model.entry import Entry
-from memories.model.events import KINDS, EventBus, Moved, Removed, Stored
+from memories.model.events import KINDS, EventBus, Moved, Removed, Stored, Written
 from memories.model.record import Record
 from memories.model.rules import Rules
 from memories.model.tiers import TierName
@@ -190,7 +190,7 @@ class _Wiring:
             (counters.observe, counters.observe_batch, KINDS),
             (move_log.observe, move_log.observe_batch, (Moved, Removed)),
             (self.sampler.observe, self.sampler.observe_batch, (Stored, Moved)),
-            (self.costs.observe, self.costs.observe_batch, (Moved,)),
+            (self.costs.observe, self.costs.observe_batch, (Moved, Written)),
         ):
             events.subscribe(observer, of_batch, kinds=kinds)
         heap = HeapTrim(self.clock.monotonic)

@@ -56,12 +56,20 @@ class EvictionPass:
         self._seen: set[tuple[str, int]] = set()
         self.busy = False  # Whether another thread kept a victim from leaving.
 
-    def make_room(self, size: int) -> bool:
-        """Evict victims until `size` bytes are reserved, and return whether they are."""
-        while not self._tier.budget.reserve(size):
-            if not self._move_aside(self._tier) and not self.evict_next():
-                return False
-        return True
+    def make_room(self, size: int, other: Tier | None = None) -> Tier | None:
+        """Evict victims until `size` bytes are reserved; return where, None if they cannot be.
+
+        That is in the tier, or in the `other` one of its pool, where a victim may lie as well.
+        """
+        tier = self._tier
+        while not tier.budget.reserve(size):
+            if other is not None and other.budget.reserve(size):
+                return other
+            # With two tiers to choose from, both have too little only if room is in pieces.
+            aside = other is None or tier.account.headroom >= size
+            if not (aside and self._move_aside(tier)) and not self.evict_next():
+                return None
+        return tier
 
     def evict_next(self) -> bool:
         """Evict the next victim; return False when each was tried before."""

@@ -85,8 +85,9 @@ class Expiry:
         With `shown` it may be shown: room is needed.
         """
         ends = found.terms.expires_at
-        now = self.now() if shown else self.horizon()
-        return ends is not None and self._is_over(found, ends, now)
+        if ends is None:
+            return False
+        return self._is_over(found, ends, self.now() if shown else self.horizon())
 
     def _is_over(self, found: Entry | Record, ends: float, now: float) -> bool:
         if now >= ends:

@@ -1,4 +1,4 @@
-"""The measured cost of fetching a value from a tier: seconds by source and size.
+"""The measured cost of fetching a value from a tier, and of writing it to cold: seconds by size.
 
 It takes durations that were measured anyway. There is one running mean for each power of two of
 sizes. A mean is published in coarse steps, so that the costs which policies compare change only
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from memories.model.events import Event, Moved, ReadBatch, Retrieved, ValueEvent
+from memories.model.events import Event, Moved, ReadBatch, Retrieved, ValueEvent, Written
 from memories.model.tiers import TierName
 
 CLASSES = 65  # One for each number of bits that a size may have.
@@ -25,22 +25,27 @@ _DEFAULTS = {
     TierName.COLD: (2e-4, 1e9),
     TierName.GLACIER: (5e-2, 1e8),
 }
+_DEFAULT_WRITE = (3e-4, 1e9)  # Likewise, of a write to cold.
 
 
 def default_seconds(source: TierName, size: int) -> float:
     """Return what fetching `size` bytes from `source` is taken to cost before it was measured."""
-    latency, bandwidth = _DEFAULTS[source]
+    return _expected(_DEFAULTS[source], size)
+
+
+def _expected(medium: tuple[float, float], size: int) -> float:
+    latency, bandwidth = medium
     return latency + size / bandwidth
 
 
-class _Source:
-    """The means of one tier, and the table that was published from them."""
+class _Means:
+    """The means of what is done with one tier, and the table that was published from them."""
 
-    def __init__(self, name: TierName) -> None:
-        self._expected = [default_seconds(name, 3 << at >> 2) for at in range(CLASSES)]
+    def __init__(self, medium: tuple[float, float]) -> None:
+        self.expected = [_expected(medium, 3 << at >> 2) for at in range(CLASSES)]
         self._counts = [0] * CLASSES
         self._means = [0.0] * CLASSES
-        self.table = self._expected
+        self.table = self.expected
 
     def add(self, at: int, seconds: float, fetches: int = 1) -> None:
         """Add `fetches` of class `at` which took `seconds` together, as if one by one."""
@@ -54,10 +59,10 @@ class _Source:
     def _publish(self) -> None:
         """Make a new table: measured classes as they are, the others as the nearest of these."""
         known = [at for at in range(CLASSES) if self._counts[at] >= TRIALS]
-        off = {at: self._means[at] / self._expected[at] for at in known}
+        off = {at: self._means[at] / self.expected[at] for at in known}
         nearest = [min(known, key=lambda one: abs(one - at)) for at in range(CLASSES)]
         self.table = [
-            expected * off[near] for expected, near in zip(self._expected, nearest, strict=True)
+            expected * off[near] for expected, near in zip(self.expected, nearest, strict=True)
         ]
 
 
@@ -69,16 +74,23 @@ class FetchCosts:
     """
 
     def __init__(self) -> None:
-        self._sources = {name: _Source(name) for name in _DEFAULTS}
+        self._sources = {name: _Means(medium) for name, medium in _DEFAULTS.items()}
+        self._writes = _Means(_DEFAULT_WRITE)
 
     def observe(self, event: Event) -> None:
-        """Add the duration of a move from warm up to hot."""
-        if isinstance(event, Moved):
+        """Add the duration of a move from warm up to hot, or of a write to cold."""
+        if isinstance(event, Moved | Written):
             self.observe_batch([event])
 
     def observe_batch(self, events: Sequence[ValueEvent]) -> None:
-        """Add the durations of a batch of moves from warm up to hot."""
+        """Add the durations of a batch of moves from warm up to hot, or of writes to cold."""
         first = events[0]
+        if isinstance(first, Written):
+            if first.tier is TierName.COLD:
+                for event in events:
+                    if isinstance(event, Written) and event.seconds > 0:
+                        self._writes.add(event.size.bit_length(), event.seconds)
+            return
         if isinstance(first, Moved) and (first.source, first.target) == _LIFT:
             self._add_each(
                 (TierName.WARM, event.size, event.seconds)
@@ -113,6 +125,13 @@ class FetchCosts:
         name = TierName.WARM if tier is TierName.HOT else TierName.COLD
         source = self._sources[name]
         return lambda size: source.table[size.bit_length()]
+
+    def keeping(self, size: int) -> float:
+        """Return the seconds that it takes to write a value to cold, and to read it once."""
+        at = size.bit_length()
+        # A write that takes longer than usual has waited for other programs: nothing waits for it.
+        write = min(self._writes.table[at], self._writes.expected[at])
+        return self._sources[TierName.COLD].table[at] + write
 
     def saved(self, size: int) -> float:
         """Return the seconds that a fetch from cold takes less than one from glacier."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain, islice
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -39,7 +39,7 @@ from memories.engine.lifecycle_state import LifecycleState, require_readable, re
 from memories.engine.mover import Mover
 from memories.engine.operations import Operations, operation
 from memories.engine.payload import Payload
-from memories.engine.placement import candidates
+from memories.engine.placement import Order, candidates
 from memories.engine.residency import Residency
 from memories.engine.settlement import Settlement
 from memories.engine.small_frames import open_small
@@ -70,18 +70,6 @@ _COLD = TierName.COLD  # To look a member up in its class takes longer.
 _new = tuple.__new__  # What a named tuple does, without its argument parsing.
 OVERDUE_PER_STORE = 4  # Expired entries that each store removes.
 READ_ATTEMPTS = 8  # After so many reads that a change overtook, the error is raised.
-
-
-class Order(NamedTuple):
-    """A version to be stored, and what it replaces."""
-
-    payload: Payload
-    version: Version
-    previous: Entry | Record | None
-    old_record: Record | None  # The record that `previous` is, or that it shadows.
-    gone: int  # The version of the removal of `old_record`, if no record replaces it.
-    volatile: bool
-    durable: bool
 
 
 class Hierarchy:
@@ -185,7 +173,9 @@ class Hierarchy:
             found = self.put_locked(key, payload, tier, terms, previous, volatile=volatile)
             # Before the key is unlocked: the event of its next change comes after this one.
             now = self.clock.monotonic()
-            self.events.emit(Stored(key, now, found.tier, found.size, now - started))
+            # What never leaves RAM makes no work for the migrator, which an event wakes.
+            emit = self.events.emit_soon if terms.in_ram_only else self.events.emit
+            emit(Stored(key, now, found.tier, found.size, now - started))
         return found
 
     def put_locked(
@@ -211,7 +201,7 @@ class Hierarchy:
         # it would remove the new value as well.
         gone = 0 if old_record is None else self.catalog.next_version()
         version = Version(key, self.catalog.next_version(), self._moment(), terms)
-        order = Order(payload, version, previous, old_record, gone, volatile, durable)
+        order = Order(payload, version, previous, old_record, gone, volatile, durable, tier is None)
         # In the archive a new version replaces the old one without a removal.
         leaves = None if tier is TierName.GLACIER else old_record
         try:
@@ -717,7 +707,9 @@ class Hierarchy:
         overwrites = order.old_record is not None and not order.volatile
         durable = self.write_through or order.durable or overwrites
         backing = self.backing_tier(order.version) if durable else None
-        entry = self.mover.put(order.payload, order.version, target, backing=backing)
+        entry = self.mover.put(
+            order.payload, order.version, target, backing=backing, roams=order.roams
+        )
         if order.old_record is not None and backing is None:
             self._bury(entry, order)
         return entry

@@ -20,7 +20,7 @@ from memories.engine.eviction_pass import EvictionOutcome, EvictionPass, MayEvic
 from memories.engine.expiry import Expiry
 from memories.engine.keylocks import KeyLocks
 from memories.engine.payload import PackedFrame, Payload
-from memories.engine.placement import fits_without, why_full
+from memories.engine.placement import fits_without, other_of_pool, why_full
 from memories.engine.ranks import Ranks
 from memories.engine.tier import AnyTier, DurableTier, Tier, Tiers, VolatileTier, version_of
 from memories.errors import StorageError, TierFullError, UnavailableError
@@ -198,15 +198,18 @@ class Mover:
         backing: DurableTier | None = None,
         accessed: bool = True,
         may_evict: MayEvict | None = None,
+        roams: bool = False,
     ) -> Entry:
         """Store a payload in a volatile tier, under a new entry in the catalog.
 
         `backed` is the durable tier that holds this very version already; one given as `backing`
-        is written to first.
+        is written to first. If it `roams`, it may lie in the other tier of a pool as well.
         """
         converted = target.convert(payload)
         self._check_quota(version.key, target.name, converted.size)
-        self.make_room(target, converted.size, version.key, may_evict)
+        other = other_of_pool(target, version) if roams and not self.catalog.rules else None
+        if self.make_room(target, converted.size, version.key, may_evict, other) is other:
+            target = other or target
         try:
             if backing is not None:
                 self.write(converted, version, backing)
@@ -241,10 +244,14 @@ class Mover:
         """Release the payload of an entry that has left the catalog."""
         self.tiers.release(entry)
 
-    def make_room(self, tier: Tier, size: int, key: str, may_evict: MayEvict | None = None) -> None:
+    def make_room(
+        self, tier: Tier, size: int, key: str, may_evict: MayEvict | None = None,
+        other: Tier | None = None,
+    ) -> Tier:  # fmt: skip
         """Reserve `size` bytes in `tier`, and move other values down as far as that needs.
 
         With `may_evict`, only values for which it is true, and without waiting for other threads.
+        With the `other` tier of its pool, whichever of the two has room first; returns which.
 
         Raises:
             TierFullError: everything that may leave has left, or no slower tier has room for it.
@@ -252,14 +259,14 @@ class Mover:
         # 1. There is room, what was removed a moment ago leaves it, or removing expired values
         #    makes it.
         if tier.budget.reserve(size):
-            return
+            return tier
         tier.victims.settle()
         if tier.budget.reserve(size) or self._reserve_expired(tier, size):
-            return
+            return tier
         # 2. The disk gives back the bytes of values that were removed or replaced.
         caught_up = tier.name is TierName.COLD and self.catalog.journal.catch_up()
         if caught_up and tier.budget.reserve(size):
-            return
+            return tier
         polls = 0
         while True:
             # 3. Victims leave until there is room, or lie in the other tier of a pool from then on.
@@ -267,11 +274,11 @@ class Mover:
             with EvictionPass(
                 tier, self._evict, self._current, may_evict, self._ranks.make_room
             ) as eviction:
-                if eviction.make_room(size):
-                    return
-            # 4. The tier is full: nothing may leave, or this call has waited for long enough. One
-            #    store may make room in several tiers, one below the other: only the outermost call
-            #    waits.
+                found = eviction.make_room(size, other)
+            if found is not None:
+                return found
+            # 4. The tier is full: nothing may leave, or this call has waited for long enough. Of
+            #    calls that make room in several tiers, one below the other, the outermost waits.
             if may_evict is not None:
                 raise TierFullError(why_full(tier, size, key))
             if self._nesting.depth and eviction.busy:
@@ -298,16 +305,17 @@ class Mover:
     def overdue(self, name: TierName | None = None) -> Iterator[Entry | Record]:
         """Yield expired versions that are not removed yet, of one tier or of all."""
         catalog = self.catalog
-        durable, volatile = catalog.journal.soonest(), catalog.deadlines.soonest()
+        volatile = None if name is not None and name.durable else catalog.deadlines.soonest()
+        durable = catalog.journal.soonest() if name is None or name.durable else None
         if durable is None and volatile is None:
             return
         until = self._expiry.now()
-        if volatile is not None and volatile <= until and (name is None or not name.durable):
+        if volatile is not None and volatile <= until:
             for key in catalog.deadlines.due(until):
                 entry = catalog.entries.get(key)
                 if entry is not None and name in (None, entry.tier):
                     yield entry
-        if durable is not None and durable <= until and (name is None or name.durable):
+        if durable is not None and durable <= until:
             for record in catalog.journal.expired(until):
                 if name in (None, record.tier):
                     yield record
@@ -385,7 +393,8 @@ class Mover:
             self.catalog.drop(found)
             self.release(found)
         now = self._clock.monotonic()
-        self._events.emit(Removed(found.key, now, found.tier, found.size, cause))
+        emit = self._events.emit_soon if cause is Cause.CAPACITY else self._events.emit
+        emit(Removed(found.key, now, found.tier, found.size, cause))
         if cause is not Cause.CAPACITY:
             # A value that was dropped for room may come back, so the policies remember it. This
             # comes last: observers of the event must first count the reads before it.

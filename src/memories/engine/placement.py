@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from memories.engine.payload import Payload
-from memories.engine.tier import AnyTier, Tier, Tiers
+from memories.engine.tier import AnyTier, Tier, Tiers, VolatileTier
 from memories.errors import InvalidOptionError, TierFullError
 from memories.foundation.units import format_size
 from memories.model.entry import Entry
-from memories.model.record import Record, Terms
+from memories.model.record import Record, Terms, Version
 from memories.model.tiers import TierName
 
 NOTHING_LEAVES = (
     "nothing more may leave it; everything stored before is still there: delete or unpin keys, "
     "make a tier larger, or use on_full='evict' to drop the least useful values"
 )
+
+
+class Order(NamedTuple):
+    """A version to be stored, and what it replaces."""
+
+    payload: Payload
+    version: Version
+    previous: Entry | Record | None
+    old_record: Record | None  # The record that `previous` is, or that it shadows.
+    gone: int  # The version of the removal of `old_record`, if no record replaces it.
+    volatile: bool
+    durable: bool
+    roams: bool  # Whether no tier was named.
 
 
 def candidates(
@@ -75,6 +89,14 @@ def _first_rank(tiers: Tiers, payload: Payload, terms: Terms) -> tuple[int, bool
         if name is not TierName.HOT and terms.admits(name) and tier.holds(size)
     )
     return next(lower, TierName.HOT.rank), False
+
+
+def other_of_pool(tier: VolatileTier, version: Version) -> VolatileTier | None:
+    """Return the other tier of the pool that `tier` is a part of, if a version may lie there."""
+    if tier.pool is None:
+        return None
+    other = tier.pool.other(tier)
+    return other if version.terms.admits(other.name) else None
 
 
 def fits_without(tiers: Tiers, previous: Entry | Record, record: Record | None, size: int) -> bool:

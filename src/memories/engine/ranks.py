@@ -54,7 +54,7 @@ class Ranks:
                         started = self._monotonic()
                         self.change(entry, other)
                         now = self._monotonic()
-                        self._events.emit(
+                        self._events.emit_soon(
                             Moved(
                                 entry.key, now, tier.name, other.name, entry.size,
                                 Cause.CAPACITY, now - started,

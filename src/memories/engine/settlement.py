@@ -118,7 +118,7 @@ class Settlement:
     def record_miss(self, miss: Missed) -> None:
         """Report a miss after what happened before; it does not have to be settled for that."""
         if not (self.changes or self._taken or self._operations.holds_lock()):
-            self._events.emit(miss)
+            self._events.emit_apart(miss)
             return
         self.changes.append(miss)
         if not len(self.changes) % EVERY:

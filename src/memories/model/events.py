@@ -11,7 +11,8 @@ stores into RAM (`engine.settlement`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeVar, overload
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar, overload
 
 import msgspec
 
@@ -21,8 +22,8 @@ from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 
 T = TypeVar("T")
-READS_AT_ONCE = 256  # Reads, stores and moves are delivered when so many wait,
-READS_SECONDS = 0.002  # or when one comes so long after the last delivery.
+READS_AT_ONCE = 256  # Events that can wait are delivered when there are so many,
+READS_SECONDS = 0.005  # or when one comes so long after the last delivery.
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -143,8 +144,8 @@ class Failed(Event, frozen=True):
     error: BaseException
 
 
-Soon = Retrieved | ReadBatch | StoredAtRest | Moved
 ValueEvent = Stored | Moved | Written | Removed
+Soon = Retrieved | ReadBatch | StoredAtRest | ValueEvent
 
 
 class EventBatch(list[ValueEvent]):
@@ -153,6 +154,11 @@ class EventBatch(list[ValueEvent]):
     __slots__ = ("__weakref__",)
 
 
+# In the order of their kinds within one delivery. A store at rest is delivered as two of them.
+_READ = 1
+_RANKS: dict[type, int] = {
+    Retrieved: _READ, Written: 2, StoredAtRest: 3, Stored: 3, Moved: 4, Removed: 5
+}  # fmt: skip
 # What waits as one comes, and what it becomes where it is delivered.
 _Group = list[Retrieved] | ReadBatch | EventBatch
 _Taken = Soon | list[Retrieved] | EventBatch
@@ -216,10 +222,14 @@ class EventBus:
         self._readers = tuple(known for known in self._readers if known != observer)
 
     def emit(self, event: Event) -> None:
-        """Call every observer of its kind with `event`."""
-        self.emitted += 1
+        """Call every observer of its kind with `event`, after what waits."""
         if self._waiting or self._taken:
             self.flush()
+        self.emit_apart(event)
+
+    def emit_apart(self, event: Event) -> None:
+        """Do what `emit` does, before what waits: the event changes nothing for its key."""
+        self.emitted += 1
         _deliver(self._observers[type(event)], event, self.unsubscribe)
 
     def emit_batch(self, events: Sequence[ValueEvent]) -> None:
@@ -247,7 +257,7 @@ class EventBus:
             _deliver((observer,), event, lambda _: self.unsubscribe(observer))
 
     def emit_soon(self, event: Soon) -> None:
-        """Deliver a read, a store or a move soon; at once if it is the first for a while."""
+        """Deliver an event soon; at once if it is the first for a while."""
         self._waiting.append(event)
         self.emitted += 1
         if event.at >= self._due or len(self._waiting) >= self.reads_at_once:
@@ -297,41 +307,42 @@ class EventBus:
 def _grouped(taken: Sequence[_Taken]) -> tuple[int, list[_Group]]:
     """Group events of one kind from the front of `taken`; return how many, and the groups.
 
-    Events of one key keep their order; a key has at most one store and one move among them.
+    Events of one key keep their order; a key has at most one of each kind but reads among them.
     """
     latest: dict[str, int] = {}  # The rank of the latest event of each key.
-    reads: list[Retrieved] = []
-    stores: list[StoredAtRest] = []
-    moves: dict[tuple[TierName, TierName, Cause], EventBatch] = {}
+    alike: dict[tuple[object, ...], list[Any]] = {}  # By rank, and what else they have in common.
     count = 0
     for event in taken:
-        if isinstance(event, Retrieved):
-            key, rank = event.key, 0
-        elif isinstance(event, StoredAtRest):
-            key, rank = event.record.key, 1
-        elif isinstance(event, Moved):
-            key, rank = event.key, 2
+        if isinstance(event, StoredAtRest):
+            key = event.record.key
+        elif isinstance(event, Retrieved | ValueEvent):
+            key = event.key
         else:
-            break
+            break  # A group, which is delivered as it is.
+        rank = _RANKS[type(event)]
         before = latest.get(key, 0)
-        if before > rank or before == rank > 0:
+        if before > rank or before == rank > _READ:
             break
         latest[key] = rank
         count += 1
-        if isinstance(event, Retrieved):
-            reads.append(event)
-        elif isinstance(event, StoredAtRest):
-            stores.append(event)
-        else:
-            route = event.source, event.target, event.cause
-            moves.setdefault(route, EventBatch()).append(event)
+        of = (rank, *_kind_of(event))
+        if of not in alike:
+            alike[of] = EventBatch() if isinstance(event, ValueEvent) else []
+        alike[of].append(event)
     groups: list[_Group] = []
-    if reads:
-        groups.append(reads)
-    if stores:
-        groups += _batches_of(stores)
-    groups += moves.values()
+    for of in sorted(alike, key=itemgetter(0)):
+        group = alike[of]
+        groups += _batches_of(group) if isinstance(group[0], StoredAtRest) else [group]
     return count, groups
+
+
+def _kind_of(event: _Taken) -> tuple[object, ...]:
+    """Return what the events of one batch have in common, besides their class."""
+    if isinstance(event, Moved):
+        return event.source, event.target, event.cause
+    if isinstance(event, Removed):
+        return event.tier, event.cause
+    return (event.tier,) if isinstance(event, Stored | Written) else ()
 
 
 def _batches_of(stores: Sequence[StoredAtRest]) -> tuple[EventBatch, EventBatch]:

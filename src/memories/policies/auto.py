@@ -130,7 +130,7 @@ class AutoPolicy(Policy):
         self._clock += 1
         stamp = self._clock
         missed = [not shadow.access(key, bits, size, stamp) for shadow in self._shadows]
-        if max(map(len, self._shadows)) > _MOST_KEYS * self._sample:
+        if True in missed and max(map(len, self._shadows)) > _MOST_KEYS * self._sample:
             self._set_sample(self._below // 2)
         if self._selector.record(missed):
             self._follow(self._selector.leader)

@@ -28,6 +28,7 @@ from tests.support.interrupting import isolated
 
 from memories import MemoryManager, UnsupportedTypeError
 from memories.core import identity, memoize, single_flight
+from memories.core.single_flight import Computation, SingleFlight
 
 LIMIT = 20  # Seconds after which a wait is taken for one without an end.
 
@@ -469,3 +470,30 @@ def test_an_interrupt_at_any_line_leaves_no_caller_waiting(
         assert [step * 2] == threads(lambda step=step: double(step)), where  # type: ignore[misc]
     assert not memo._identity._running
     assert len(lines) > (10 if kind == "stored" else 60), "so many lines were reached"
+
+
+def test_a_result_that_came_after_the_look_is_found(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thread 1 finds none. Thread 2 computes and stores it. Thread 1 begins to compute."""
+    calls: list[int] = []
+    others: list[threading.Thread] = []
+
+    @manager.cache
+    def square(x: int) -> int:
+        calls.append(x)
+        return x * x
+
+    register = SingleFlight.register
+
+    def late(self: SingleFlight, key: str, computation: Computation) -> Computation | None:
+        if not others:
+            others.append(threading.Thread(target=square, args=[3]))
+            others[0].start()
+            others[0].join(30)
+        return register(self, key, computation)
+
+    monkeypatch.setattr(SingleFlight, "register", late)
+    assert 9 == square(3)
+    assert [3] == calls
+    assert (1, 1) == square.cache_info()[:2]

@@ -10,7 +10,7 @@ import pytest
 from memories import MemoryManager, MigrationSettings, policies
 from memories.engine.fetch_costs import TRIALS, FetchCosts, default_seconds
 from memories.engine.victims import PolicyVictims
-from memories.model.events import Moved, Retrieved
+from memories.model.events import Moved, Retrieved, Written
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 from memories.policies import registry
@@ -164,6 +164,22 @@ def test_one_slow_fetch_and_small_changes_leave_the_cost_as_it_is() -> None:
     for seconds in (0.25,) * TRIALS + (0.3, 0.2) * 20:
         costs.observe_reads([retrieved(SIZE, seconds)])
     assert 0.25 == cost(SIZE)
+
+
+def test_what_keeping_costs_is_a_write_and_a_read() -> None:
+    """A result that takes longer to compute than both is worth its place on the disk."""
+    costs = FetchCosts()
+    read, before = costs.below(TierName.WARM), costs.keeping(SIZE)
+    assert read(SIZE) < before
+    for _ in range(TRIALS):
+        costs.observe_reads([retrieved(SIZE, 0.25)])
+        costs.observe(Written("k", 0.0, TierName.COLD, SIZE, SIZE, 1e-5))
+        costs.observe(Written("k", 0.0, TierName.GLACIER, SIZE, SIZE, 9.0))
+    assert costs.keeping(SIZE) == pytest.approx(0.25 + 1e-5)
+    for _ in range(100):
+        costs.observe_batch([Written("k", 0.0, TierName.COLD, SIZE, SIZE, 9.0)])
+    least = before - default_seconds(TierName.COLD, SIZE)
+    assert costs.keeping(SIZE) == pytest.approx(0.25 + least, rel=0.01), "it waited for the disk"
 
 
 def test_the_engine_gives_its_policies_what_reads_have_taken() -> None:

@@ -151,6 +151,31 @@ def test_a_full_pool_evicts_from_either() -> None:
         assert_whole(manager)
 
 
+def test_a_store_takes_the_place_of_what_left(manager: MemoryManager) -> None:
+    """In either tier, unless one was named: nothing else has to change its rank for that."""
+    count = 600_000 // CHARGED - 1
+    for number in range(count):
+        manager.store(f"k{number}", bytes(SIZE))
+    assert {"hot", "warm"} == set(tiers_of(manager).values())
+    moves: list[Moved] = []
+
+    def observe(event: Event) -> None:
+        assert isinstance(event, Moved)
+        moves.append(event)
+
+    manager._hierarchy.events.flush()
+    manager._hierarchy.events.subscribe(observe, kinds=(Moved,))
+    taken = set[str]()
+    for number in range(count, 3 * count):
+        manager.store(f"k{number}", bytes(SIZE))
+        taken.add(manager.get_tier(f"k{number}"))
+    manager._hierarchy.events.flush()
+    assert {"hot", "warm"} == taken
+    assert {TierName.COLD} == {move.target for move in moves}
+    manager.store("named", bytes(SIZE), "warm")
+    assert "warm" == manager.get_tier("named")
+
+
 @pytest.mark.parametrize(
     "terms", [{"min_tier": "warm", "max_tier": "warm"}, {"max_tier": "hot"}, {"pin": True}]
 )

@@ -16,14 +16,16 @@ from memories.model.events import (
     Event,
     EventBus,
     Missed,
+    Moved,
     ReadBatch,
+    Removed,
     Retrieved,
     Stored,
     StoredAtRest,
     Written,
 )
 from memories.model.record import Record
-from memories.model.tiers import TierName
+from memories.model.tiers import Cause, TierName
 
 
 def read(number: int, at: float) -> Retrieved:
@@ -129,6 +131,38 @@ def test_an_event_waits_for_those_before_it(bus: EventBus) -> None:
     first.join(10)
     second.join(10)
     assert ["Written", "Stored", "Missed"] == order
+
+
+def test_what_leaves_ram_is_reported_together_and_in_the_order_of_each_key(bus: EventBus) -> None:
+    """A result that is dropped and stored again must not look as if it were gone."""
+    batches: list[Sequence[Event]] = []
+    bus.subscribe(lambda event: None, batches.append, kinds=(Stored, Moved, Removed))
+    size, now = 1, 1.0
+    bus.emit_soon(read(0, now))  # Delivered at once, so that the others wait.
+    for key in ("a", "b"):
+        bus.emit_soon(Stored(key, now, TierName.WARM, size, 1e-5))
+    bus.emit_soon(Removed("a", now, TierName.WARM, size, Cause.CAPACITY))
+    bus.emit_soon(Moved("b", now, TierName.WARM, TierName.HOT, size, Cause.CAPACITY, 1e-5))
+    bus.emit_soon(Stored("a", now, TierName.HOT, size, 1e-5))
+    bus.emit_soon(Removed("b", now, TierName.HOT, size, Cause.CAPACITY))
+    assert [] == batches
+    bus.flush()
+    names = [[f"{type(event).__name__} {event.key}" for event in batch] for batch in batches]
+    assert [
+        ["Stored a", "Stored b"], ["Moved b"], ["Removed a"], ["Stored a"], ["Removed b"]
+    ] == names  # fmt: skip
+
+
+def test_an_event_apart_waits_for_nothing(bus: EventBus) -> None:
+    """A miss changes nothing for its key, and would end every batch."""
+    seen: list[str] = []
+    bus.subscribe(lambda event: seen.append(type(event).__name__))
+    bus.emit_soon(read(0, 1.0))
+    bus.emit_soon(stored(1, 1.0))
+    bus.emit_apart(Missed("absent", 1.0))
+    assert ["Missed"] == seen
+    bus.flush()
+    assert ["Missed", "Written", "Stored"] == seen
 
 
 def test_an_interrupt_loses_no_store(bus: EventBus) -> None:
