@@ -34,13 +34,18 @@ Client = Any
 
 
 class Peer:
-    """A client that knows no replication: chunk i lies on node i and on the one after it."""
+    """A client that knows no replication: chunk i lies on node i and on the one after it.
+
+    It retrieves into memory that is fresh, as any call that returns an array must.
+    """
+
+    keeps_memory = False
 
     def __init__(self, group: LocalGroup, data: memoryview) -> None:
         self.group = group
         self.count = len(group.servers)
         self.chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
-        self.room = memoryview(bytearray(len(data)))
+        self.room = memoryview(np.zeros(len(data), np.uint8))
 
     def store(self) -> None:
         """Store every chunk twice."""
@@ -48,6 +53,8 @@ class Peer:
 
     def retrieve(self) -> memoryview:
         """Fetch every chunk once."""
+        if not self.keeps_memory:
+            self.room = memoryview(np.empty(len(self.room), np.uint8))
         self.on_each_node(self.retrieve_share)
         return self.room
 
@@ -77,7 +84,9 @@ class Peer:
 
 
 class BareSocket(Peer):
-    """Two system calls a chunk and no more."""
+    """Two system calls a chunk and no more, always into the same memory."""
+
+    keeps_memory = True
 
     def __init__(self, group: LocalGroup, data: memoryview) -> None:
         super().__init__(group, data)
@@ -121,12 +130,9 @@ class BareSocket(Peer):
 
 
 class FreshSocket(BareSocket):
-    """The same into memory that is fresh, as any call that returns an array must."""
+    """The same into memory that is fresh."""
 
-    def retrieve(self) -> memoryview:
-        """Fetch every chunk once, into a new array."""
-        self.room = memoryview(np.empty(len(self.room), np.uint8))
-        return super().retrieve()
+    keeps_memory = False
 
 
 class Library(Peer):
@@ -172,14 +178,17 @@ def large(group: LocalGroup, manager: DistributedMemoryManager, nbytes: int, rou
         random.Random(turn).shuffle(order)
         for name in order:
             empty(group)
+            touch(2 * nbytes)
             if name == "memories":
                 seconds[name].append(ours(manager, array, memory))
                 continue
             began = perf_counter()
             peers[name].store()
             stored = perf_counter()
+            touch(nbytes)
+            again = perf_counter()
             got = peers[name].retrieve()
-            seconds[name].append((stored - began, perf_counter() - stored))
+            seconds[name].append((stored - began, perf_counter() - again))
             assert got == data, name
     empty(group)
     best = {name: tuple(map(min, zip(*pairs, strict=True))) for name, pairs in seconds.items()}
@@ -189,11 +198,18 @@ def large(group: LocalGroup, manager: DistributedMemoryManager, nbytes: int, rou
         "(bars: store and retrieve at most 1.3 times the bare socket)",
         ["client", "store s", "times bare", "retrieve s", "times bare"],
         [
-            [name, f"{one[0]:.2f}", f"{one[0] / bare[0]:.2f}",
-             f"{one[1]:.2f}", f"{one[1] / bare[1]:.2f}"]
+            [name, f"{one[0]:.4f}", f"{one[0] / bare[0]:.2f}",
+             f"{one[1]:.4f}", f"{one[1] / bare[1]:.2f}"]
             for name, one in best.items()
         ],
     )  # fmt: skip
+    store, retrieve = (
+        best["memories"][way] / min(best["redis-py"][way], best["valkey-py"][way]) for way in (0, 1)
+    )
+    print(
+        f"\nOf the time of the faster library (bar: 1.0): store {store:.2f}, "
+        f"retrieve {retrieve:.2f}"
+    )
     extra = [max(pair) / 1e6 for pair in zip(*memory, strict=True)]
     print(
         f"\nPeak of our memory beyond the array (bar: 64 MB): store {extra[0]:.1f} MB, "
@@ -210,6 +226,7 @@ def ours(
     manager.store_distributed("large", array)
     stored = perf_counter()
     store_extra = peak() - before
+    touch(array.nbytes)
     before = forget_peak()
     again = perf_counter()
     got = manager.retrieve_distributed("large")
@@ -217,6 +234,15 @@ def ours(
     memory.append((store_extra, peak() - before - array.nbytes))
     assert np.array_equal(got, array)
     return stored - began, retrieved - again
+
+
+def touch(nbytes: int) -> None:
+    """Use so much memory for a moment, so that the next call finds it.
+
+    A virtual machine gives free memory back to its host, and a byte that has to be got from there
+    again takes several times as long as all that a client does with it.
+    """
+    np.empty(nbytes, np.uint8)[::4096] = 1
 
 
 def forget_peak() -> int:
