@@ -26,13 +26,14 @@ class QuickRound:
         run_ids: Of the server of each connection; empty if a node has no connection at hand.
     """
 
-    __slots__ = ("_began", "_count", "_held", "_monotonic", "_nodes", "run_ids")
+    __slots__ = ("_began", "_count", "_held", "_monotonic", "_nodes", "_spent", "run_ids")
 
     def __init__(self, nodes: Sequence[Node], monotonic: Callable[[], float]) -> None:
         self._nodes = nodes
         self._monotonic = monotonic
         self._held: list[Connection] = []
         self._began, self._count = 0.0, 0
+        self._spent = 0.0  # The longest time in which all nodes have answered.
         self.run_ids: list[str] = []
 
     def __enter__(self) -> Self:
@@ -46,8 +47,12 @@ class QuickRound:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        spent = self._spent
         for index, connection in enumerate(self._held):
-            self._nodes[index].pool.give(connection)
+            node = self._nodes[index]
+            node.pool.give(connection)
+            if spent:
+                node.record_quick(spent)
 
     def send(self, requests: Sequence[bytes], count: int) -> None:
         """Send a request of `count` encoded commands to each node; `receive` follows.
@@ -93,12 +98,11 @@ class QuickRound:
                     connection.pending = 0
                     replies.append(parsed)
         except UnavailableError:
+            self._spent = 0.0
             if self._monotonic() - began >= HEDGE_SECONDS + seconds:
                 for index, connection in enumerate(self._held):
                     if connection.pending:
                         self._nodes[index].record_timeout(began)
             raise
-        spent = self._monotonic() - began
-        for node in self._nodes:
-            node.record_quick(spent)
+        self._spent = max(self._spent, self._monotonic() - began)
         return replies

@@ -29,6 +29,8 @@ _SILENT = (TimeoutError, BlockingIOError)  # The second one where the system its
 _LAST_WORDS_BYTES = 200
 _RECEIVE_BYTES = 64 << 10  # malloc asks the system for a larger buffer each time.
 _BUFFERS_AT_ONCE = 512  # Below the IOV_MAX of every system.
+# Looked up once, because a small request consists of few steps.
+_RECEIVING, _SENDING, _AT_ONCE = socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.MSG_DONTWAIT
 R = TypeVar("R")
 
 
@@ -48,7 +50,7 @@ class Transport:
         self._secured = hasattr(connected, "context")
         if not self._secured:
             self._socket.settimeout(None)
-        self._limits = {socket.SO_RCVTIMEO: 0.0, socket.SO_SNDTIMEO: 0.0}  # As the system has them.
+        self._limits = {_RECEIVING: 0.0, _SENDING: 0.0}  # As the system has them.
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
@@ -65,11 +67,11 @@ class Transport:
     def post(self, data: bytes) -> None:
         """Send a small request; `fetch` follows. An idle connection takes it without a wait."""
         try:
-            if self._secured:
+            if not self._secured:
+                sent = self._socket.send(data, _AT_ONCE)
+            else:
                 self._socket.settimeout(0.0)
                 sent = self._socket.send(data)
-            else:
-                sent = self._socket.send(data, socket.MSG_DONTWAIT)
             if sent == len(data):
                 return
         except BlockingIOError:
@@ -81,7 +83,8 @@ class Transport:
     def fetch(self, seconds: float) -> bytes:
         """Return received bytes after `post`, at least one."""
         try:
-            self._limit(socket.SO_RCVTIMEO, seconds)
+            if self._limits[_RECEIVING] != seconds:
+                self._limit(_RECEIVING, seconds)
             return self._received(self._socket.recv(_RECEIVE_BYTES))
         except _SILENT:
             raise self._silent(seconds) from None
@@ -95,10 +98,10 @@ class Transport:
         start = 0
         while start < len(views):
             if self._secured:
-                sent = self._call(self._socket.send, views[start], socket.SO_SNDTIMEO)
+                sent = self._call(self._socket.send, views[start], _SENDING)
             else:
                 some = views[start : start + _BUFFERS_AT_ONCE]
-                sent = self._call(self._socket.sendmsg, some, socket.SO_SNDTIMEO)
+                sent = self._call(self._socket.sendmsg, some, _SENDING)
             while start < len(views) and sent >= views[start].nbytes:
                 sent -= views[start].nbytes
                 start += 1
@@ -131,7 +134,7 @@ class Transport:
     def _silent(self, seconds: float) -> UnavailableError:
         return self.fault(f"did not answer within {seconds:g} s")
 
-    def _call(self, act: Callable[[Any], R], argument: Any, option: int = socket.SO_RCVTIMEO) -> R:
+    def _call(self, act: Callable[[Any], R], argument: Any, option: int = _RECEIVING) -> R:
         """Call a function of the socket, which may wait while bytes leave or time is left."""
         unsent = sys.maxsize
         while True:
@@ -185,7 +188,7 @@ class Transport:
     def _last_words(self) -> str:
         """Return what the server has said before it closed the connection, if that explains it."""
         try:
-            self._limit(socket.SO_RCVTIMEO, _LEAST_SECONDS)
+            self._limit(_RECEIVING, _LEAST_SECONDS)
             last = self._socket.recv(_LAST_WORDS_BYTES)
         except OSError:
             return ""
