@@ -73,6 +73,44 @@ def test_it_runs_again_when_something_changes(shell: Any) -> None:
     assert 1 == sum(1 for _ in shell.user_ns["manager"].scan("memo/composite/"))
 
 
+def test_what_comes_back_is_as_if_the_cell_had_run(shell: Any) -> None:
+    """Imports and definitions are there, arrays may be written to, other variables are left."""
+    cell = (
+        "runs.append(1)\nimport numpy as numbers\nscale = 2\n"
+        "def scaled(x, by=scale):\n    inner = x * by\n    return inner\n"
+        "values = numbers.array([scaled(i) for i in range(3)])\n"
+        "total = sum(map(lambda each: (last := each), values))\n"
+    )
+    run = shell.run_cell_magic
+    names = shell.user_ns
+    names["i"], names["inner"] = "mine", "mine"
+    run("memo", "a", cell)
+    names["values"][0] = 7
+    for name in ("numbers", "scaled", "values", "total", "scale"):
+        del names[name]
+    names["i"], names["inner"] = "newer", "newer"
+    run("memo", "a", cell)
+    assert [1] == names["runs"]
+    assert ("newer", "newer") == (names["i"], names["inner"])
+    assert (6, 4) == (names["total"], names["scaled"](2))
+    names["values"] += 1
+    assert [1, 3, 5] == names["values"].tolist()
+    assert "last" not in names
+    assert "array" in dir(names["numbers"])
+
+
+def test_a_cell_that_awaits_is_refused_before_it_runs(shell: Any) -> None:
+    """A magic is a plain function; nothing of the cell has run."""
+    from memories import InvalidOptionError
+
+    for last in ("await sleep(0)\n", "slept = await sleep(0)\n", "[x async for x in y]\n"):
+        with pytest.raises(InvalidOptionError, match="the cell awaits something"):
+            shell.run_cell_magic("memo", "a", f"runs.append(1)\n{last}")
+    with pytest.raises(SyntaxError):
+        shell.run_cell_magic("memo", "a", "runs.append(1)\nreturn 1\n")
+    assert [] == shell.user_ns["runs"]
+
+
 def test_a_cell_that_fails_keeps_nothing(shell: Any) -> None:
     """Its error is raised, and the next run runs it again."""
     with pytest.raises(ZeroDivisionError):
