@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.support import descriptors
+from tests.support.buckets import seaweed
 
 from memories.compiled import INTERPRETED, core
 from memories.foundation.logging import RateLimit, logger
@@ -55,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # A shell started it in the background.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     descriptors.watch()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Stop the servers of this process, which may be killed before its exit handlers run."""
+    seaweed.stop_shared()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,7 +5,6 @@ Not for production use. Its data lies in a directory of its own, and its telemet
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import importlib.util
@@ -111,6 +110,9 @@ class SeaweedServer:
         return True
 
 
+_shared = contextlib.ExitStack()
+
+
 @contextlib.contextmanager
 def running(keys: tuple[str, str] | None = None) -> Iterator[SeaweedServer]:
     """Run a server for as long as the block lasts."""
@@ -126,17 +128,18 @@ def running(keys: tuple[str, str] | None = None) -> Iterator[SeaweedServer]:
 @functools.cache
 def shared() -> SeaweedServer:
     """Return the one server of this test run, started at first need and stopped at its end."""
-    stack = contextlib.ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(running())
+    return _shared.enter_context(running())
 
 
 @functools.cache
 def shared_with_keys() -> SeaweedServer:
     """Return the one server of this test run that verifies signatures."""
-    stack = contextlib.ExitStack()
-    atexit.register(stack.close)
-    return stack.enter_context(running(KEYS))
+    return _shared.enter_context(running(KEYS))
+
+
+def stop_shared() -> None:
+    """Stop the servers that this test run shares."""
+    _shared.close()
 
 
 def missing() -> str | None:
