@@ -476,6 +476,28 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     assert (1, 2, 3) == (fanout.cache("x")["k"], fanout.deque("y")[0], fanout.index("z")["k"])
 
 
+def test_a_further_interrupt_lets_a_transaction_be_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C twice: the second one comes while the items get their earlier values."""
+    interrupts = [KeyboardInterrupt, KeyboardInterrupt]
+    with dc.Cache(tmp_path / "cache") as cache:
+        cache["a"], cache["b"] = 1, 1
+        write = cache._items.write
+
+        def interrupted(*args: Any) -> None:
+            write(*args)
+            if interrupts:
+                raise interrupts.pop()
+
+        with pytest.raises(ZeroDivisionError), cache.transact():
+            cache["a"], cache["b"] = 2, 2
+            monkeypatch.setattr(cache._items, "write", interrupted)
+            1 / 0  # noqa: B018
+        assert (1, 1) == (cache["a"], cache["b"])
+        assert [] == interrupts
+
+
 def test_an_existing_directory_is_brought_over(tmp_path: Path) -> None:
     """Plain values with order, tags and times; pickles only for who trusts them; again at will."""
     theirs = pytest.importorskip("diskcache", reason="needs diskcache to make a directory")

@@ -125,7 +125,12 @@ class Items:
                 yield
             except BaseException:
                 before, self._undo = self._undo, None
-                self._take_back(before)
+                while True:
+                    try:
+                        self._take_back(before)
+                        break
+                    except KeyboardInterrupt:  # A further one: half of it may be taken back.
+                        continue
                 raise
             finally:
                 self._undo = None
