@@ -2,7 +2,8 @@
 
 Every pair is compared by the accesses on which only one of the two missed, as in McNemar's test for
 paired samples; the counts decay exponentially. A lead below three standard deviations, or below
-0.5 % of all accesses, changes nothing.
+0.5 % of all accesses, changes nothing. In the beginning one deviation is enough: the candidate that
+is followed then is merely the first one, and nothing speaks for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Sequence
 _REVIEW_EVERY = 16  # Accesses.
 _HALF_LIFE = 32_768  # Accesses after which a lead counts half.
 _FADE = 0.5 ** (_REVIEW_EVERY / _HALF_LIFE)
-_DEVIATIONS = 3.0  # By how many standard deviations the leader must lead.
+_FIRST_DEVIATIONS = 1.0  # By how many standard deviations the leader must lead at first, ...
+_DEVIATIONS = 3.0  # ... and from so many accesses on:
+_SETTLED = 4096
 _WORTHWHILE = 0.005  # And by at least this share of all accesses.
 
 
@@ -58,7 +61,9 @@ class PolicySelector:
         leads = [row[self.followed] for row in self._leads]
         best = max(range(len(leads)), key=leads.__getitem__)
         noise = math.sqrt(self._noise[best][self.followed])
-        better = leads[best] > max(_DEVIATIONS * noise, _WORTHWHILE * self._accesses)
+        share = min(1.0, self._accesses / _SETTLED)
+        deviations = _FIRST_DEVIATIONS + share * (_DEVIATIONS - _FIRST_DEVIATIONS)
+        better = leads[best] > max(deviations * noise, _WORTHWHILE * self._accesses)
         self.leader = best if better else self.followed
         self._fade()
         return better
