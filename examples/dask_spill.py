@@ -27,7 +27,7 @@ def main() -> None:
             memory_limit="400 MB",
             silence_logs=logging.ERROR,
             data=worker_data,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster) as client,
     ):

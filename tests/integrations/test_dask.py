@@ -439,8 +439,9 @@ def test_a_reduction_larger_than_memory_is_right() -> None:
 
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=2, memory_limit="450 MB", dashboard_address=None,
-            data=(worker_data, {"compression": {"cold": "none"}}), silence_logs=50,
+            n_workers=1, threads_per_worker=2, memory_limit="450 MB",
+            dashboard_address="127.0.0.1:0", silence_logs=50,
+            data=(worker_data, {"compression": {"cold": "none"}}),
         ) as cluster,
         Client(cluster) as client,
     ):  # fmt: skip
