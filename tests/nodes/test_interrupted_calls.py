@@ -79,9 +79,12 @@ class Bench:
         for key, value in self.held.items():
             assert value == self.manager.retrieve_distributed(key), key
         for node in nodes_of(self.manager):
-            for connection in node.pool._idle:
+            # No other thread may use them while they are looked at.
+            idle, node.pool._idle = node.pool._idle, []
+            for connection in idle:
                 assert not connection.pending, f"{node.name} has a reply to come"
                 assert not connection.ready(), f"{node.name} has half a reply"
+            node.pool._idle.extend(idle)
             assert is_free(node._lock) and is_free(node.pool._lock)
             assert node.usable, f"{node.name} counts as failing: {node.last_error}"
         near, workers = self.manager._near, self.manager._service.workers
