@@ -134,7 +134,8 @@ class Memo:
         """
         prefix = self._prefix()
         call = None
-        if self._is_complete(args, kwargs):
+        names = self._positional
+        if names is not None and not kwargs and len(args) == len(names):
             types = tuple(map(type, args))
             if _PLAIN.issuperset(types):
                 call = args, types  # Because 1 equals True.
@@ -367,8 +368,9 @@ class Memo:
             return self._key(*args, **kwargs)
         if self._signature is None:
             return args, kwargs
-        if self._positional is not None and self._is_complete(args, kwargs):
-            arguments: Iterable[tuple[str, Any]] = zip(self._positional, args, strict=True)
+        names = self._positional
+        if names is not None and not kwargs and len(args) == len(names):
+            arguments: Iterable[tuple[str, Any]] = zip(names, args, strict=True)
         else:
             bound = self._signature.bind(*args, **kwargs)
             bound.apply_defaults()
@@ -378,11 +380,6 @@ class Memo:
             for name, value in arguments
             if name not in self._ignored and self._no_hash.get(name, _NOTHING) is not value
         }
-
-    def _is_complete(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Return whether a call gives all parameters, each by its position."""
-        names = self._positional
-        return not kwargs and names is not None and len(args) == len(names)
 
     def _unhashable(self, arguments: Any) -> str:
         """Return a description of the argument that has no hash."""

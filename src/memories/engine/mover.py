@@ -93,7 +93,7 @@ class Mover:
     ) -> Entry | Record:
         """Move a version into `target` and return its entry or record there.
 
-        `payload` is what a read has made of it, for a tier in RAM.
+        `payload` is what a read has made of it, for a tier in RAM, or the other one of its pool.
 
         Raises:
             TierFullError: `target` cannot make room for it; it stays where it was.
@@ -107,7 +107,7 @@ class Mover:
         else:
             moved = self._move_to_volatile(found, target, may_evict, payload)
         now = self._clock.monotonic()
-        event = Moved(found.key, now, source, target.name, moved.size, cause, now - started)
+        event = Moved(found.key, now, source, moved.tier, moved.size, cause, now - started)
         self._events.emit_soon(event)
         return moved
 
@@ -515,19 +515,15 @@ class Mover:
     ) -> Entry:
         if isinstance(found, Entry) and self.tiers.volatile[found.tier].pool is not None:
             return self._change_rank(found, target, may_evict)
+        roams = payload is not None
         payload = payload or self.tiers.load(found)
         backed = found.backed if isinstance(found, Entry) else found.tier
         hits = found.hits if isinstance(found, Entry) else 0
         rises = target.name.rank < found.tier.rank
         entry = self.put(
-            payload,
-            version_of(found),
-            target,
-            hits=hits,
-            backed=backed,
-            accessed=rises,
-            may_evict=may_evict,
-        )
+            payload, version_of(found), target, hits=hits, backed=backed, accessed=rises,
+            may_evict=may_evict, roams=roams,
+        )  # fmt: skip
         if isinstance(found, Entry):
             self.tiers.release_moved([(found, entry)])
         return entry

@@ -176,6 +176,33 @@ def test_a_store_takes_the_place_of_what_left(manager: MemoryManager) -> None:
     assert "warm" == manager.get_tier("named")
 
 
+def test_a_value_that_a_read_brings_up_takes_the_place_of_what_left(
+    manager: MemoryManager,
+) -> None:
+    """As a store does: of the values that stay none changes its rank."""
+    keys = [f"k{number}" for number in range(60)]
+    for key in keys:
+        manager.store(key, np.arange(SIZE // 8, dtype="i8"), "cold")
+    moves: list[Moved] = []
+
+    def observe(event: Event) -> None:
+        assert isinstance(event, Moved)
+        moves.append(event)
+
+    for key in keys[:30]:
+        manager.retrieve(key)
+    manager._hierarchy.events.flush()
+    manager._hierarchy.events.subscribe(observe, kinds=(Moved,))
+    for key in keys[30:]:
+        manager.retrieve(key)
+        manager.retrieve(key)
+    manager._hierarchy.events.flush()
+    came = [move.target for move in moves if move.source is TierName.COLD]
+    assert came, "some of them came up"
+    assert not [move for move in moves if not (move.source.durable or move.target.durable)]
+    assert all(manager.get_tier(key) in ("hot", "warm", "cold") for key in keys)
+
+
 @pytest.mark.parametrize(
     "terms", [{"min_tier": "warm", "max_tier": "warm"}, {"max_tier": "hot"}, {"pin": True}]
 )

@@ -170,7 +170,7 @@ def test_a_victim_that_cannot_be_written_spoils_no_read(
         assert [event for event in seen if isinstance(event, Failed)]
         files.arm(0)
         manager.retrieve("a")
-        assert "warm" == manager.get_tier("a")
+        assert manager.get_tier("a") in ("hot", "warm")
         assert_whole(manager)
 
 
