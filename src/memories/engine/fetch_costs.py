@@ -18,6 +18,7 @@ TRIALS = 4  # Fetches of a class before its mean is believed: the first ones pay
 WEIGHT = 0.1  # Of the latest fetch in the running mean.
 CHANGE = 1.5  # A mean is published anew when it is off by this factor.
 _LIFT = (TierName.WARM, TierName.HOT)
+SLOWEST = 4  # A read counts as so many ordinary ones at most, where it decides what is kept.
 
 # Latency and bytes per second of each source before anything was measured.
 _DEFAULTS = {
@@ -129,9 +130,11 @@ class FetchCosts:
     def keeping(self, size: int) -> float:
         """Return the seconds that it takes to write a value to cold, and to read it once."""
         at = size.bit_length()
-        # A write that takes longer than usual has waited for other programs: nothing waits for it.
-        write = min(self._writes.table[at], self._writes.expected[at])
-        return self._sources[TierName.COLD].table[at] + write
+        reads, writes = self._sources[TierName.COLD], self._writes
+        # What takes longer has waited for other programs, as the computation may have: under load
+        # no result may be lost that is worth keeping on a quiet machine.
+        read = min(reads.table[at], SLOWEST * reads.expected[at])
+        return read + min(writes.table[at], writes.expected[at])
 
     def saved(self, size: int) -> float:
         """Return the seconds that a fetch from cold takes less than one from glacier."""
