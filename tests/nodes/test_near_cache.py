@@ -185,6 +185,7 @@ def test_an_evicted_copy_is_forgotten(
     until(all_have_copies)
     for key in keys[:10]:
         manager._hierarchy.remove(PREFIX + key, Cause.CAPACITY)
+    manager._hierarchy.events.flush()
     assert 20 == len(manager._near)
     manager.clear()
     assert 0 == len(manager._near)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
+from memories.foundation.machine import ram_bytes
 from memories.foundation.system import CGROUPS, PROC
 from memories.foundation.units import MAX_BYTES
 
@@ -75,7 +76,7 @@ def _machine_room() -> int:
     for line in _lines(_MEMINFO):
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    return MAX_BYTES
+    return ram_bytes()  # What is free is not told here; there is no more than that.
 
 
 def _cgroup_room() -> int:
