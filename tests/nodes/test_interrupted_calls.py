@@ -42,8 +42,14 @@ class Case(NamedTuple):
 class Bench:
     """A manager whose calls are interrupted, a second one, and the expected values."""
 
-    def __init__(self, manager: DistributedMemoryManager, other: DistributedMemoryManager) -> None:
+    def __init__(
+        self,
+        manager: DistributedMemoryManager,
+        other: DistributedMemoryManager,
+        before: list[threading.Thread],
+    ) -> None:
         self.manager, self.other = manager, other
+        self._before = before  # Threads that other tests have left, and that may end at any time.
         self.sample = SAMPLE if hasattr(manager._service, "members") else 4 * SAMPLE
         self.open_another: Callable[..., AbstractContextManager[DistributedMemoryManager]]
         self.held: dict[str, Any] = {}
@@ -95,8 +101,8 @@ class Bench:
         self.store("after", self.number)
 
     def others(self) -> list[str]:
-        """Return the threads that do not end by themselves."""
-        names = [thread.name for thread in threading.enumerate()]
+        """Return the threads of both managers that do not end by themselves."""
+        names = [thread.name for thread in threading.enumerate() if thread not in self._before]
         passing = ("memories-nodes", "memories-helper", "memories-nodes-opening")
         return sorted(one for one in names if one not in passing)
 
@@ -215,12 +221,13 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["plain", "cluster"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     group: LocalGroup = request.getfixturevalue(f"{request.param}_nodes")
+    before = threading.enumerate()
     with (
         manager_of(group.names, near_cache=True) as manager,
         manager_of(group.names) as other,
     ):
         until(lambda: manager._near.fresh_until > time.monotonic())
-        yield Bench(manager, other)
+        yield Bench(manager, other, before)
 
 
 @pytest.fixture
@@ -232,9 +239,10 @@ def sealed_bench(plain_nodes: LocalGroup, tmp_path: Path) -> Iterator[Bench]:
         key = EncryptionKey.from_file(key_file)
         return manager_of(plain_nodes.names, encryption=key, **options)
 
+    before = threading.enumerate()
     with open_one(near_cache=True) as manager, open_one() as other:
         until(lambda: manager._near.fresh_until > time.monotonic())
-        bench = Bench(manager, other)
+        bench = Bench(manager, other, before)
         bench.open_another = open_one
         yield bench
 
