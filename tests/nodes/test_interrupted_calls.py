@@ -21,6 +21,7 @@ from tests.support.interrupting import Interrupter, places
 from tests.support.waiting import until
 
 from memories import DistributedMemoryManager, EncryptionKey, MemoriesError
+from memories.cluster.client.fanout import RequestRound
 from memories.cluster.client.node import Node
 from memories.cluster.local import LocalGroup
 from memories.sealing.master_key import create_file
@@ -323,6 +324,21 @@ def test_repeated_interrupts_do_not_make_a_node_count_as_slow(bench: Bench) -> N
     for _ in range(4):
         interrupter.run(call, waits[-1])
     assert all(node.usable and node._given_up == math.inf for node in nodes_of(bench.manager))
+    bench.check()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_no_node_is_to_blame_for_an_error_of_this_process(
+    bench: Bench, error: type[BaseException]
+) -> None:
+    """What was asked when it came has no answer, and that is no timeout."""
+    node = next(iter(nodes_of(bench.manager)))
+    for _ in range(3):
+        with pytest.raises(error), RequestRound(time.monotonic) as round_:
+            round_.ask(node, [("PING",)])
+            raise error
+    assert node.usable
+    assert node._given_up == math.inf
     bench.check()
 
 

@@ -76,7 +76,7 @@ def _machine_room() -> int:
     for line in _lines(_MEMINFO):
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    return ram_bytes()  # What is free is not told here; there is no more than that.
+    return ram_bytes()  # What is free is unknown here; there is no more than that.
 
 
 def _cgroup_room() -> int:

@@ -66,7 +66,8 @@ class RequestRound:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        if kind is None or issubclass(kind, Exception):  # Else the caller was interrupted.
+        # Another error came from this process, such as an interrupt: no node is to blame for it.
+        if kind is None or issubclass(kind, MemoriesError):
             for requests in self._open.values():
                 requests[0].node.record_timeout(requests[0].began)
         for node, connection in self._held:
