@@ -42,6 +42,13 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
+def _by_asyncio(anyio_backend: str) -> None:
+    """Skip a test of what only tasks of asyncio do."""
+    if anyio_backend != "asyncio":
+        pytest.skip("trio has no other cancellation than that of its scopes")
+
+
+@pytest.fixture
 async def manager(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Any]:
     """Return an open manager."""
     opened = aio.MemoryManager("20 MB", "20 MB", 1, storage_path=tmp_path / "store")
@@ -198,12 +205,11 @@ async def test_a_cancelled_store_is_done_when_the_caller_goes_on(
     assert ended and {"large": [1]} == await manager["a"]
 
 
+@pytest.mark.usefixtures("_by_asyncio")
 async def test_a_store_ends_before_its_cancelled_task(
-    manager: Any, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+    manager: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cancellation of asyncio ends a wait for a thread at once, a second one does so again."""
-    if anyio_backend != "asyncio":
-        pytest.skip("trio has no other cancellation than that of its scopes")
     gate = Gate(manager, "store", monkeypatch)
     task = asyncio.ensure_future(manager.store("a", {"large": [1]}, "cold"))
     await gate.wait_entered()
@@ -217,12 +223,11 @@ async def test_a_store_ends_before_its_cancelled_task(
     assert {"large": [1]} == await manager["a"]
 
 
+@pytest.mark.usefixtures("_by_asyncio")
 async def test_a_store_that_waits_for_a_thread_is_not_made(
-    manager: Any, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+    manager: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All threads are busy: what is cancelled until one is free was never under way."""
-    if anyio_backend != "asyncio":
-        pytest.skip("trio has no other cancellation than that of its scopes")
     gate = Gate(manager, "store", monkeypatch)
     busy = [asyncio.ensure_future(manager.store(f"busy/{n}", [n], "cold")) for n in range(THREADS)]
     await gate.wait_entered()

@@ -149,7 +149,7 @@ class _ValueHasher:
             kind = type(value).__name__
             raise _ContainsItselfError(f"a {kind} that contains itself cannot be hashed")
         self._seen[identity] = _COMPUTED
-        digest = hash_part(self, value)
+        digest = hash_part(self, value)  # As `hash_value` does, which is not compiled.
         if digest is None:
             digest = hash_other(self, value)
         self._seen[identity] = digest, value

@@ -208,8 +208,9 @@ class Mover:
         converted = target.convert(payload)
         self._check_quota(version.key, target.name, converted.size)
         other = other_of_pool(target, version) if roams and not self.catalog.rules else None
-        if self.make_room(target, converted.size, version.key, may_evict, other) is other:
-            target = other or target
+        found = self.make_room(target, converted.size, version.key, may_evict, other)
+        if other is not None and found is other:
+            target = other
         try:
             if backing is not None:
                 self.write(converted, version, backing)

@@ -1,8 +1,8 @@
 """Measures the bytes that the host's memory and a directory's disk can still give.
 
-What share of it a tier may take is decided by its budget. A store measures four times a second, and
-holds the lock of the entries meanwhile: paths are plain texts here, and files are read without a
-buffer, which takes a third of the time.
+What share of it a tier may take is decided by its budget. Where no migrator measures in time, a
+store does so four times a second, and holds the lock of the entries meanwhile: paths are plain
+texts here, and files are read without a buffer, which takes a third of the time.
 """
 
 from __future__ import annotations
