@@ -102,6 +102,7 @@ def test_with_evidence_every_note_wakes_and_a_walk_meets_its_values_in_ram(
     for key in KEYS:
         met += manager.get_tier(key) == "warm"
         manager[key]
+        manager._hierarchy.events.flush()  # However soon the reads follow each other here.
         until(lambda: not service._notes and not service._jobs)
     service.stop()
     assert met > 150

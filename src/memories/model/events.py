@@ -23,7 +23,7 @@ from memories.model.tiers import Cause, TierName
 
 T = TypeVar("T")
 READS_AT_ONCE = 256  # Events that can wait are delivered when there are so many,
-READS_SECONDS = 0.005  # or when one comes so long after the last delivery.
+READS_SECONDS = 0.002  # or when one comes so long after the last delivery.
 
 
 class Event(msgspec.Struct, frozen=True):
