@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.forking import in_child
 
 from memories import MemoryManager
 
@@ -26,9 +27,13 @@ def test_only_what_must_survive_a_power_cut_is_synced(
     name = "fdatasync" if hasattr(os, "fdatasync") else "fsync"
     real = getattr(os, name)
     monkeypatch.setattr(os, name, lambda file: (calls.append(file), real(file)))
-    with MemoryManager("1 MB", "1 MB", "50 MB", **options) as manager:
-        manager.store("large", np.zeros(1_000_000), tier="cold")
-        manager.store("small", "text", tier="cold")
-        manager.flush()
-        assert "text" == manager.retrieve("small")
-    assert synced == bool(calls)
+
+    def run() -> bool:
+        with MemoryManager("1 MB", "1 MB", "50 MB", **options) as manager:
+            manager.store("large", np.zeros(1_000_000), tier="cold")
+            manager.store("small", "text", tier="cold")
+            manager.flush()
+            assert "text" == manager.retrieve("small")
+        return bool(calls)
+
+    assert str(synced) == in_child(run), "in a process where no manager of another test syncs"
