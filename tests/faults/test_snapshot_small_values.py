@@ -57,7 +57,9 @@ def fill(manager: MemoryManager, generation: int) -> None:
 
 def opened(path: Path) -> MemoryManager:
     """Open a store in which nothing moves by itself."""
-    return MemoryManager("1 MB", "20 MB", "500 MB", storage_path=path, migration=False)
+    return MemoryManager(
+        "1 MB", "20 MB", "500 MB", storage_path=path, migration=False, prefetch="off"
+    )
 
 
 def generations(manager: MemoryManager) -> set[int]:

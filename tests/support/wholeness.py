@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tests.support.waiting import until
@@ -23,20 +25,33 @@ def assert_whole(manager: MemoryManager) -> None:
     """Fail if a lock, a reservation or a file is left behind, or two accounts disagree."""
     hierarchy = manager._hierarchy
     until(lambda: _is_mended(hierarchy.operations))
-    hierarchy.settlement.settle()
     _assert_no_call_is_under_way(hierarchy)
-    entries = hierarchy.catalog.entries
-    _assert_volatile_tiers(hierarchy, entries)
-    _assert_disk(hierarchy)
-    for key, entry in entries.items():
-        record = hierarchy.catalog.record(key)
-        if record is None:
-            assert entry.backed is None, f"{key!r} has no record under it"
-        else:
-            assert record.version == entry.version, f"{key!r} has two versions"
-            assert entry.backed is record.tier, f"{key!r} does not know its backing copy"
-    if TierName.GLACIER in hierarchy.tiers:
-        _assert_archive(hierarchy)
+    with _no_other_call(hierarchy.operations):
+        hierarchy.settlement.settle()
+        entries = hierarchy.catalog.entries
+        _assert_volatile_tiers(hierarchy, entries)
+        _assert_disk(hierarchy)
+        for key, entry in entries.items():
+            record = hierarchy.catalog.record(key)
+            if record is None:
+                assert entry.backed is None, f"{key!r} has no record under it"
+            else:
+                assert record.version == entry.version, f"{key!r} has two versions"
+                assert entry.backed is record.tier, f"{key!r} does not know its backing copy"
+        if TierName.GLACIER in hierarchy.tiers:
+            _assert_archive(hierarchy)
+
+
+@contextmanager
+def _no_other_call(operations: Any) -> Iterator[None]:
+    """Let no background thread change anything, such as one that moves restored values to RAM."""
+    with operations._gate:
+        operations._is_gate_closed = True
+        try:
+            until(lambda: not any(call.alive for call in list(operations._running.values())))
+            yield
+        finally:
+            operations._is_gate_closed = False
 
 
 def _is_mended(operations: Any) -> bool:

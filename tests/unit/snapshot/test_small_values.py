@@ -39,7 +39,8 @@ def values(count: int) -> dict[str, Any]:
 def make(path: Path, **options: Any) -> MemoryManager:
     """Open a manager in which nothing moves by itself."""
     hot, warm, cold = options.pop("sizes", ("10 MB", "20 MB", "200 MB"))
-    return MemoryManager(hot, warm, cold, storage_path=path, migration=False, **options)
+    still: dict[str, Any] = {"migration": False, "prefetch": "off"}
+    return MemoryManager(hot, warm, cold, storage_path=path, **still | options)
 
 
 def assert_same(expected: dict[str, Any], manager: MemoryManager) -> None:
