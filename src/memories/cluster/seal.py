@@ -62,8 +62,7 @@ class NodeSeal:
 
     def frame(self, key: str, segments: Sequence[memoryview]) -> list[memoryview]:
         """Return a frame encrypted, for this key only."""
-        blocks = self._cipher.blocks(self._context(_FRAME, key), segments)
-        return [memoryview(part) for block in blocks for part in block]
+        return [self._cipher.seal_whole(self._context(_FRAME, key), segments)]
 
     def open_frame(self, key: str, stored: memoryview) -> memoryview:
         """Return a frame.

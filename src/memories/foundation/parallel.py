@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -40,6 +41,22 @@ def map_items(work: Callable[[T], R], items: Sequence[T], nbytes: int) -> list[R
     shared = _SharedWork(work, items)
     _helpers().call(shared, helpers)
     return shared.results()
+
+
+def made_ahead(items: Iterator[T], nbytes: int) -> Iterator[T]:
+    """Yield what `items` yields; a helper makes the next one while the caller uses one.
+
+    So an item must stay as it is while the next one is made. They are `nbytes` of memory in all.
+    """
+    if nbytes < _MIN_NBYTES or _count() < 1:
+        yield from items
+        return
+    end = object()
+    work = _SharedWork(partial(next, items), [end])
+    while (item := work.results()[0]) is not end:
+        work = _SharedWork(partial(next, items), [end])
+        _helpers().call(work, 1)
+        yield item
 
 
 def stop_helpers() -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from memories.errors import CorruptDataError
-from memories.foundation import optional_imports
+from memories.foundation import optional_imports, parallel
 
 EXTRA = "encryption"
 ID_BYTES, SECRET_BYTES, SALT_BYTES, TAG_BYTES = 8, 32, 24, 16
@@ -29,8 +29,8 @@ _ONE_CHUNK = _HEADER.pack(_MARK, _VERSION, CHUNK_BITS, 0, b"", b"")[:8]
 _INFO, _ROUND = b"memories blob 1\0", b"\1"  # Of HKDF-Expand; one round yields the whole key.
 _MORE, _LAST = b"\0\0\0\0", b"\1\0\0\0"
 _ONLY = bytes(8) + _LAST
-_GROUP_BYTES = 1 << 20  # Read with one call of the system.
-_BATCH_BYTES = 2 << 20  # Encrypted before they are written.
+_GROUP_BYTES = 2 << 20  # Read with one call of the system. Two threads share no large page.
+_BLOCK_CHUNKS = 8  # Encrypted before they are written, into a cache of the processor.
 _OWN_BYTES = 1 << 16  # Memory of this size or more is taken from the system in whole pages,
 _HUGE_BYTES = 4 << 20  # and of this size or more in large ones.
 
@@ -101,26 +101,25 @@ class BlobCipher:
     def seal(self, context: bytes, data: bytes | memoryview) -> bytes:
         """Return the blob of `data`, bytes one by one, which only `context` opens."""
         if len(data) > 1 << CHUNK_BITS:
-            return b"".join(part for block in self.blocks(context, [data]) for part in block)
+            return bytes(self.seal_whole(context, [data]))
         head, cipher, bound = self._new(context, CHUNK_BITS)
         sealed: bytes = head + cipher.encrypt(_ONLY, data, bound)
         return sealed
 
-    def blocks(self, context: bytes, buffers: Sequence[Any]) -> Iterator[list[bytes]]:
-        """Yield the blob of many buffers one after the other, two megabytes at a time."""
-        views = [memoryview(one).cast("B") for one in buffers if memoryview(one).nbytes]
-        nbytes = sum(view.nbytes for view in views)
-        size = 1 << CHUNK_BITS
-        head, cipher, bound = self._new(context, CHUNK_BITS)
-        count = _count(nbytes, size)
-        chunks = _chunks(views, size) if nbytes else iter([b""])
-        yield [head]
-        for start in range(0, count, _BATCH_BYTES // size):
-            # One thread: the library holds the interpreter's lock, and is faster than any disk.
-            yield [
-                cipher.encrypt(_nonce(n, last=n == count - 1), next(chunks), bound)
-                for n in range(start, min(start + _BATCH_BYTES // size, count))
-            ]
+    def seal_whole(self, context: bytes, buffers: Sequence[Any]) -> memoryview:
+        """Return the blob of many buffers one after the other."""
+        blob = self._begin(context, buffers)
+        memory = memoryview(private_memory(sealed_length(blob.nbytes)))
+        blob.encrypt(memory, blob.count)
+        return memory.toreadonly()
+
+    def blocks(self, context: bytes, buffers: Sequence[Any]) -> Iterator[memoryview]:
+        """Yield the same blob in blocks, each of which is there until the next is asked for.
+
+        So it is nowhere in RAM as a whole. A helper encrypts one block while another is written.
+        """
+        blob = self._begin(context, buffers)
+        return parallel.made_ahead(blob.blocks(), blob.nbytes)
 
     def writer(self, context: bytes, bits: int = BLOCK_BITS) -> BlobWriter:
         """Return what makes a blob of bytes that come piece by piece."""
@@ -171,12 +170,55 @@ class BlobCipher:
         cipher = self._aesgcm(self._digest(secret, _INFO + salt + _ROUND, "sha256"))
         return BlobReader(cipher, self._invalid, head + self._place + context, left, 1 << bits)
 
+    def _begin(self, context: bytes, buffers: Sequence[Any]) -> _NewBlob:
+        views = [memoryview(one).cast("B") for one in buffers if memoryview(one).nbytes]
+        return _NewBlob(*self._new(context, CHUNK_BITS), views)
+
     def _new(self, context: bytes, bits: int) -> tuple[bytes, Any, bytes]:
         """Return the header of a new blob, its cipher, and what its chunks are bound to."""
         salt = os.urandom(SALT_BYTES)
         head = self._fronts[bits] + salt
         cipher = self._aesgcm(self._digest(self._secret, _INFO + salt + _ROUND, "sha256"))
         return head, cipher, head + self._place + context
+
+
+class _NewBlob:
+    """Encrypts one blob of bytes that are all here. For one thread at a time.
+
+    Attributes:
+        nbytes: What it holds.
+        count: Of its chunks.
+        number: Of the next chunk.
+    """
+
+    def __init__(self, head: bytes, cipher: Any, bound: bytes, views: list[memoryview]) -> None:
+        self.nbytes = sum(view.nbytes for view in views)
+        self.count = _count(self.nbytes, 1 << CHUNK_BITS)
+        self.number = 0
+        self._head, self._cipher, self._bound = head, cipher, bound
+        self._chunks = _chunks(views, 1 << CHUNK_BITS) if views else iter([b""])
+
+    def blocks(self) -> Iterator[memoryview]:
+        """Yield the blob in blocks, each of which is there until the next but one is made."""
+        chunks = min(self.count, _BLOCK_CHUNKS)
+        nbytes = HEADER_BYTES + chunks * ((1 << CHUNK_BITS) + TAG_BYTES)
+        memory, other = memoryview(bytearray(nbytes)), memoryview(bytearray(nbytes))
+        while self.number < self.count:
+            yield memory[: self.encrypt(memory, chunks)]
+            memory, other = other, memory
+
+    def encrypt(self, memory: memoryview, chunks: int) -> int:
+        """Encrypt up to so many chunks into `memory`, after the head; return the bytes written."""
+        at, encrypt, bound = 0, self._cipher.encrypt_into, self._bound
+        if self.number == 0:
+            at = HEADER_BYTES
+            memory[:at] = self._head
+        for number in range(self.number, min(self.number + chunks, self.count)):
+            chunk = next(self._chunks)
+            end = at + len(chunk) + TAG_BYTES
+            encrypt(_nonce(number, last=number == self.count - 1), chunk, bound, memory[at:end])
+            at, self.number = end, number + 1
+        return at
 
 
 class BlobWriter:
@@ -234,11 +276,12 @@ class BlobReader:
         return chunks[0] if self._count == 1 else b"".join(chunks)
 
     def read(
-        self, fetch: Fetch, start: int, stop: int, group_bytes: int = _GROUP_BYTES
+        self, fetch: Fetch, start: int, stop: int, piece_bytes: int | None = None
     ) -> memoryview:
         """Return the bytes from `start` to `stop`, decrypting the chunks in which they lie.
 
-        As many of them are fetched at once as `group_bytes` holds.
+        Helpers call `fetch`, too. With `piece_bytes`, so many are fetched at once, and no others
+        meanwhile: what is fetched takes memory.
 
         Raises:
             CorruptDataError: they were altered, or there are not so many.
@@ -247,9 +290,13 @@ class BlobReader:
         first, end = self._chunks(start, stop)
         begin = first * size
         view = memoryview(private_memory(min(end * size, self.nbytes) - begin))
-        per_group = max(1, group_bytes // size)
-        for number in range(first, end, per_group):
+        per_group = max(1, (piece_bytes or _GROUP_BYTES) // size)
+
+        def decrypt(number: int) -> None:
             self._decrypt_group(fetch, number, min(number + per_group, end), begin, view)
+
+        shared_bytes = 0 if piece_bytes else view.nbytes
+        parallel.map_items(decrypt, range(first, end, per_group), shared_bytes)
         return view[start - begin : stop - begin].toreadonly()
 
     def _decrypt_group(

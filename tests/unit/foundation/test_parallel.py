@@ -69,6 +69,44 @@ def test_a_fault_is_raised_where_it_was_asked_once_all_is_quiet() -> None:
     assert [] == working
 
 
+def test_the_next_item_is_made_while_one_is_used() -> None:
+    """All come, in order, and another thread makes them where the caller is not done."""
+    makers: list[int] = []
+    second = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            makers.append(threading.get_ident())
+            if number == 1:
+                second.set()
+            yield number
+
+    found = []
+    for item in parallel.made_ahead(items(), LARGE):
+        found.append(item)
+        assert second.wait(30), "the second is not made before the first is done with"
+    assert [*range(20)] == found
+    assert makers[1] != threading.get_ident()
+    makers.clear()
+    assert [*range(20)] == list(parallel.made_ahead(items(), 1000))
+    assert {threading.get_ident()} == set(makers), "a small value must not pay for a thread"
+
+
+def test_an_item_that_cannot_be_made_is_an_error_where_it_is_asked_for() -> None:
+    """What was made before it is used; nothing comes after it."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("three")
+
+    ahead = parallel.made_ahead(items(), LARGE)
+    assert (1, 2) == (next(ahead), next(ahead))
+    with pytest.raises(ValueError, match="three"):
+        next(ahead)
+    assert [] == list(ahead)
+
+
 def test_nothing_is_kept_alive() -> None:
     """The buffers of a value are gone when it is, not at the next call."""
     array = np.zeros(10)

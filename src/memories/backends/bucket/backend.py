@@ -248,8 +248,8 @@ class BucketBackend(Backend):
                 self._session.lease.ensure()
             head, written = b"", cast("Sequence[Buffer]", frame)
             if self._bucket.db.encrypted:
-                written = self._known_seal().frame(record.key, frame)
-                head = bytes(written[0])
+                head, sealed = self._known_seal().frame(record.key, frame)
+                written = [sealed]
             if large:
                 return self._uploader.upload(record, written, length, head)
             if self._local.durable:

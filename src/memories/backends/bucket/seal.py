@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memories.sealing.blob import (
+    HEADER_BYTES,
     BlobCipher,
     BlobReader,
     DataKey,
@@ -29,10 +30,10 @@ class ArchiveSeal:
     def __init__(self, key: DataKey, place: bytes) -> None:
         self._cipher = BlobCipher([key], place)
 
-    def frame(self, key: str, frame: Sequence[memoryview]) -> list[bytes]:
-        """Return the frame of `key`, encrypted; the first part is its head."""
-        blocks = self._cipher.blocks(_FRAME + key.encode(), frame)
-        return [part for block in blocks for part in block]
+    def frame(self, key: str, frame: Sequence[memoryview]) -> tuple[bytes, memoryview]:
+        """Return the frame of `key`, encrypted: its head, and the whole."""
+        sealed = self._cipher.seal_whole(_FRAME + key.encode(), frame)
+        return bytes(sealed[:HEADER_BYTES]), sealed
 
     def frame_reader(self, key: str, head: bytes, nbytes: int) -> BlobReader:
         """Return what decrypts a frame of `nbytes` with a head that its record knows.

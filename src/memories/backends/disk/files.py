@@ -147,14 +147,20 @@ def append(files: Files, descriptor: int, buffers: Sequence[bytes | memoryview])
     return total
 
 
-def append_early(files: Files, descriptor: int, buffers: Iterable[bytes | memoryview]) -> int:
-    """Append as `append` does, to an empty file that is synced next, and begin that meanwhile."""
-    total = 0
-    for piece in _pieces(buffers):
-        written = append(files, descriptor, piece)
-        if written >= WRITEBACK_BYTES:
-            files.begin_sync(descriptor, total, written)
-        total += written
+def append_early(
+    files: Files, descriptor: int, blocks: Iterable[Sequence[bytes | memoryview]]
+) -> int:
+    """Append as `append` does, to an empty file that is synced next, and begin that meanwhile.
+
+    The buffers of a block are written before the next block is asked for.
+    """
+    total = begun = 0
+    for block in blocks:
+        for piece in _pieces(block):
+            total += append(files, descriptor, piece)
+            if total - begun >= WRITEBACK_BYTES:
+                files.begin_sync(descriptor, begun, total - begun)
+                begun = total
     return total
 
 

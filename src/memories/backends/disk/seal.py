@@ -50,8 +50,8 @@ class StoreSeal:
         data = frame[0] if len(frame) == 1 else b"".join(frame)
         return memoryview(self._cipher.seal(_frame_of(record), data))
 
-    def blocks(self, record: Record, frame: Sequence[memoryview]) -> Iterator[list[bytes]]:
-        """Yield the large frame of a record, encrypted, some megabytes at a time."""
+    def blocks(self, record: Record, frame: Sequence[memoryview]) -> Iterator[memoryview]:
+        """Yield the large frame of a record, encrypted; see `BlobCipher.blocks`."""
         return self._cipher.blocks(_frame_of(record), frame)
 
     def open_frame(self, record: Record, data: bytes | memoryview) -> bytes:

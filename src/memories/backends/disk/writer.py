@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from itertools import chain, takewhile
+from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from memories.backends.disk import log_format
@@ -307,7 +307,7 @@ class Writer:
             number = self.new_file(owner, record.key)
             blocks: Iterable[Sequence[bytes | memoryview]] = [frame]
             if self.files.seal is not None:
-                blocks = self.files.seal.blocks(record, frame)
+                blocks = ([block] for block in self.files.seal.blocks(record, frame))
             self._write_value(number, blocks)
             place = log_format.pack_place(FILE, number, 0, length)
             return self.write_head(FILE, log_format.placed(record, length, place))
@@ -403,7 +403,7 @@ class Writer:
         """
         handle = Handle(self.files, self.files.create(self.paths.value(number)))
         if self._full:
-            append_early(self.files, handle.descriptor, chain.from_iterable(blocks))
+            append_early(self.files, handle.descriptor, blocks)
             self.files.sync(handle.descriptor)
             self.files.sync_directory(self.paths.values)
         else:

@@ -37,7 +37,7 @@ def test_pieces_make_the_whole_whatever_the_buffers(
     buffers = [os.urandom(length) for length in (3, 0, 250, 99, 1, 1000, 0, 7)]
     watched = WatchedFiles()
     descriptor = watched.create(tmp_path / "f")
-    written = append_early(watched, descriptor, buffers)
+    written = append_early(watched, descriptor, [buffers[:3], buffers[3:]])
     os.close(descriptor)
     assert b"".join(buffers) == (tmp_path / "f").read_bytes()
     assert sum(map(len, buffers)) == written
