@@ -247,9 +247,16 @@ async def test_a_cancelled_read_returns_at_once(
     """It changes nothing, so that a client who has gone is not waited for."""
     await manager.store("a", b"x", "cold")
     gate = Gate(manager, "retrieve", monkeypatch)
-    with anyio.move_on_after(0.05) as scope:
-        await manager["a"]
-    assert scope.cancelled_caught and gate.entered.is_set()
+    with anyio.CancelScope() as scope:
+
+        async def cancel() -> None:
+            await gate.wait_entered()
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel)
+            await manager["a"]
+    assert scope.cancelled_caught
     gate.opened.set()
     assert await manager.exists("a")
 

@@ -46,13 +46,15 @@ def test_a_source_that_vanishes_is_not_a_cube_of_fill_values(
     source: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An unmounted directory has no chunks; zarr alone would read the fill value everywhere."""
+    looked_every = "memories.integrations.zarr.lost_arrays.LOOKED_EVERY"
+    monkeypatch.setattr(looked_every, 3600.0)
     with MemoryManager(*SIZES) as manager:
         store = CachedStore(source, manager, max_age=0, absent_seconds=0, prefetch=False)
         array = opened(store)
         assert np.array_equal(VALUES, array[:64])
         assert (array[64:] == 7).all()  # Absent, but the array is there.
         checks = store.reads()["t2m"].checks
-        monkeypatch.setattr("memories.integrations.zarr.lost_arrays.LOOKED_EVERY", 0.0)
+        monkeypatch.setattr(looked_every, 0.0)
         shutil.move(tmp_path / "cube", tmp_path / "away")
         for part in (slice(0, 16), slice(64, 80)):
             with pytest.raises(NodeNotFoundError, match=r"t2m/zarr\.json' is gone from file"):

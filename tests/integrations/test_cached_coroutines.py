@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("anyio", reason="needs anyio")
 aio = pytest.importorskip("memories.aio")
 
+from tests.support.passing_time import PassTime, pass_time  # noqa: E402, F401
+
 import memories  # noqa: E402
 from memories.errors import ClosedError, InvalidOptionTypeError  # noqa: E402
 
@@ -76,17 +78,17 @@ def test_only_what_is_in_ram_is_read_in_the_loop(
     asyncio.run(main())
 
 
-def test_results_expire() -> None:
+def test_results_expire(pass_time: PassTime) -> None:  # noqa: F811
     calls: list[int] = []
 
-    @aio.cached(ttl=0.05, version="expiry")
+    @aio.cached(ttl=60, version="expiry")
     async def now(x: int) -> int:
         calls.append(x)
         return len(calls)
 
     async def main() -> None:
         assert 1 == await now(0) == await now(0)
-        await asyncio.sleep(0.1)
+        pass_time(61)
         assert 2 == await now(0)
 
     asyncio.run(main())

@@ -24,6 +24,8 @@ from tests.support.forking import in_child  # noqa: E402
 
 from memories import ConflictError, CorruptDataError, MemoryManager  # noqa: E402
 from memories.fsspec import CachedFileSystem, MemoriesFileSystem  # noqa: E402
+from memories.integrations.fsspec import blocks  # noqa: E402
+from memories.testing.clock import ManualClock  # noqa: E402
 
 SIZES = ("1 kB", "8 MB", "64 MB")
 DATA = np.random.default_rng(1).bytes(100_000)
@@ -55,6 +57,19 @@ class CountingFileSystem(LocalFileSystem):
             raise self.failure
         found: bytes = super().cat_file(path, start, end, **options)
         return found[: len(found) - self.cut]
+
+
+@pytest.fixture(autouse=True)
+def _trusted_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine is so slow that it looks at a file again after a fetch."""
+    monkeypatch.setattr(blocks, "TRUSTED_SECONDS", 3600.0)
+
+
+def rewrite(path: str, content: bytes) -> None:
+    """Write a file whose time differs, however soon that is after the last write."""
+    before = Path(path).stat().st_mtime_ns
+    Path(path).write_bytes(content)
+    os.utime(path, ns=(before + 10**9, before + 10**9))
 
 
 @pytest.fixture
@@ -143,28 +158,34 @@ def test_threads_share_requests(
     assert [(0, 3000)] == behind.asked
 
 
-@pytest.mark.parametrize("max_age", [0.0, 0.2])
+@pytest.mark.parametrize("max_age", [0.0, 30.0])
 def test_a_changed_file_is_read_anew(
     manager: MemoryManager, behind: CountingFileSystem, path: str, max_age: float
 ) -> None:
     """By its time and size, when its age is over; what was kept of it before is dropped."""
     fs = cached(behind, manager, max_age=max_age)
+    fs._kept._clock = clock = ManualClock()
     assert DATA == fs.cat_file(path)
-    Path(path).write_bytes(DATA[::-1])
-    time.sleep(max_age)
+    rewrite(path, DATA[::-1])
+    if max_age:
+        assert DATA == fs.cat_file(path)
+    clock.advance(max_age)
     assert DATA[::-1] == fs.cat_file(path)
     assert 100 == sum(1 for _ in manager.scan("files/")) - 2  # And its version, and the source.
 
 
 def test_an_open_file_that_changed_is_an_error_and_not_a_mixture(
-    manager: MemoryManager, behind: CountingFileSystem, path: str
+    manager: MemoryManager,
+    behind: CountingFileSystem,
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The footer of one version and the columns of another would be garbage."""
     fs = cached(behind, manager)
     with fs.open(path) as file:
         assert DATA[:10] == file.read(10)
-        time.sleep(1.1)  # A file that was just looked at is trusted for a second.
-        Path(path).write_bytes(DATA[::-1])
+        monkeypatch.setattr(blocks, "TRUSTED_SECONDS", -1.0)  # It was looked at long ago.
+        rewrite(path, DATA[::-1])
         file.seek(50_000)
         with pytest.raises(ConflictError, match="changed while it was read: open it again"):
             file.read(10)
@@ -203,13 +224,14 @@ def test_an_absent_file_is_remembered_for_a_bounded_time(
     manager: MemoryManager, behind: CountingFileSystem, path: str
 ) -> None:
     """And appears at once when it is written through this file system."""
-    fs = cached(behind, manager, absent_seconds=0.3)
+    fs = cached(behind, manager, absent_seconds=30)
+    fs._kept._clock = clock = ManualClock()
     for _ in range(3):
         with pytest.raises(FileNotFoundError):
             fs.open(path + "2")
     assert 1 == behind.looked
     Path(path + "2").write_bytes(b"1")
-    time.sleep(0.3)
+    clock.advance(30)
     assert b"1" == fs.open(path + "2").read()
     with pytest.raises(FileNotFoundError):
         fs.open(path + "3")

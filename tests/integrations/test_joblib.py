@@ -9,6 +9,7 @@ import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ def test_compress_is_an_option_of_joblib(tmp_path: Path) -> None:
         memory_at(tmp_path / "odd", compress=("gzip", 3))
 
 
-def test_old_results_can_be_removed(tmp_path: Path) -> None:
+def test_old_results_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`reduce_size` works on what was used longest ago."""
     memory = memory_at(tmp_path / "store")
     cached = memory.cache(noise)
@@ -234,10 +235,13 @@ def test_old_results_can_be_removed(tmp_path: Path) -> None:
         if n == 1:  # The times of results are exact to 10 ms.
             time.sleep(0.2)
             then = datetime.datetime.now()
-            time.sleep(0.5)  # `reduce_size` looks at its clock later than this test.
+            time.sleep(0.2)
+    # For joblib it is always the same moment, however long it takes to look at its clock.
+    stopped = SimpleNamespace(datetime=SimpleNamespace(now=lambda: then))
+    monkeypatch.setattr(joblib._store_backends, "datetime", stopped)
     memory.reduce_size(age_limit=datetime.timedelta(days=1))
     assert 7 == len(memory.store_backend.get_items())
-    memory.reduce_size(age_limit=datetime.datetime.now() - then)
+    memory.reduce_size(age_limit=datetime.timedelta(0))
     assert 5 == len(memory.store_backend.get_items())
     memory.reduce_size(bytes_limit="4M")
     assert 2 == len(memory.store_backend.get_items())

@@ -9,8 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from zarr.testing.store import StoreTests  # noqa: E402
 
 from memories import ConflictError, InvalidOptionError, MemoryManager  # noqa: E402
 from memories.integrations.zarr.reads import array_of  # noqa: E402
+from memories.testing.clock import ManualClock  # noqa: E402
 from memories.zarr import CachedStore  # noqa: E402
 
 FEW = settings(
@@ -124,6 +124,7 @@ class SlowStore(WrapperStore[Any]):
         super().__init__(store)
         self.main = main or self  # Zarr makes a read-only twin.
         self.seconds = seconds
+        self.held: asyncio.Event | None = None  # Answers wait for it.
         self.asked: list[str] = []
         self.failure: Exception | None = None
 
@@ -136,10 +137,18 @@ class SlowStore(WrapperStore[Any]):
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         self.main.asked.append(key)
         found = await self._store.get(key, prototype, byte_range)
+        if self.main.held is not None:
+            await self.main.held.wait()
         await asyncio.sleep(self.main.seconds)
         if self.main.failure is not None:
             raise self.main.failure
         return found
+
+
+async def comes_true(condition: Callable[[], object]) -> None:
+    """Let other tasks run until `condition` is true."""
+    while not condition():
+        await asyncio.sleep(0.001)
 
 
 def cube(store: Any, size: int = 64) -> np.ndarray[Any, Any]:
@@ -161,7 +170,7 @@ def test_a_second_read_asks_nothing_and_gives_the_same(
 ) -> None:
     """What was read once is in the tiers: chunks, metadata, and that there are none."""
     values = cube(source)
-    store = CachedStore(source, manager, prefix="cached")
+    store = CachedStore(source, manager, prefix="cached", prefetch=False, absent_seconds=3600)
     assert np.array_equal(values, zarr.open_group(store, mode="r")["cube"][:])
     first = list(source.asked)
     assert np.array_equal(values, zarr.open_group(store, mode="r")["cube"][:])
@@ -196,17 +205,19 @@ def test_a_cancelled_caller_leaves_the_request_to_another(
 ) -> None:
     """A web service cancels the task of a client that left; the others must get the chunk."""
     asyncio.run(source._store.set("c/0", buffer(b"1234")))
-    source.seconds = 0.2
     store = CachedStore(source, manager, prefix="cached", prefetch=False)
 
     async def read() -> Any:
+        source.held = asyncio.Event()
         first = asyncio.create_task(store.get("c/0", BUFFER))
-        await asyncio.sleep(0.05)
+        await comes_true(lambda: source.asked)
         second = asyncio.create_task(store.get("c/0", BUFFER))
         third = asyncio.create_task(store.get("c/0", BUFFER))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # They wait for the first one by then.
         first.cancel()
         third.cancel()
+        await asyncio.wait([first, third])
+        source.held.set()
         return await second
 
     assert b"1234" == asyncio.run(read()).to_bytes()
@@ -233,13 +244,16 @@ def test_the_failure_of_an_earlier_request_is_not_raised(
 ) -> None:
     """A read that begins when the source is back must not get the error of a request before."""
     asyncio.run(source._store.set("c/0", buffer(b"1234")))
-    source.seconds, source.failure = 0.2, ConnectionError("away")
+    source.failure = ConnectionError("away")
     store = CachedStore(source, manager, prefix="cached", prefetch=False)
 
     async def read() -> Any:
+        source.held = asyncio.Event()
         first = asyncio.create_task(store.get("c/0", BUFFER))
-        await asyncio.sleep(0.1)
+        await comes_true(lambda: source.asked)
         second = asyncio.create_task(store.get("c/0", BUFFER))
+        await asyncio.sleep(0.05)  # It waits for the first one by then.
+        source.held.set()
         with pytest.raises(ConnectionError):
             await first
         source.failure = None
@@ -272,13 +286,15 @@ def test_a_write_is_seen_at_once_and_a_read_beside_it_is_not_kept(
     store = CachedStore(source, manager, prefix="cached", max_age=None)
 
     async def race() -> None:
-        source.seconds = 0.2
+        source.held = held = asyncio.Event()
         reading = asyncio.create_task(store.get("c/0", BUFFER))
-        await asyncio.sleep(0.05)
+        await comes_true(lambda: source.asked)
+        await asyncio.sleep(0.05)  # The source has read the old value by then.
         await store.set("c/0", buffer(b"new"))
-        source.seconds = 0
+        source.held = None
         now = await store.get("c/0", BUFFER)
         assert now is not None and b"new" == now.to_bytes()
+        held.set()
         before = await reading
         assert before is not None and b"old" == before.to_bytes()
         later = await store.get("c/0", BUFFER)
@@ -306,23 +322,26 @@ def test_two_stores_over_one_source_see_each_others_writes(
     asyncio.run(check())
 
 
-@pytest.mark.parametrize("max_age", [0.0, 0.3])
+@pytest.mark.parametrize("max_age", [0.0, 30.0])
 def test_a_change_at_the_source_is_seen_when_the_age_is_over(
     manager: MemoryManager, tmp_path: Path, max_age: float
 ) -> None:
     """Another program rewrites a chunk; time and size of its file tell."""
     values = cube(LocalStore(tmp_path / "source"))
     store = CachedStore(LocalStore(tmp_path / "source"), manager, max_age=max_age, prefetch=False)
+    store._shared.kept._clock = clock = ManualClock()
     array = zarr.open_group(store, mode="r")["cube"]
     assert np.array_equal(values, array[:])
     requests = store.reads()["cube"].requests
-    time.sleep(max_age)
+    clock.advance(max_age)
     assert np.array_equal(values, array[:])
     again = store.reads()["cube"]
     assert again.checks >= 16
     assert again.requests - requests == again.checks  # Nothing was fetched again.
     zarr.open_group(LocalStore(tmp_path / "source"))["cube"][:16, :16] = -5
-    time.sleep(max_age)
+    if max_age:
+        assert np.array_equal(values, array[:])
+    clock.advance(max_age)
     assert (array[:16, :16] == -5).all()
 
 
@@ -364,11 +383,12 @@ def test_a_pan_is_fetched_ahead(manager: MemoryManager, source: SlowStore) -> No
     """Reads along a row find the next chunks in the tiers, once the predictor has seen a few."""
     values = np.arange(16 * 1600, dtype="int32").reshape(16, 1600)
     zarr.create_array(source, name="cube", data=values, chunks=(16, 16))
+    source.seconds = 0
     store = CachedStore(source, manager, prefix="cached")
     array = zarr.open_group(store, mode="r")["cube"]
     for column in range(0, 1600, 16):
         assert np.array_equal(values[:, column : column + 16], array[:, column : column + 16])
-        time.sleep(0.01)
+        until(lambda: not store._shared.tasks)
     reads = store.reads()["cube"]
     assert reads.prefetched > 50
     assert reads.hits > 50
