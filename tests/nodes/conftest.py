@@ -7,6 +7,7 @@ from tests.support.nodes.fixtures import (
     in_front,
     node,
     node_proxy,
+    patient_clients,
     plain_nodes,
     tls_node,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "in_front",
     "node",
     "node_proxy",
+    "patient_clients",
     "plain_nodes",
     "tls_node",
 ]

@@ -13,7 +13,6 @@ import redis
 
 from memories.cluster.local import LocalGroup, LocalServer, local_nodes
 from memories.cluster.local.process import ServerProcess
-from memories.cluster.local.server import free_port
 from memories.errors import UnavailableError
 
 pytestmark = pytest.mark.server
@@ -37,7 +36,7 @@ def test_a_cluster_is_complete_once_it_is_started(cluster_nodes: LocalGroup) -> 
     with redis.RedisCluster(host="127.0.0.1", port=first.port) as client:
         for number in range(100):
             client.set(f"k{number}", number)
-            assert 1 == client.wait(1, 1000, target_nodes=client.get_node_from_key(f"k{number}"))
+            assert 1 == client.wait(1, 30_000, target_nodes=client.get_node_from_key(f"k{number}"))
 
 
 def test_a_server_that_restarts_is_empty_and_the_same_port(node: LocalServer) -> None:
@@ -51,8 +50,10 @@ def test_a_server_that_restarts_is_empty_and_the_same_port(node: LocalServer) ->
 
 def test_a_port_in_use_is_an_error_and_not_another_server(tmp_path: Path) -> None:
     """The process that answers there is not the one that was started."""
-    with socket.create_server(("127.0.0.1", free_port())) as other:
-        server = LocalServer(tmp_path, port=other.getsockname()[1])
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    with LocalServer(tmp_path / "other") as other:
+        server = LocalServer(tmp_path / "one", port=other.port)
         with pytest.raises(UnavailableError, match="in use"):
             server.start()
 

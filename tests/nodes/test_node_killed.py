@@ -16,7 +16,7 @@ from memories.cluster.local import LocalGroup
 
 pytestmark = pytest.mark.server
 KEYS = 100
-PATIENT_SECONDS = 30.0  # For a call that is made again, against hanging only.
+PATIENT_SECONDS = 60.0  # For a call that is made again, against hanging only.
 
 
 @pytest.mark.parametrize(

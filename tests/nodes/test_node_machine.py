@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from tests.support.values import identical
+from tests.support.waiting import until
 
 from memories import DistributedMemoryManager
 from memories.cluster.local import LocalGroup
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]
 KEYS = st.sampled_from(["a", "b", "c/{d}", "c/*", "é", "large"])
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=9), st.binary())
 SMALL = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.builds(np.arange, st.integers(0, 50)))
 LARGE = st.builds(lambda seed: np.full(200_000, seed), st.integers(0, 9))  # In chunks.
 VALUES = st.one_of(SMALL, SMALL, SMALL, LARGE)
 NODES = st.integers(0, 2)
-SETTLED_SECONDS = 30.0
 
 
 class NodesMachine(RuleBasedStateMachine):
@@ -42,7 +41,13 @@ class NodesMachine(RuleBasedStateMachine):
         for server in self.group.servers:
             server.call("FLUSHALL")
         self.manager = DistributedMemoryManager(
-            "5MB", "5MB", "20MB", nodes=self.group.names, near_cache=near, migration=False
+            "5MB",
+            "5MB",
+            "20MB",
+            nodes=self.group.names,
+            near_cache=near,
+            migration=False,
+            prefetch="off",
         )
 
     @rule(key=KEYS, value=VALUES)
@@ -105,10 +110,7 @@ class NodesMachine(RuleBasedStateMachine):
             server.call("CONFIG", "SET", "maxmemory", "0")
         self.failing = None
         # The next fault may come only when this one is over: two at a time are beyond the promise.
-        end = time.monotonic() + SETTLED_SECONDS
-        while not all(one["up_to_date"] for one in self.manager.get_node_status().values()):
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(lambda: all(one["up_to_date"] for one in self.manager.get_node_status().values()))
 
     def teardown(self) -> None:
         if self.failing is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-LONG_SECONDS = 30.0  # Only a wait that hangs takes so long.
+LONG_SECONDS = 60.0  # Only a wait that hangs takes so long.
 
 
 def comes_true(condition: Callable[[], object], seconds: float = LONG_SECONDS) -> bool:

@@ -188,7 +188,7 @@ class NodeProxy:
         if not answers:
             target.sendall(block)
             return
-        time.sleep(self.faults.delay_seconds)
+        self._closed.wait(self.faults.delay_seconds)
         if not self.faults.slow_bytes_per_second:
             target.sendall(block)
             return

@@ -18,7 +18,7 @@ from memories.cluster.local.server import LocalServer
 from memories.cluster.valkey_cluster.slots import SLOTS
 from memories.errors import UnavailableError
 
-FORM_SECONDS = 30.0
+FORM_SECONDS = 60.0
 _LOOK_SECONDS = 0.02
 
 

@@ -25,7 +25,8 @@ from memories.errors import StorageError, UnavailableError
 from memories.foundation.optional_imports import MissingPackageError, install_command
 from memories.foundation.regular_file import open_regular
 
-START_SECONDS = 10.0
+START_SECONDS = 30.0
+CALL_SECONDS = 10.0  # On a busy machine each step may take longer than a client waits.
 _LOOK_SECONDS = 0.01
 # Below the ephemeral ports of all systems, even after the 10,000 of the cluster bus are added.
 _PORTS = range(11_000, 22_500)
@@ -96,7 +97,8 @@ class LocalServer:
 
     def call(self, *args: str | int | bytes) -> object:
         """Send one command over a new connection, as an operator would."""
-        with Connection(self.address, call_seconds=5.0) as connection:
+        limits = {"connect_seconds": CALL_SECONDS, "call_seconds": CALL_SECONDS}
+        with Connection(self.address, **limits) as connection:
             return connection.call(*args)
 
     def kill(self) -> None:
