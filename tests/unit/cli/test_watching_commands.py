@@ -119,7 +119,7 @@ def test_a_closed_store_shows_its_last_figures(run: Run, live: Path, store: Path
     assert ("read-only", 1) == (read["state"], read["tiers"]["cold"]["keys"])
 
 
-def read_until(descriptor: int, words: str, seconds: float = 30.0) -> str:
+def read_until(descriptor: int, words: str, seconds: float = 90.0) -> str:
     """Return what the terminal shows until `words` were shown."""
     shown, deadline = "", time.monotonic() + seconds
     while words not in shown:
@@ -348,13 +348,13 @@ def test_dashboard_prints_its_address_and_ends_with_ctrl_c(live: Path, form: lis
             printed = json.loads(url)
             url = printed.pop("url")
             assert {"store": str(live)} == printed
-        with urlopen(f"{url}healthz", timeout=10) as answer:
+        with urlopen(f"{url}healthz", timeout=60) as answer:
             assert {"state": "open"} == json.loads(answer.read())
-        with urlopen(f"{url}explain?key=cold/key", timeout=10) as answer:
+        with urlopen(f"{url}explain?key=cold/key", timeout=60) as answer:
             assert "cold" == json.loads(answer.read())["tier"]
-        with urlopen(f"{url}metrics", timeout=10) as answer:
+        with urlopen(f"{url}metrics", timeout=60) as answer:
             assert b'memories_requests_total{tier="warm",result="hit"} 10' in answer.read()
         it.send_signal(signal.SIGINT)
-        _, words = it.communicate(timeout=30)
+        _, words = it.communicate(timeout=60)
     assert 130 == it.returncode, words
     assert "Traceback" not in words

@@ -116,20 +116,20 @@ def test_an_event_waits_for_those_before_it(bus: EventBus) -> None:
     def observe(event: Event) -> None:
         if isinstance(event, Written):
             begun.set()
-            go_on.wait(10)
+            go_on.wait(60)
         order.append(type(event).__name__)
 
     bus.subscribe(observe)
     first = threading.Thread(target=lambda: bus.emit_soon(stored(0, 1.0)))
     first.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     second = threading.Thread(target=lambda: bus.emit(Missed("k0", 1.0)))
     second.start()
     second.join(0.05)
     assert second.is_alive()
     go_on.set()
-    first.join(10)
-    second.join(10)
+    first.join(60)
+    second.join(60)
     assert ["Written", "Stored", "Missed"] == order
 
 

@@ -97,8 +97,9 @@ class LocalServer:
 
     def call(self, *args: str | int | bytes) -> object:
         """Send one command over a new connection, as an operator would."""
-        limits = {"connect_seconds": CALL_SECONDS, "call_seconds": CALL_SECONDS}
-        with Connection(self.address, **limits) as connection:
+        with Connection(
+            self.address, connect_seconds=CALL_SECONDS, call_seconds=CALL_SECONDS
+        ) as connection:
             return connection.call(*args)
 
     def kill(self) -> None:

@@ -35,7 +35,7 @@ def test_an_interrupt_at_any_line_leaves_no_transaction_behind(tmp_path: Path) -
 
         other = threading.Thread(target=look, daemon=True)
         other.start()
-        other.join(10)
+        other.join(60)
         assert seen in ([(done, done)], [(done + 1, done + 1)]), interrupter.struck
         done = seen[0][0]
         with pytest.raises(ZeroDivisionError), state.transaction():

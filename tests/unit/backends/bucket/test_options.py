@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.buckets.kit import WatchedStore
+from tests.support.waiting import until
 
 from memories import MemoryManager
 from memories.backends.bucket import BucketBackend
@@ -120,15 +121,17 @@ def test_no_try_begins_after_the_total_time(tmp_path: Path) -> None:
     """Five tries of a minute each are five minutes."""
     watched, store = retrying(tmp_path, RetryPolicy(attempts=100, total_seconds=0.3))
 
+    tries = []
+
     def fail(action: str, name: str) -> None:
+        tries.append(action)
         time.sleep(0.1)
         raise Transient("it answered nothing")
 
     watched.fault = fail
-    begun = time.monotonic()
     with pytest.raises(UnavailableError):
         store.get("objects/a")
-    assert time.monotonic() - begun < 6
+    assert len(tries) <= 4
 
 
 def test_an_answer_is_not_asked_for_again(tmp_path: Path) -> None:
@@ -151,7 +154,8 @@ def test_no_more_requests_at_once_than_allowed(tmp_path: Path) -> None:
         with lock:
             at_work += 1
             most = max(most, at_work)
-        time.sleep(0.01)
+        until(lambda: most >= 3)
+        time.sleep(0.01)  # For more of them to begin.
         with lock:
             at_work -= 1
 

@@ -81,7 +81,7 @@ def test_churn_in_a_full_store_stays_within_its_capacity(tmp_path: Path, removed
     assert watch.most <= CAPACITY
     assert watch.most > 0.8 * CAPACITY, "the store was never full"
     assert refused > 100 or removed
-    assert watch.samples > 100
+    assert watch.samples > 20
 
 
 def test_threads_share_one_capacity(tmp_path: Path) -> None:

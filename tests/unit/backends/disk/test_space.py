@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from tests.support.waiting import until
 
 from memories.backends.disk import DiskBackend, compaction, run_merge, size_limits
 from memories.foundation.call_owner import CallOwner
@@ -289,10 +289,7 @@ def test_an_opening_collects_what_an_end_left(tmp_path: Path) -> None:
     with opened(tmp_path / "s") as backend:
         remove_and_adopt(backend, tmp_path / "s", 3)
     with DiskBackend(tmp_path / "s") as backend:
-        deadline = time.monotonic() + 30
-        while len(files(tmp_path / "s", ".pack")) > 1:
-            assert time.monotonic() < deadline, "what is dead stays"
-            time.sleep(0.01)
+        until(lambda: len(files(tmp_path / "s", ".pack")) <= 1)
         assert ["adopted"] == [record.key for record in backend.scan()]
 
 

@@ -48,9 +48,20 @@ class Source:
         return Sample(usage={"hot": float(self.asked)}, hits=self.hits, reads=self.reads)
 
 
+_of_other_tests: set[threading.Thread] = set()
+
+
 def sampling_threads() -> list[threading.Thread]:
-    """Return the sampling threads that are alive."""
-    return [one for one in threading.enumerate() if one.name == "memories-analytics"]
+    """Return the sampling threads of this test that are alive."""
+    found = [one for one in threading.enumerate() if one.name == "memories-analytics"]
+    return [one for one in found if one not in _of_other_tests]
+
+
+@pytest.fixture(autouse=True)
+def _only_those_of_this_test() -> None:
+    """Managers that other tests have forgotten may end at any time."""
+    _of_other_tests.clear()
+    _of_other_tests.update(sampling_threads())
 
 
 def test_the_first_sample_is_taken_at_once_and_one_at_every_look() -> None:

@@ -39,7 +39,7 @@ def ask(
     data = None if body is None else json.dumps(body).encode()
     request = Request(served.url.partition("#")[0] + path, data=data, headers=headers)
     try:
-        with urlopen(request, timeout=10) as answer:
+        with urlopen(request, timeout=60) as answer:
             status, text, found = answer.status, answer.read(), dict(answer.headers)
     except HTTPError as error:
         status, text, found = error.code, error.read(), dict(error.headers)
@@ -51,7 +51,7 @@ def ask(
 def events(served: Dashboard, count: int, query: str = "") -> list[dict[str, Any]]:
     """Return the first events of the stream."""
     found = []
-    with urlopen(f"{served.url.partition('#')[0]}events{query}", timeout=10) as stream:
+    with urlopen(f"{served.url.partition('#')[0]}events{query}", timeout=60) as stream:
         for line in stream:
             if line.startswith(b"data: "):
                 found.append(json.loads(line[6:]))
@@ -185,12 +185,14 @@ def test_the_page_names_nothing_that_is_not_beside_it(manager: MemoryManager) ->
 
 def test_it_ends_with_its_manager() -> None:
     """No thread and no port stays behind, and the event stream ends."""
+    others = set(threading.enumerate())
     manager = MemoryManager(0.001, 0.001, 0.001)
     served = manager.dashboard()
     assert served.url in repr(served)
     assert served.url.partition("#")[0] in served._repr_html_()
     manager.cleanup()
-    assert not [one for one in threading.enumerate() if one.name == "memories-dashboard"]
+    started = set(threading.enumerate()) - others
+    assert not [one for one in started if one.name == "memories-dashboard"]
     with pytest.raises(OSError):
         urlopen(served.url, timeout=1)
     served.stop()
@@ -199,11 +201,11 @@ def test_it_ends_with_its_manager() -> None:
 def test_a_reader_does_not_hold_it_up(manager: MemoryManager) -> None:
     """A browser tab that was left open must not keep a program from ending."""
     served = manager.dashboard()
-    with urlopen(f"{served.url}events?interval=60", timeout=10) as stream:
+    with urlopen(f"{served.url}events?interval=3600", timeout=60) as stream:
         assert stream.readline().startswith(b"data: ")
         began = time.monotonic()
         served.stop()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 60
 
 
 def test_a_port_that_is_taken_is_said_to_be(manager: MemoryManager) -> None:
@@ -225,14 +227,14 @@ def test_a_closed_manager_shows_no_page() -> None:
 def test_a_dashboard_may_be_far_behind_and_slows_no_other(manager: MemoryManager) -> None:
     """Ten clients, one of which never reads."""
     with manager.dashboard() as served:
-        silent = urlopen(f"{served.url}events?interval=0.1", timeout=10)
+        silent = urlopen(f"{served.url}events?interval=0.1", timeout=60)
         readers = [
             threading.Thread(target=events, args=(served, 3, "?interval=0.1")) for _ in range(9)
         ]
         for reader in readers:
             reader.start()
         for reader in readers:
-            reader.join(20)
+            reader.join(60)
         assert not any(reader.is_alive() for reader in readers)
         assert b"x" * 1000 == manager[AWKWARD]
         silent.close()
@@ -256,7 +258,7 @@ def test_a_malformed_request_is_answered_by_400(manager: MemoryManager, body: by
             headers={"Authorization": "Bearer secret"},
         )
         with pytest.raises(HTTPError) as caught:
-            urlopen(request, timeout=10)
+            urlopen(request, timeout=60)
         assert 400 == caught.value.code
         assert json.loads(caught.value.read())["error"]
 
