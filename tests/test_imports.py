@@ -45,7 +45,7 @@ def loaded_by(code: str) -> set[str]:
     """Return the names in `sys.modules` of a fresh interpreter that ran `code`."""
     program = f"{code}\nimport sys\nprint(*sys.modules, sep='\\n')"
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=True
     )
     return set(run.stdout.split())
 
@@ -94,6 +94,6 @@ def test_the_class_of_the_manager_comes_without_what_a_manager_needs() -> None:
 def test_the_import_on_windows_says_what_to_use() -> None:
     """Before a module is missed."""
     code = "import sys; sys.platform = 'win32'; import memories"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert "ImportError: memories does not run on Windows" in run.stderr
     assert "WSL 2" in run.stderr

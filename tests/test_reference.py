@@ -20,7 +20,7 @@ def test_the_reference_is_up_to_date() -> None:
         "print(json.dumps([{path.name: text for path, text in found['pages']()}, "
         "list(found['HOSTS'])]))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=240)
     pages, hosts = json.loads(run.stdout)
     written = {
         path.name: path.read_text("utf-8")

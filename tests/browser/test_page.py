@@ -19,14 +19,14 @@ pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.browser
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-WAIT = 10_000  # Milliseconds.
+WAIT = 60_000  # Milliseconds.
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[MemoryManager]:
     """Return a manager that has moved things about."""
     with MemoryManager(
-        "40MB", "40MB", 1, True, storage_path=tmp_path / "s", migration=False
+        "40MB", "40MB", 1, True, storage_path=tmp_path / "s", migration=False, prefetch="off"
     ) as made:
         for number in range(12):
             made.store(f"tile/{number}", np.full(250_000, number, dtype=np.float64), tier="warm")
@@ -104,9 +104,8 @@ def test_the_charts_begin_before_the_page_was_opened(browser: Any, manager: Memo
         assert "glacier" in str(page.get_attribute("#held", "aria-label"))
         assert "glacier" in str(page.get_attribute("#reads", "aria-label"))
         page.select_option("#range", "60")
-        page.wait_for_timeout(1200)
-        assert (
-            page.evaluate("() => charts[0].plot.scales.x.max - charts[0].plot.scales.x.min") <= 60
+        page.wait_for_function(
+            "() => charts[0].plot.scales.x.max - charts[0].plot.scales.x.min <= 60", timeout=WAIT
         )
         assert [] == seen.wrong
         page.close()
@@ -132,8 +131,10 @@ def test_nothing_is_wider_than_the_window(browser: Any, manager: MemoryManager, 
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_selector("#pin-rows tr", timeout=WAIT)
         page.wait_for_selector("#held canvas", timeout=WAIT)
-        page.wait_for_timeout(1000)
-        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        page.wait_for_timeout(500)  # For the charts to take their new width.
+        page.wait_for_function(
+            f"() => document.documentElement.scrollWidth <= {width}", timeout=WAIT
+        )
         page.close()
 
 

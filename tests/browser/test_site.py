@@ -33,6 +33,7 @@ BUILD_SECONDS = 400
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.timeout(600),  # It builds the site.
     pytest.mark.skipif(bool(MISSING), reason=f"the site needs {MISSING} (.ci/venv docs)"),
 ]
 
@@ -190,7 +191,7 @@ def test_the_search_finds_a_page(served: str, browser: Any) -> None:
     page = browser.new_page()
     try:
         page.goto(served + "search.html?q=terminationGracePeriodSeconds")
-        page.wait_for_selector("#search-results li a", timeout=15_000)
+        page.wait_for_selector("#search-results li a", timeout=60_000)
         assert "Kubernetes" in page.inner_text("#search-results")
     finally:
         page.close()

@@ -446,7 +446,7 @@ def test_a_reduction_larger_than_memory_is_right() -> None:
         Client(cluster) as client,
     ):  # fmt: skip
         x = da.arange(40_000_000, chunks=1_000_000, dtype="float64").persist()
-        assert (40_000_000 - 1) / 2 == x.mean().compute(timeout=60)
+        assert (40_000_000 - 1) / 2 == x.mean().compute(timeout=240)
         state = client.run(
             lambda dask_worker: (type(dask_worker.data), dask_worker.data.spilled_total.disk)
         )

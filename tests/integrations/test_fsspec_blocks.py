@@ -358,7 +358,7 @@ def test_a_second_process_may_open_the_same_directory(tmp_path: Path, path: str)
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert "100000 read-only\n" == run.stdout, run.stderr

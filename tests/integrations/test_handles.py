@@ -51,7 +51,7 @@ def run_reader(store: MemoriesStore) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", READER, pickle.dumps(store).hex()],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
 

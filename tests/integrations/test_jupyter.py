@@ -151,7 +151,7 @@ def test_the_notebook_of_the_examples_runs_as_it_is_shown(repository: Path, tmp_
     shown = nbformat.read(repository / "examples/notebook.ipynb", as_version=4)
     again = copy.deepcopy(shown)
     nbclient.NotebookClient(
-        again, timeout=60, resources={"metadata": {"path": str(tmp_path)}}
+        again, timeout=240, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     assert results_of(shown) == results_of(again)
     assert "(652, 652)" in results_of(shown)

@@ -503,7 +503,7 @@ def test_another_process_reads_what_is_kept_and_fetches_the_rest(
             [sys.executable, "-c", WORKER, pickle.dumps(store).hex()],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
     assert run.stdout, run.stderr

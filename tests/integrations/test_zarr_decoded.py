@@ -43,7 +43,7 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryManager]
 @pytest.fixture
 def still() -> Iterator[MemoryManager]:
     """Return a manager that moves nothing: what is in RAM stays there."""
-    with MemoryManager(*SIZES, migration=False) as one:
+    with MemoryManager(*SIZES, migration=False, prefetch="off") as one:
         yield one
 
 

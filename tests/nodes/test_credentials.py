@@ -76,7 +76,7 @@ def nodes(tmp_path: Path) -> Iterator[LocalGroup]:
 def opened(names: list[str], copies: int = 1, **options: object) -> DistributedMemoryManager:
     return DistributedMemoryManager(
         *SIZES, nodes=names, replication_factor=copies, node_options={"password": PASSWORD},
-        migration=False, **options,
+        migration=False, prefetch="off", **options,
     )  # fmt: skip
 
 

@@ -33,7 +33,14 @@ def opened(proxies: list[NodeProxy], **options: Any) -> Iterator[DistributedMemo
     """Open a manager that reaches its nodes through the proxies."""
     nodes = [proxy.name for proxy in proxies]
     with DistributedMemoryManager(
-        "5MB", "100MB", "100MB", nodes=nodes, near_cache=False, migration=False, **options
+        "5MB",
+        "100MB",
+        "100MB",
+        nodes=nodes,
+        near_cache=False,
+        migration=False,
+        prefetch="off",
+        **options,
     ) as manager:
         yield manager
 

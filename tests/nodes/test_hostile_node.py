@@ -57,7 +57,13 @@ def test_no_text_of_a_node_controls_anything(
     """Commands, as text and as JSON, a page, errors and the log."""
     caplog.set_level(logging.DEBUG, logger="memories")
     with DistributedMemoryManager(
-        "1 MB", "1 MB", "10 MB", nodes=[liar.name], replication_factor=1, migration=False
+        "1 MB",
+        "1 MB",
+        "10 MB",
+        nodes=[liar.name],
+        replication_factor=1,
+        migration=False,
+        prefetch="off",
     ) as manager:
         manager.store_distributed("key", 1)
         (state,) = manager.get_node_status().values()

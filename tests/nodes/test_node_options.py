@@ -80,7 +80,7 @@ def test_a_key_with_a_pass_phrase_never_prompts(
     with subprocess.Popen(
         [sys.executable, "-c", child], stdin=other, stdout=other, stderr=subprocess.PIPE, text=True
     ) as process:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=240)
     os.close(terminal)
     os.close(other)
     assert "InvalidOptionError" in errors
@@ -159,7 +159,7 @@ def test_members_are_reached_by_the_names_of_each_manager(
     proxies = [in_front(server.port) for server in reversed(plain_nodes.servers)]
     names = [proxy.name for proxy in proxies]
     with DistributedMemoryManager(
-        "5MB", "5MB", "5MB", nodes=names, near_cache=False, migration=False
+        "5MB", "5MB", "5MB", nodes=names, near_cache=False, migration=False, prefetch="off"
     ) as manager:
         assert b"value" * 100_000 == manager.retrieve_distributed("key")
         manager.store_distributed("key", "new")
@@ -169,7 +169,13 @@ def test_members_are_reached_by_the_names_of_each_manager(
         plain_nodes.servers[0].restart()
         until(lambda: all(s["up_to_date"] for s in manager.get_node_status().values()))
     with DistributedMemoryManager(
-        "5MB", "5MB", "5MB", nodes=plain_nodes.names, near_cache=False, migration=False
+        "5MB",
+        "5MB",
+        "5MB",
+        nodes=plain_nodes.names,
+        near_cache=False,
+        migration=False,
+        prefetch="off",
     ) as manager:
         assert "new" == manager.retrieve_distributed("key")
         assert set(plain_nodes.names) == set(manager.get_node_status())
@@ -187,7 +193,7 @@ def test_a_cluster_behind_a_tunnel_is_reached_by_remapped_addresses(
 
     with DistributedMemoryManager(
         "5MB", "5MB", "5MB", nodes=[proxies[cluster_nodes.servers[0].port].name],
-        node_options={"address_remap": remap}, near_cache=False, migration=False,
+        node_options={"address_remap": remap}, near_cache=False, migration=False, prefetch="off",
     ) as manager:  # fmt: skip
         manager.store_many_distributed({f"key{number}": number for number in range(100)})
         assert 99 == manager.retrieve_distributed("key99")

@@ -114,7 +114,9 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 def test_values_survive_a_failover_by_sentinels(watched: Watched) -> None:
     """What was acknowledged is on a replica, which is promoted; stores go on by themselves."""
-    with DistributedMemoryManager(*TIERS, nodes=watched.url, migration=False) as manager:
+    with DistributedMemoryManager(
+        *TIERS, nodes=watched.url, migration=False, prefetch="off"
+    ) as manager:
         values = {f"key{number}": number for number in range(50)}
         manager.store_many_distributed(values)
         manager.store_distributed("large", np.arange(300_000))
@@ -166,7 +168,7 @@ def test_a_primary_that_the_sentinels_gave_up_acknowledges_nothing_alone(watched
     """Its replicas follow another one: what it accepts is lost."""
     check_addresses(watched)
     with DistributedMemoryManager(
-        *TIERS, nodes=[watched.url], near_cache=False, migration=False
+        *TIERS, nodes=[watched.url], near_cache=False, migration=False, prefetch="off"
     ) as manager:
         manager.store_distributed("key", "before")
         before = watched.primary()

@@ -26,7 +26,10 @@ SECRETS = re.compile(
     rb"me)/\w"
 )
 
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING} (.ci/venv dist)")
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING} (.ci/venv dist)"),
+    pytest.mark.timeout(900),  # It builds.
+]
 
 
 def build(place: Path, kind: str, source: Path = ROOT) -> Path:
@@ -39,7 +42,7 @@ def build(place: Path, kind: str, source: Path = ROOT) -> Path:
         env=os.environ | {"MEMORIES_INTERPRETED": "1", "SOURCE_DATE_EPOCH": "1700000000"},
         check=True,
         capture_output=True,
-        timeout=300,
+        timeout=800,
     )
     (built,) = place.iterdir()
     return built
@@ -115,7 +118,7 @@ def test_the_metadata_are_complete(wheel: Path, sdist: Path) -> None:
         [sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert run.returncode == 0, run.stdout
     with zipfile.ZipFile(wheel) as archive:

@@ -43,7 +43,7 @@ def report(package: Path, **environment: str) -> str:
         | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert 0 == run.returncode, run.stderr
     return run.stdout
@@ -58,7 +58,7 @@ def compile_in(package: Path, **environment: str) -> subprocess.CompletedProcess
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
 
 

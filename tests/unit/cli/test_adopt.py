@@ -111,7 +111,9 @@ def test_the_first_archived_pickle_is_warned_about_and_no_other(
 ) -> None:
     """Without the key it is lost with the machine; a warning each would be noise."""
     caplog.set_level(logging.WARNING, "memories")
-    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "s", migration=False) as manager:
+    with MemoryManager(
+        1, 1, 1, True, storage_path=tmp_path / "s", migration=False, prefetch="off"
+    ) as manager:
         manager.store("typed", np.arange(3), "glacier")
         manager.store("cold", fractions.Fraction, "cold")
         assert [] == caplog.messages

@@ -24,7 +24,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "cli.md"
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as its user does."""
     command = [sys.executable, "-m", "memories", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
 def test_the_help_needs_neither_numpy_nor_the_engine() -> None:
@@ -37,7 +37,7 @@ def test_the_help_needs_neither_numpy_nor_the_engine() -> None:
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True
     )
     assert "[]\n" == run.stderr
 
@@ -158,7 +158,7 @@ def test_each_kind_of_error_has_its_exit_code(error: errors.MemoriesError, code:
 def test_a_closed_pipe_is_no_traceback(store: Path) -> None:
     """`memories ls STORE | head -1` is how people look."""
     command = f"{sys.executable} -m memories ls {store} | head -n 1"
-    run = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=240)
     assert "Traceback" not in run.stderr
 
 

@@ -186,7 +186,7 @@ def test_bench_measures_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
 def test_completion_is_a_program_that_bash_accepts(run: Run) -> None:
     """Syntax that the shell refuses would break every new terminal."""
     script = run("completion", "bash").stdout
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=60)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=240)
     for shell in ("zsh", "fish"):
         assert "_MEMORIES_COMPLETE" in run("completion", shell).stdout
 
@@ -199,6 +199,10 @@ def test_the_shell_is_given_the_commands(run: Run) -> None:
     }  # fmt: skip
     program = "import sys; sys.argv[0] = 'memories'; from memories.cli import main; main()"
     run_ = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert "plain,doctor\n" == run_.stdout

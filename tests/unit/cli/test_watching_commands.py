@@ -41,7 +41,9 @@ KEYS = [
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[Path]:
     """Return the directory of a store that this process has open."""
-    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path / "s", migration=False) as manager:
+    with MemoryManager(
+        0.001, 0.001, 1, storage_path=tmp_path / "s", migration=False, prefetch="off"
+    ) as manager:
         manager.enable_analytics(interval=0.05)
         manager.store("warm/key \x1b[31m", b"x" * 1000, tier="warm")
         manager.store("cold/key", b"x" * 1000, tier="cold")
@@ -222,7 +224,9 @@ def test_keys_choose_what_is_shown() -> None:
 @pytest.fixture
 def in_ram(tmp_path: Path) -> Iterator[tuple[Path, MemoryManager]]:
     """Return the directory of an open store, and its manager: one value is only in RAM."""
-    with MemoryManager(0.01, 0.01, 1, storage_path=tmp_path / "s", migration=False) as manager:
+    with MemoryManager(
+        0.01, 0.01, 1, storage_path=tmp_path / "s", migration=False, prefetch="off"
+    ) as manager:
         manager.store("only/ram", b"x" * 1000, tier="hot")
         manager.store("both", b"x" * 2000, tier="cold")
         manager.store("disk", b"x" * 3000, tier="cold")
@@ -348,13 +352,13 @@ def test_dashboard_prints_its_address_and_ends_with_ctrl_c(live: Path, form: lis
             printed = json.loads(url)
             url = printed.pop("url")
             assert {"store": str(live)} == printed
-        with urlopen(f"{url}healthz", timeout=60) as answer:
+        with urlopen(f"{url}healthz", timeout=240) as answer:
             assert {"state": "open"} == json.loads(answer.read())
-        with urlopen(f"{url}explain?key=cold/key", timeout=60) as answer:
+        with urlopen(f"{url}explain?key=cold/key", timeout=240) as answer:
             assert "cold" == json.loads(answer.read())["tier"]
-        with urlopen(f"{url}metrics", timeout=60) as answer:
+        with urlopen(f"{url}metrics", timeout=240) as answer:
             assert b'memories_requests_total{tier="warm",result="hit"} 10' in answer.read()
         it.send_signal(signal.SIGINT)
-        _, words = it.communicate(timeout=60)
+        _, words = it.communicate(timeout=240)
     assert 130 == it.returncode, words
     assert "Traceback" not in words

@@ -47,7 +47,7 @@ def held(mine: Path) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout is not None
         assert "open\n" == process.stdout.readline()
         yield process
-        process.communicate("\n", timeout=60)
+        process.communicate("\n", timeout=240)
 
 
 def put(store: Path, data: bytes, *arguments: str) -> int:

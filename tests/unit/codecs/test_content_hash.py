@@ -315,7 +315,7 @@ def test_hashes_are_the_same_in_every_process() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=240,
         ).stdout.split()
         for seed in ("1", "2")
     ]

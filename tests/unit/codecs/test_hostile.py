@@ -86,7 +86,7 @@ def test_damaged_parts_give_a_value_or_an_error_of_ours(
                 sound += 1
             except MemoriesError:
                 pass
-            assert time.perf_counter() - start < 10, parts
+            assert time.perf_counter() - start < 60, parts
     assert 0 < sound < ROUNDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
     capfd.readouterr()  # Where polars panics it writes to the terminal first.

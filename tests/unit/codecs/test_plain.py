@@ -448,4 +448,4 @@ for kind, value in ((dict, {"a": 1}), (list, [1]), (np.ndarray, np.arange(3))):
     codecs.register_codec(kind, name=f"mine.{kind.__name__}", encode=repr, decode=eval)
     assert codecs.own_plain(value) is None
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)

@@ -23,7 +23,9 @@ def device() -> FakeDevice:
 @pytest.fixture
 def manager(device: FakeDevice) -> Iterator[MemoryManager]:
     """Return a manager whose hot tier is the device."""
-    with MemoryManager("8 MB", "64 MB", "200 MB", hot_device=device, migration=False) as made:
+    with MemoryManager(
+        "8 MB", "64 MB", "200 MB", hot_device=device, migration=False, prefetch="off"
+    ) as made:
         yield made
 
 

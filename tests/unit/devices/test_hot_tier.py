@@ -128,7 +128,9 @@ def test_moves_go_through_every_tier_and_back(manager: MemoryManager, device: Fa
 
 def test_a_full_device_makes_room_by_itself(opened: Opener, device: FakeDevice) -> None:
     """The budget is 100 MB, the device has 16: nothing is lost and nothing fails."""
-    manager = opened("100 MB", "64 MB", "200 MB", hot_device=device, migration=False)
+    manager = opened(
+        "100 MB", "64 MB", "200 MB", hot_device=device, migration=False, prefetch="off"
+    )
     for i in range(20):
         manager.store(f"k{i}", noise(2 * MB, i), tier="hot")
     tiers = {manager.get_tier(f"k{i}") for i in range(20)}
@@ -140,7 +142,9 @@ def test_a_full_device_makes_room_by_itself(opened: Opener, device: FakeDevice) 
 def test_a_read_that_finds_no_memory_makes_room(opened: Opener) -> None:
     """The clone needs as much as the resident."""
     device = FakeDevice(10 * MB)
-    manager = opened("100 MB", "64 MB", "200 MB", hot_device=device, migration=False)
+    manager = opened(
+        "100 MB", "64 MB", "200 MB", hot_device=device, migration=False, prefetch="off"
+    )
     for i in range(4):
         manager.store(f"t{i}", device.tensor(noise(2 * MB, i)), tier="hot")
         gc.collect()
@@ -154,7 +158,9 @@ def test_a_read_that_finds_no_memory_makes_room(opened: Opener) -> None:
 def test_the_guard_runs_a_function_again(opened: Opener) -> None:
     """The caller's own work comes first, and what it displaces is not lost."""
     device = FakeDevice(10 * MB)
-    manager = opened("100 MB", "64 MB", "200 MB", hot_device=device, migration=False)
+    manager = opened(
+        "100 MB", "64 MB", "200 MB", hot_device=device, migration=False, prefetch="off"
+    )
     for i in range(4):
         manager.store(f"k{i}", noise(2 * MB, i), tier="hot")
     calls = []
@@ -172,7 +178,9 @@ def test_the_guard_runs_a_function_again(opened: Opener) -> None:
 def test_the_guard_reserves_and_tells(opened: Opener) -> None:
     """As a context it makes room first, and says what to do when that was not enough."""
     device = FakeDevice(10 * MB)
-    manager = opened("100 MB", "64 MB", "200 MB", hot_device=device, migration=False)
+    manager = opened(
+        "100 MB", "64 MB", "200 MB", hot_device=device, migration=False, prefetch="off"
+    )
     for i in range(4):
         manager.store(f"k{i}", noise(2 * MB, i), tier="hot")
     with manager.oom_guard(reserve="6 MB"):

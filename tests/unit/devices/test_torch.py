@@ -23,7 +23,9 @@ def managed(opened: Opener) -> MemoryManager:
     """Return a manager whose hot tier is torch's memory."""
     from memories.devices.torch_device import TorchDevice
 
-    return opened("64 MB", "64 MB", "200 MB", hot_device=TorchDevice("cpu"), migration=False)
+    return opened(
+        "64 MB", "64 MB", "200 MB", hot_device=TorchDevice("cpu"), migration=False, prefetch="off"
+    )
 
 
 def tensors() -> dict[str, Any]:
@@ -199,7 +201,9 @@ def test_models_larger_than_the_tier_take_turns(opened: Opener) -> None:
     from memories.devices.torch_device import TorchDevice
     from memories.torch import park, restore
 
-    manager = opened("4 MB", "64 MB", "200 MB", hot_device=TorchDevice("cpu"), migration=False)
+    manager = opened(
+        "4 MB", "64 MB", "200 MB", hot_device=TorchDevice("cpu"), migration=False, prefetch="off"
+    )
     models = [Twin(), Twin()]
     before = [model.embed.weight.detach().clone() for model in models]
     for i, model in enumerate(models):
@@ -215,7 +219,7 @@ def test_a_model_that_cannot_be_parked_is_as_it_was(opened: Opener) -> None:
     """Half a model in the tiers would be none anywhere."""
     from memories.torch import park
 
-    manager = opened("3 MB", "1 MB", "1 MB", hot_device="cpu", migration=False)
+    manager = opened("3 MB", "1 MB", "1 MB", hot_device="cpu", migration=False, prefetch="off")
     model = torch.nn.Sequential(torch.nn.Linear(500, 1000), torch.nn.Linear(1000, 500))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(MemoryError):

@@ -297,7 +297,9 @@ def test_the_counters_know_every_read_when_they_are_asked(tmp_path: Path) -> Non
 
 def test_the_shortest_read_takes_no_key_that_is_none(tmp_path: Path) -> None:
     """It asks the index before any check; an invalid key still raises `InvalidKeyError`."""
-    manager = MemoryManager("1 B", "1 B", "10 MB", storage_path=tmp_path, migration=False)
+    manager = MemoryManager(
+        "1 B", "1 B", "10 MB", storage_path=tmp_path, migration=False, prefetch="off"
+    )
     manager.store("key", b"value", tier="cold")
     for wrong in (7, None, b"key", ("key",), ["key"], "", "\ud800", "\0key"):
         with pytest.raises(InvalidKeyError):

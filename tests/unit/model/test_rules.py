@@ -76,7 +76,9 @@ def test_models_never_leave_hot() -> None:
 def test_a_quota_bounds_what_a_prefix_takes() -> None:
     """One part of a program must not push out all others."""
     rule = Rule(prefix="log/", quota={"hot": "20 kB", "warm": "30 kB"})
-    with MemoryManager("200 kB", "200 kB", "10 MB", rules=[rule], migration=False) as manager:
+    with MemoryManager(
+        "200 kB", "200 kB", "10 MB", rules=[rule], migration=False, prefetch="off"
+    ) as manager:
         for number in range(40):
             manager.store(f"log/{number}", bytes(2000))
             manager.store(f"other/{number}", bytes(2000))
@@ -102,7 +104,9 @@ def test_a_quota_bounds_what_a_prefix_takes() -> None:
 def test_the_longest_prefix_wins_and_what_was_said_comes_first() -> None:
     """A rule is a default: `store` may say otherwise."""
     rules = [Rule(prefix="a/", ttl=1000), Rule(prefix="a/b/", tier="cold", ttl="2 hours")]
-    with MemoryManager("1 MB", "1 MB", "10 MB", rules=rules, migration=False) as manager:
+    with MemoryManager(
+        "1 MB", "1 MB", "10 MB", rules=rules, migration=False, prefetch="off"
+    ) as manager:
         manager["a/x"] = 1
         manager["a/b/x"] = 1
         manager.store("a/b/y", 1, "warm", ttl=5)
@@ -171,7 +175,9 @@ def test_rules_hold_whatever_happens(steps: list[tuple[str, int, str]]) -> None:
         Rule(prefix="a", quota={"hot": "4 kB", "warm": "4 kB"}),
         Rule(prefix="b", min_tier="warm"),
     ]
-    with MemoryManager("10 kB", "10 kB", "1 MB", rules=rules, migration=False) as manager:
+    with MemoryManager(
+        "10 kB", "10 kB", "1 MB", rules=rules, migration=False, prefetch="off"
+    ) as manager:
         for prefix, number, act in steps:
             key = f"{prefix}{number}"
             if act == "put":

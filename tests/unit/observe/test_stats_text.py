@@ -11,7 +11,7 @@ from memories.foundation.units import format_seconds
 
 def test_stats_print_as_tables() -> None:
     """The tiers with their sizes and hits, the moves, the times of calls, and the rest in words."""
-    with MemoryManager("1 MB", "2 MB", "10 MB", migration=False) as manager:
+    with MemoryManager("1 MB", "2 MB", "10 MB", migration=False, prefetch="off") as manager:
         manager.store_many({f"k{number}": np.zeros(1000) for number in range(1200)}, "cold")
         manager.store("hot", b"x", "hot")
         for _ in range(3):

@@ -102,4 +102,4 @@ def test_started_processes_open_archives_of_their_own(
     use(s3_url + "/parent", s3.storage_options(), str(tmp_path / "parent"))
     with multiprocessing.get_context(method).Pool(1) as pool:
         arguments = (s3_url + "/child", s3.storage_options(), str(tmp_path / "child"))
-        assert b"x" * 300_000 == pool.apply_async(use, arguments).get(timeout=60)
+        assert b"x" * 300_000 == pool.apply_async(use, arguments).get(timeout=240)

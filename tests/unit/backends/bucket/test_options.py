@@ -204,7 +204,14 @@ def test_the_manager_hands_our_own_options_on(tmp_path: Path) -> None:
     }
     begun = time.monotonic()
     with MemoryManager(
-        1, 1, 1, True, storage_path=tmp_path / "s", storage_options=options, migration=False
+        1,
+        1,
+        1,
+        True,
+        storage_path=tmp_path / "s",
+        storage_options=options,
+        migration=False,
+        prefetch="off",
     ) as manager:
         data = random.Random(0).randbytes(20_000_000)
         manager.store("k", data, "glacier")

@@ -36,6 +36,7 @@ def opened(
         managers.append(
             MemoryManager(
                 1, 1, 1, True, storage_path=tmp_path / home, glacier_url=s3_url, migration=False,
+                prefetch="off",
                 storage_options=s3.storage_options(s3_proxy.endpoint), **options,  # type: ignore[arg-type]
             )
         )  # fmt: skip

@@ -104,7 +104,14 @@ def test_an_endpoint_that_is_no_url_is_refused(
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     with pytest.raises(InvalidOptionError, match="is not a URL"):
         MemoryManager(
-            1, 1, 1, True, storage_path=tmp_path / "s", glacier_url=url(), migration=False
+            1,
+            1,
+            1,
+            True,
+            storage_path=tmp_path / "s",
+            glacier_url=url(),
+            migration=False,
+            prefetch="off",
         )
 
 
@@ -200,6 +207,7 @@ def test_no_credentials_says_so(tmp_path: Path) -> None:
         MemoryManager(
             1, 1, 1, True, storage_path=tmp_path / "s", glacier_url=url(),
             storage_options={"endpoint": "http://127.0.0.1:9", "timeout": "2s"}, migration=False,
+            prefetch="off",
         )  # fmt: skip
 
 

@@ -15,7 +15,13 @@ from memories.backends.disk.size_limits import room_for_values
 def test_a_full_store_holds_what_was_foretold(tmp_path: Path, capacity: int, size: int) -> None:
     """Otherwise the simulator would give the disk more room than a manager has."""
     with MemoryManager(
-        "1 B", "1 B", f"{capacity} B", storage_path=tmp_path, on_full="evict", migration=False
+        "1 B",
+        "1 B",
+        f"{capacity} B",
+        storage_path=tmp_path,
+        on_full="evict",
+        migration=False,
+        prefetch="off",
     ) as manager:
         for number in range(int(1.2 * capacity / size)):
             manager.store(f"{number}", os.urandom(size), "cold")

@@ -33,7 +33,7 @@ def watched(manager: MemoryManager) -> Series:
 
 def test_counts_are_exact_and_begin_with_the_analytics() -> None:
     """One thread, no loss; what was before does not count."""
-    with MemoryManager(0.001, 0.001, 1, migration=False) as manager:
+    with MemoryManager(0.001, 0.001, 1, migration=False, prefetch="off") as manager:
         series = watched(manager)
     assert (10, 1, 1) == (
         series["warm_hits"][-1],
@@ -48,7 +48,7 @@ def test_counts_are_exact_and_begin_with_the_analytics() -> None:
 
 def test_latencies_are_there_by_tier_and_operation() -> None:
     """And NaN before there were any; hits in RAM take no clock and have none."""
-    with MemoryManager(0.001, 0.001, 1, migration=False) as manager:
+    with MemoryManager(0.001, 0.001, 1, migration=False, prefetch="off") as manager:
         series = watched(manager)
     for name in ("cold_retrieve", "warm_store", "cold_move", "cold_write"):
         assert 0 < series[f"{name}_p50_seconds"][-1] <= series[f"{name}_p99_seconds"][-1] < 60
@@ -58,7 +58,7 @@ def test_latencies_are_there_by_tier_and_operation() -> None:
 
 def test_compression_is_what_the_files_say() -> None:
     """A thousand zeros shrink; random bytes do not."""
-    with MemoryManager(1, 1, 1, migration=False) as manager:
+    with MemoryManager(1, 1, 1, migration=False, prefetch="off") as manager:
         manager.enable_analytics(interval=3600)
         manager.store("zeros", np.zeros(1_000_000), tier="cold")
         ratio = manager.get_analytics()["cold_compression"][-1]

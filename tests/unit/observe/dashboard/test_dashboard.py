@@ -26,7 +26,7 @@ AWKWARD = "a/b ?&#<script>alert(1)</script>"
 @pytest.fixture
 def manager() -> Iterator[MemoryManager]:
     """Return a manager with a few keys."""
-    with MemoryManager(0.001, 0.001, 1, migration=False) as made:
+    with MemoryManager(0.001, 0.001, 1, migration=False, prefetch="off") as made:
         made.store(AWKWARD, b"x" * 1000, tier="warm", pin=True)
         made.retrieve(AWKWARD)
         yield made
@@ -39,7 +39,7 @@ def ask(
     data = None if body is None else json.dumps(body).encode()
     request = Request(served.url.partition("#")[0] + path, data=data, headers=headers)
     try:
-        with urlopen(request, timeout=60) as answer:
+        with urlopen(request, timeout=240) as answer:
             status, text, found = answer.status, answer.read(), dict(answer.headers)
     except HTTPError as error:
         status, text, found = error.code, error.read(), dict(error.headers)
@@ -51,7 +51,7 @@ def ask(
 def events(served: Dashboard, count: int, query: str = "") -> list[dict[str, Any]]:
     """Return the first events of the stream."""
     found = []
-    with urlopen(f"{served.url.partition('#')[0]}events{query}", timeout=60) as stream:
+    with urlopen(f"{served.url.partition('#')[0]}events{query}", timeout=240) as stream:
         for line in stream:
             if line.startswith(b"data: "):
                 found.append(json.loads(line[6:]))
@@ -201,7 +201,7 @@ def test_it_ends_with_its_manager() -> None:
 def test_a_reader_does_not_hold_it_up(manager: MemoryManager) -> None:
     """A browser tab that was left open must not keep a program from ending."""
     served = manager.dashboard()
-    with urlopen(f"{served.url}events?interval=3600", timeout=60) as stream:
+    with urlopen(f"{served.url}events?interval=3600", timeout=240) as stream:
         assert stream.readline().startswith(b"data: ")
         began = time.monotonic()
         served.stop()
@@ -227,7 +227,7 @@ def test_a_closed_manager_shows_no_page() -> None:
 def test_a_dashboard_may_be_far_behind_and_slows_no_other(manager: MemoryManager) -> None:
     """Ten clients, one of which never reads."""
     with manager.dashboard() as served:
-        silent = urlopen(f"{served.url}events?interval=0.1", timeout=60)
+        silent = urlopen(f"{served.url}events?interval=0.1", timeout=240)
         readers = [
             threading.Thread(target=events, args=(served, 3, "?interval=0.1")) for _ in range(9)
         ]
@@ -258,7 +258,7 @@ def test_a_malformed_request_is_answered_by_400(manager: MemoryManager, body: by
             headers={"Authorization": "Bearer secret"},
         )
         with pytest.raises(HTTPError) as caught:
-            urlopen(request, timeout=60)
+            urlopen(request, timeout=240)
         assert 400 == caught.value.code
         assert json.loads(caught.value.read())["error"]
 
