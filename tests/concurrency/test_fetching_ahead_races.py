@@ -13,7 +13,6 @@ from tests.support.waiting import until
 from memories import MemoryManager
 from memories.migration import prefetching
 from memories.migration.prefetching import Prefetching
-from memories.model.events import READS_SECONDS
 from memories.policies.predictors import Prefetcher, StridePredictor, SuccessorPredictor
 
 KEYS = [f"frame/{number}" for number in range(200)]
@@ -41,7 +40,7 @@ class WatchedFlag:
         ends = self._value and not value
         if ends and not self.reached.is_set():
             self.reached.set()
-            assert self.go_on.wait(10)
+            assert self.go_on.wait(60)
         self._value = value
 
 
@@ -54,11 +53,11 @@ def test_a_note_left_while_the_watch_ends_is_read(
     flag = WatchedFlag(service)
     monkeypatch.setattr(Prefetching, "_watched", flag, raising=False)
     try:
-        time.sleep(2 * READS_SECONDS)  # A read just after another event is delivered with the next.
         manager[KEYS[0]]
-        assert flag.reached.wait(10), "the watch ends once nothing is left to learn"
-        time.sleep(2 * READS_SECONDS)
+        manager._hierarchy.events.flush()  # It may wait for the next event.
+        assert flag.reached.wait(60), "the watch ends once nothing is left to learn"
         manager[KEYS[1]]
+        manager._hierarchy.events.flush()
         assert service._notes, "no thread has seen them yet"
         flag.go_on.set()
         until(lambda: not service._notes)
@@ -99,11 +98,21 @@ def test_with_evidence_every_note_wakes_and_a_walk_meets_its_values_in_ram(
     """Batches suit managers that predict nothing: a guess is worth little a few reads later."""
     prefetcher = Prefetcher([StridePredictor()], budget_bytes=0)
     service = Prefetching(manager._hierarchy, prefetcher, workers=2, worth_seconds=0.0)
+    working, work = set[int](), service._work
+
+    def noted() -> float:
+        working.add(threading.get_ident())
+        try:
+            return work()
+        finally:
+            working.discard(threading.get_ident())
+
+    service._work = noted  # type: ignore[method-assign]
     met = 0
     for key in KEYS:
         met += manager.get_tier(key) == "warm"
         manager[key]
         manager._hierarchy.events.flush()  # However soon the reads follow each other here.
-        until(lambda: not service._notes and not service._jobs)
+        until(lambda: not (service._notes or working or service._jobs))
     service.stop()
     assert met > 150

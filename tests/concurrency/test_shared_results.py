@@ -40,7 +40,9 @@ def serve(
         descriptor = os.open(folder / "calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         os.close(descriptor)
-        time.sleep(seconds)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not (folder / "enough").exists():
+            time.sleep(0.005)
         if x < 0:
             raise ValueError("it fails")
         return bytes(200_000_000) if x == LARGE else [x]
@@ -89,6 +91,10 @@ class Processes:
         path = self.folder / "calls"
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
+    def let_compute(self) -> None:
+        """Let every computation end now, however long it was to take."""
+        (self.folder / "enough").touch()
+
     def kill(self, pid: int) -> None:
         """End a process at once."""
         process = next(process for process, _ in self.started if process.pid == pid)
@@ -133,11 +139,13 @@ def test_a_killed_process_is_replaced_by_one(processes: Processes) -> None:
 def test_an_interrupted_computation_is_taken_over(processes: Processes) -> None:
     """Ctrl-C ends the call and not the process, which finds the result of the other one later."""
     processes.start(1, seconds=0.1, argument=5)  # The writer.
-    processes.start(2, seconds=1.0)
+    processes.start(2, seconds=LIMIT)
     for one in (1, 2):
         processes.ask(one)
     until(lambda: len(processes.calls()) == 1)
     os.kill(processes.calls()[0], signal.SIGINT)
+    until(lambda: len(processes.calls()) == 2)
+    processes.let_compute()
     answers = {one: processes.answer(one) for one in (1, 2)}
     assert {"interrupted", 1} == set(answers.values())
     again = next(one for one, answer in answers.items() if answer == "interrupted")
@@ -164,7 +172,7 @@ def test_a_writer_that_is_killed_while_it_computes(processes: Processes) -> None
 def test_a_process_that_hangs_is_waited_for_within_bounds(processes: Processes) -> None:
     """A process that is stopped holds its lock; after `compute_seconds` another one computes."""
     processes.start(1, seconds=0.1, argument=5)  # The writer.
-    processes.start(1, seconds=0.5)
+    processes.start(1, seconds=LIMIT)
     processes.ask(1)
     until(lambda: len(processes.calls()) == 1)
     hanging = processes.calls()[0]
@@ -173,6 +181,7 @@ def test_a_process_that_hangs_is_waited_for_within_bounds(processes: Processes) 
     processes.ask(2)
     assert 1 == processes.answer(2)
     assert 2 == len(processes.calls())
+    processes.let_compute()
     os.kill(hanging, signal.SIGCONT)
     assert 1 == processes.answer(1)
 

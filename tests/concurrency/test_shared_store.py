@@ -6,13 +6,11 @@ import gc
 import multiprocessing
 import os
 import pickle
-import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.forking import in_child
 from tests.support.waiting import until
 
 from memories import (
@@ -32,6 +31,7 @@ from memories import (
     UnavailableError,
     UnsupportedTypeError,
 )
+from memories.sharing.messages import Channel
 
 REPOSITORY = Path(__file__).parents[2]
 SIZES: dict[str, Any] = {
@@ -53,6 +53,7 @@ class Other:
     def __init__(self, path: Path, wait_seconds: float = 30.0) -> None:
         code = (
             f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}]\n"
+            "import time\n"
             "import numpy as np\n"
             "from memories import SharedMemoryManager\n"
             f"m = SharedMemoryManager({str(path)!r}, wait_seconds={wait_seconds}, **{SIZES!r})\n"
@@ -69,11 +70,16 @@ class Other:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
-    def run(self, line: str) -> str:
-        """Return what an expression gives there, as text."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+    def begin(self, line: str) -> None:
+        """Let it evaluate an expression, and do not wait for that."""
+        assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
+
+    def run(self, line: str) -> str:
+        """Return what an expression gives there, as text."""
+        assert self.process.stdout is not None
+        self.begin(line)
         return self.process.stdout.readline().rstrip("\n")
 
     def end(self) -> int:
@@ -112,7 +118,7 @@ def test_processes_of_every_kind_write_one_store(first: SharedMemoryManager, how
         worker.start()
     count_up(first, 20)
     for worker in workers:
-        worker.join(60)
+        worker.join(100)
     assert [0, 0] == [worker.exitcode for worker in workers]
     assert 60 == first["count"]
     assert 3 == sum(1 for _ in first.scan("from/"))
@@ -232,14 +238,24 @@ def test_a_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> 
         survivor.kill()
 
 
-def test_a_change_in_doubt_is_an_error_and_a_read_is_not(tmp_path: Path) -> None:
+def test_a_change_in_doubt_is_an_error_and_a_read_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The writer dies while it works: the change may be done or not, so the caller must know."""
-    path = tmp_path / "store"
+    path, held, sent = tmp_path / "store", tmp_path / "held", threading.Event()
+    send = Channel.send
+
+    def told(channel: Channel, *message: Any) -> None:
+        send(channel, *message)
+        sent.set()
+
     with Other(path) as writer:
         writer.run("m.store('a', 1)")
         with SharedMemoryManager(path, **SIZES) as second:
             assert 1 == second["a"]
-            os.kill(writer.process.pid, signal.SIGSTOP)  # It takes the call and does nothing.
+            writer.begin(f"m.modify('a', lambda a: open({str(held)!r}, 'w') and time.sleep(60))")
+            until(held.exists)  # From now on another change of the key waits there.
+            monkeypatch.setattr(Channel, "send", told)
             outcome: list[object] = []
 
             def change() -> None:
@@ -250,7 +266,7 @@ def test_a_change_in_doubt_is_an_error_and_a_read_is_not(tmp_path: Path) -> None
 
             thread = threading.Thread(target=change)
             thread.start()
-            time.sleep(0.2)  # Until the call is in the socket.
+            assert sent.wait(30)
             writer.kill()
             thread.join(30)
             assert ["may be done or not" in str(one) for one in outcome] == [True]
@@ -330,7 +346,7 @@ def test_noise_on_the_socket_harms_nothing(first: SharedMemoryManager) -> None:
             other.connect(str(first.path / "shared.sock"))
             other.sendall(sent)
             other.shutdown(socket.SHUT_WR)
-            other.settimeout(10)
+            other.settimeout(60)
             with suppress(ConnectionResetError):  # What was sent is not looked at.
                 while other.recv(1000):
                     pass
@@ -348,11 +364,11 @@ def test_another_user_is_not_answered(first: SharedMemoryManager) -> None:
     code = (
         "import os, socket, sys\n"
         "os.setgid(65534); os.setuid(65534)\n"
-        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.settimeout(10)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.settimeout(30)\n"
         "print(s.recv(1))\n"
     )
     command = [sys.executable, "-c", code, str(first.path / "shared.sock")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "b''\n" == run.stdout, run.stderr
 
 
@@ -371,19 +387,23 @@ def descriptors() -> int:
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     """No descriptor, no thread, no socket, after hundreds of calls and many connections."""
-    with SharedMemoryManager(tmp_path / "warm-up", **SIZES) as manager:
-        manager["a"] = 1
-    gc.collect()
-    before = descriptors(), threading.active_count()
-    for _ in range(3):
-        with (
-            SharedMemoryManager(tmp_path / "store", **SIZES) as manager,
-            Other(tmp_path / "store") as other,
-        ):
-            for number in range(100):
-                assert "None" == other.run(f"m.store('k', np.arange(20_000) + {number})")
+
+    def use() -> None:
+        with SharedMemoryManager(tmp_path / "warm-up", **SIZES) as manager:
             manager["a"] = 1
-            assert 0 == other.end()
         gc.collect()
-        until(lambda: before >= (descriptors(), threading.active_count()))
+        files, threads = descriptors(), threading.active_count()
+        for _ in range(3):
+            with (
+                SharedMemoryManager(tmp_path / "store", **SIZES) as manager,
+                Other(tmp_path / "store") as other,
+            ):
+                for number in range(100):
+                    assert "None" == other.run(f"m.store('k', np.arange(20_000) + {number})")
+                manager["a"] = 1
+                assert 0 == other.end()
+            gc.collect()
+            until(lambda: descriptors() <= files and threading.active_count() <= threads)
+
+    assert "None" == in_child(use), "in a process where no manager of another test is at work"
     assert not (tmp_path / "store" / "shared.sock").exists()

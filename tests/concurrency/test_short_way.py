@@ -78,8 +78,8 @@ class Worker:
         self.story: defaultdict[str, list[str]] = defaultdict(list)  # What happened to each key.
 
     def __call__(self) -> None:
-        """Store and delete until the time is over."""
-        while time.monotonic() < self.until:
+        """Store and delete until the time is over, and once at least."""
+        while time.monotonic() < self.until or not self.stored:
             if self.chance.random() < 0.25:
                 self.change(f"shared/{self.chance.randrange(SHARED)}")
             else:
@@ -126,13 +126,12 @@ def test_eight_threads_in_tiny_tiers(tmp_path: Path) -> None:
 
     def watch() -> None:
         nonlocal looks
-        while time.monotonic() < until:
+        while time.monotonic() < until or looks <= 10:
             looks += 1
             look(manager)
             time.sleep(0.001)
 
     together([*workers, watch])
-    assert looks > 10
     stats = manager.stats()
     assert sum(worker.stored for worker in workers) == stats.stored
     assert sum(worker.deleted for worker in workers) == sum(stats.removed.values())
@@ -184,7 +183,7 @@ def test_no_store_commits_while_a_key_is_locked(tmp_path: Path) -> None:
 
     def modify() -> None:
         nonlocal modified
-        while time.monotonic() < until:
+        while time.monotonic() < until or modified <= 10:
             manager.modify("a", change)
             modified += 1
 
@@ -195,7 +194,6 @@ def test_no_store_commits_while_a_key_is_locked(tmp_path: Path) -> None:
             manager.store("a", number)
 
     together([modify, store, store, store])
-    assert modified > 10
     manager.cleanup()
 
 
@@ -241,7 +239,7 @@ def test_a_fork_in_the_middle_of_stores(tmp_path: Path) -> None:
     answers = set()
 
     def fork() -> None:
-        while time.monotonic() < until:
+        while time.monotonic() < until or not answers:
             answers.add(in_child(child))
 
     together([*workers, fork])

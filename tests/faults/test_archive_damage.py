@@ -25,7 +25,7 @@ Truth = dict[str, bytes]
 def manager(root: Path, name: str | None) -> MemoryManager:
     return MemoryManager(
         1, 1, 1, True, storage_path=None if name is None else root / name,
-        glacier_url=str(root / "bucket"), read_only=name is None, migration=False,
+        glacier_url=str(root / "bucket"), read_only=name is None, migration=False, prefetch="off",
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def value(key: str) -> np.ndarray:
 def manager(root: Path, name: str, **options: object) -> MemoryManager:
     return MemoryManager(
         1, 1, 1, True, storage_path=root / name, glacier_url=str(root / "bucket"),
-        migration=False, **options,  # type: ignore[arg-type]
+        migration=False, prefetch="off", **options,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def as_of_now(root: Path, *, sums: bool = True) -> MemoryManager:
     if not sums:
         shutil.rmtree(copy / "memories-1" / "manifests")
     return MemoryManager(
-        1, 1, 1, True, glacier_url=str(copy), read_only=True, migration=False
+        1, 1, 1, True, glacier_url=str(copy), read_only=True, migration=False, prefetch="off"
     )  # fmt: skip
 
 

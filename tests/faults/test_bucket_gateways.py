@@ -189,7 +189,7 @@ def test_a_failed_upload_does_not_stop_a_writer_without_delete_rights(
 def uploads(server: seaweed.SeaweedServer, prefix: str) -> int:
     """Return how many multipart uploads the server has under way below a prefix."""
     address = f"{server.endpoint}/{seaweed.BUCKET}?uploads&prefix={prefix}"
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=60) as answer:
         root = ElementTree.fromstring(answer.read())
     return sum(1 for one in root.iter() if one.tag.endswith("}Upload") or one.tag == "Upload")
 
@@ -219,7 +219,7 @@ def test_what_a_killed_writer_was_uploading_is_aborted_at_the_next_opening(
         assert child.poll() is None
         time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
-    child.wait(timeout=10)
+    child.wait(timeout=60)
     s3_proxy.fault = lambda request: None
     prefix = s3_url.rpartition("/")[2]
     assert 1 == uploads(s3, prefix)
@@ -244,7 +244,7 @@ def test_uploads_are_aborted_where_requests_are_signed(
     store = CloudStore(
         parse_url(f"s3://{seaweed.BUCKET}/a b#ü"), "memories-1",
         {
-            "endpoint": s3_proxy.endpoint, "timeout": "1s",
+            "endpoint": s3_proxy.endpoint, "timeout": "30s",
             "access_key_id": seaweed.KEYS[0], "secret_access_key": seaweed.KEYS[1],
         },
     )  # fmt: skip

@@ -39,7 +39,7 @@ def manager(
     }  # fmt: skip
     manager = MemoryManager(
         1, 1, 1, True, storage_path=tmp_path / "s", glacier_url=s3_url, storage_options=options,
-        migration=False,
+        migration=False, prefetch="off",
     )  # fmt: skip
     yield manager
     s3_proxy.fault = lambda request: None

@@ -45,7 +45,7 @@ def opened(
     backends: list[BucketBackend] = []
 
     def open_(home: str = "home", **options: object) -> BucketBackend:
-        settings = s3.storage_options(s3_proxy.endpoint) | {"timeout": "1s"}
+        settings = s3.storage_options(s3_proxy.endpoint) | {"timeout": "20s"}
         backends.append(
             BucketBackend(
                 s3_url,
@@ -143,7 +143,7 @@ def test_a_lasting_fault_ends_in_one_clear_error_in_bounded_time(
     name: str,
 ) -> None:
     """It names the key, the archive and the reason; the other copy stays where it is."""
-    backend = opened()
+    backend = opened(storage_options={"timeout": "4s" if name == "hanging" else "20s"})
     kept = backend.write(record("k", 1), frame(DATA[:1_000_000]))
     fault, reason = LASTING[name]
     s3_proxy.fault = on(fault, method="GET")
@@ -178,7 +178,7 @@ def test_a_failed_multipart_upload_is_aborted(
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:
     """Its parts would be billed for ever, in a listing that no user looks at."""
-    backend = opened(storage_options={"timeout": "20s"})
+    backend = opened()
     s3_proxy.fault = on(Fault(status=500), method="PUT", part="partNumber=3")
     with pytest.raises(UnavailableError):
         backend.write(record("k", 1), frame(bytes(70_000_000)))
@@ -258,7 +258,7 @@ def test_many_reads_over_a_slow_line_wait_together(
     s3_proxy: MisbehavingProxy,  # noqa: F811
 ) -> None:
     """64 values at a second of latency each are a few seconds, not a minute."""
-    backend = opened(storage_options={"timeout": "20s"})
+    backend = opened()
     kept = [backend.write(record(f"k{n}", n + 1), frame(DATA[n : n + 300_000])) for n in range(64)]
     s3_proxy.fault = lambda request: Fault(delay_seconds=1.0)
     begun = time.monotonic()

@@ -127,12 +127,12 @@ class Child:
         self.begin(name)
         return self.says() or self.end()
 
-    def interrupt(self, name: str) -> float:
+    def interrupt(self, name: str, seconds: float = 1.0) -> float:
         """Begin a call, press Ctrl-C once it waits for the bucket, and return when."""
         asked = len(self._proxy.requests)
         self.begin(name)
         # One that waits for what another thread has under way asks nothing itself.
-        give_up = time.monotonic() + 1
+        give_up = time.monotonic() + seconds
         while len(self._proxy.requests) == asked and time.monotonic() < give_up:
             time.sleep(0.01)
         self.process.send_signal(signal.SIGINT)
@@ -213,7 +213,7 @@ def test_an_interrupted_process_ends_though_the_bucket_hangs(
     child = start(ENDING)
     assert "ready" == child.says()
     with hanging(s3_proxy):
-        child.interrupt("")
+        child.interrupt("", LONG)
         began = time.monotonic()
         err = child.end()
         assert time.monotonic() - began < 30  # Ten, and what a busy machine takes.

@@ -38,7 +38,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 def opened(path: Path) -> MemoryManager:
     """Return a manager that may put far more on the disk than it has room for."""
-    return MemoryManager("1 MB", "1 MB", "1 GB", storage_path=path, migration=False)
+    return MemoryManager("1 MB", "1 MB", "1 GB", storage_path=path, migration=False, prefetch="off")
 
 
 stores: list[Store] = []  # Of the test that runs.

@@ -56,7 +56,7 @@ def campaign(path: Path, *, runs: int, seed: int) -> None:
         possible = follow(held, lines)
         number = max([number, *(version.number for each in possible.values() for version in each)])
         with MemoryManager(
-            "1 MB", "1 MB", "3 MB", True, storage_path=path, migration=False
+            "1 MB", "1 MB", "3 MB", True, storage_path=path, migration=False, prefetch="off"
         ) as found:
             assert [] == found.check()
             held = {key: verified(found, key, each) for key, each in possible.items()}

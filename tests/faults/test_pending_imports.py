@@ -78,7 +78,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 def make(path: Path, **options: Any) -> MemoryManager:
-    options = {"glacier_memory_enabled": True, "migration": False, **options}
+    options = {"glacier_memory_enabled": True, "migration": False, "prefetch": "off", **options}
     return MemoryManager(0.1, 0.1, 1, storage_path=path, **options)
 
 
@@ -113,7 +113,7 @@ def test_it_is_readable_before_a_byte_is_copied(tmp_path: Path, snapshot: Path, 
         fill(manager)
         manager.restore_snapshot(snapshot, verify="lazy")
         snapshot.unlink()
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(60)
         assert RESTORED == contents(manager)
         for key in ("shared", "array"):
             explained = manager.explain(key)
@@ -215,7 +215,7 @@ def test_cleanup_waits_for_the_copy(tmp_path: Path, snapshot: Path, gate: Gate) 
     """Leaving `with` of a store that stays makes durable what was restored."""
     with make(tmp_path / "store") as manager:
         manager.restore_snapshot(snapshot, verify="lazy")
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(60)
         threading.Timer(0.2, gate.open.set).start()
     with make(tmp_path / "store") as manager:
         assert RESTORED == contents(manager)
@@ -228,7 +228,7 @@ def test_a_store_that_is_given_up_does_not_copy_to_the_end(
     manager = make(tmp_path / "store")
     fill(manager)
     manager.restore_snapshot(snapshot, verify="lazy")
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(60)
     manager.cleanup(flush=False)
     assert [] == packs(tmp_path / "store")
     with make(tmp_path / "store") as again:
@@ -244,7 +244,7 @@ def test_what_happens_during_the_copy_outlives_it(
     with make(tmp_path / "store") as manager:
         fill(manager)
         manager.restore_snapshot(snapshot, verify="lazy")
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(60)
         manager.store("n1", "again", tier="warm")
         manager.store("extra", 2, tier="cold")
         del manager["n2"]
@@ -290,7 +290,7 @@ def test_several_restores_at_once(tmp_path: Path, snapshot: Path, far: Path, gat
     with make(tmp_path / "store") as manager:
         fill(manager)
         manager.restore_snapshot(snapshot, verify="lazy")
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(60)
         manager.restore_snapshot(far / "second", verify="lazy", mode="merge")
         assert 2 == manager["second"]
         assert len(RESTORED) + 1 == len(manager)
@@ -326,7 +326,7 @@ def test_a_forked_child_reads_pending_files(tmp_path: Path, snapshot: Path, gate
         fill(manager)
         manager.restore_snapshot(snapshot, verify="lazy")
         snapshot.unlink()
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(60)
         answer = in_child(lambda: (contents(manager) == RESTORED, manager.explain("n1").durable))
         gate.open.set()
         assert "(True, False)" == answer

@@ -39,7 +39,7 @@ sys.path.insert(0, sys.argv[1])
 from tests.faults.test_snapshot_restore_faults import MemoryManager, fill
 from tests.support.interrupting import Interrupter
 
-with MemoryManager(storage_path=sys.argv[2], migration=False) as manager:
+with MemoryManager(storage_path=sys.argv[2], migration=False, prefetch="off") as manager:
     def restore():
         manager.restore_snapshot(sys.argv[3], verify="lazy")
         manager.flush()
@@ -73,7 +73,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def kill_restores(directory: Path, place: Path, runs: int) -> None:
     """Kill a process that restores over what it has overwritten, sooner or later in that."""
     store, file = directory / "store", place / "s"
-    with MemoryManager(storage_path=store, migration=False) as manager:
+    with MemoryManager(storage_path=store, migration=False, prefetch="off") as manager:
         fill(manager, 1)
         manager.create_snapshot(file)
     for run in range(runs):
@@ -83,7 +83,7 @@ def kill_restores(directory: Path, place: Path, runs: int) -> None:
             check=False,
         )
         assert -signal.SIGKILL == child.returncode
-        with MemoryManager(storage_path=store, migration=False) as manager:
+        with MemoryManager(storage_path=store, migration=False, prefetch="off") as manager:
             generations = {key: int(manager[key].split()[1]) for key in KEYS}
             for key in KEYS:
                 assert value_of(key, generations[key]) == manager[key]
@@ -112,7 +112,7 @@ def test_a_failing_disk_fails_the_restore_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Whatever call fails, at its first time or a later one, and afterwards it works again."""
-    with MemoryManager(storage_path=tmp_path / "store", migration=False) as manager:
+    with MemoryManager(storage_path=tmp_path / "store", migration=False, prefetch="off") as manager:
         fill(manager, 1)
         manager.create_snapshot(tmp_path / "s")
         fill(manager, 2)

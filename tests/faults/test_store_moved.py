@@ -39,7 +39,7 @@ AWAY = r"is not there|cannot be reached"
 
 
 def opened(path: Path, **options: object) -> MemoryManager:
-    return MemoryManager(*SIZES, storage_path=path, migration=False, **options)  # type: ignore[arg-type]
+    return MemoryManager(*SIZES, storage_path=path, migration=False, prefetch="off", **options)  # type: ignore[arg-type]
 
 
 def content(number: int) -> np.ndarray[object, np.dtype[np.int64]]:

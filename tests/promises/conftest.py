@@ -24,6 +24,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
             "storage_path": tmp_path / "store",
             "glacier_memory_enabled": True,
             "migration": False,
+            "prefetch": "off",
             **options,
         }
         manager = MemoryManager(hot, warm, cold, **options)

@@ -19,7 +19,7 @@ import os, signal, sys
 import numpy as np
 from memories import MemoryManager, MigrationSettings
 from memories.model.record import Record
-manager = MemoryManager(1, 1, 1, True, storage_path=sys.argv[1], migration=False)
+manager = MemoryManager(1, 1, 1, True, storage_path=sys.argv[1], migration=False, prefetch="off")
 """
 KILL = "\nos.kill(os.getpid(), signal.SIGKILL)\n"
 
@@ -39,7 +39,7 @@ def killed(script: str, store: Path) -> None:
 
 def open_again(store: Path) -> MemoryManager:
     """Open what a dead process left behind."""
-    return MemoryManager(1, 1, 1, True, storage_path=store, migration=False)
+    return MemoryManager(1, 1, 1, True, storage_path=store, migration=False, prefetch="off")
 
 
 def test_cold_and_glacier_survive_a_kill_and_hot_and_warm_do_not(tmp_path: Path) -> None:
@@ -155,7 +155,9 @@ def test_a_flush_misses_nothing_that_moves_meanwhile(tmp_path: Path) -> None:
 @pytest.mark.parametrize("too_large", [1, 2])
 def test_a_flush_goes_on_past_what_cannot_be_written(tmp_path: Path, too_large: int) -> None:
     """One value that nothing below takes kept five others from the disk."""
-    manager = MemoryManager("90 MB", "1 MB", "20 MB", storage_path=tmp_path, migration=False)
+    manager = MemoryManager(
+        "90 MB", "1 MB", "20 MB", storage_path=tmp_path, migration=False, prefetch="off"
+    )
     for number in range(too_large):
         manager.store(f"a/{number}", np.random.default_rng(number).bytes(30_000_000), "hot")
     for number in range(5):

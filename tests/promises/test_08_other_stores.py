@@ -48,7 +48,12 @@ def opened(tmp_path: Path) -> Iterator[Open]:
     with contextlib.ExitStack() as stack:
 
         def open_store(name: str, **options: Any) -> MemoryManager:
-            options = {"glacier_memory_enabled": True, "migration": False, **options}
+            options = {
+                "glacier_memory_enabled": True,
+                "migration": False,
+                "prefetch": "off",
+                **options,
+            }
             manager = MemoryManager(
                 "50 MB", "50 MB", "500 MB", storage_path=tmp_path / name, **options
             )

@@ -134,7 +134,7 @@ def watched(home: Path) -> None:
         manager.enable_analytics(interval=0.01)
         manager.record_trace(home / "trace.jsonl")
         served = manager.dashboard()
-        with urllib.request.urlopen(served.url, timeout=10) as page:
+        with urllib.request.urlopen(served.url, timeout=60) as page:
             assert page.read()
         read_all(manager)
         manager.report(home / "report.html")
@@ -203,7 +203,7 @@ def test_nothing_is_left_of_the_connections_to_nodes(
             assert 50 == len(manager.retrieve_many_distributed(f"k{n}" for n in range(50)))
             assert manager.repair() is not None
             served = manager.dashboard()
-            with urllib.request.urlopen(served.url, timeout=10) as page:
+            with urllib.request.urlopen(served.url, timeout=60) as page:
                 assert page.read()
             manager.get_node_status()
 
@@ -236,7 +236,7 @@ def test_nothing_is_left_of_the_connections_to_a_bucket(
             read_all(manager)
 
     use()
-    with nothing_left(seconds=5):  # The client closes its connections in threads of its own.
+    with nothing_left(seconds=30):  # The client closes its connections in threads of its own.
         use()
 
 
@@ -273,7 +273,9 @@ def test_the_memory_of_values_is_given_back(tmp_path: Path) -> None:
 
 def full(path: Path) -> MemoryManager:
     """Return a manager whose cold tier cannot take what is only in RAM."""
-    manager = MemoryManager("90 MB", "90 MB", "20 MB", storage_path=path, migration=False)
+    manager = MemoryManager(
+        "90 MB", "90 MB", "20 MB", storage_path=path, migration=False, prefetch="off"
+    )
     manager["small"] = 1
     manager["large"] = np.random.default_rng(1).random(4_000_000)
     manager["last"] = 2
@@ -339,7 +341,7 @@ def test_values_that_can_be_written_are_though_others_cannot(
 
     monkeypatch.setattr(DiskBackend, "write", failing)
     monkeypatch.setattr(DiskBackend, "write_many", failing_many)
-    manager = MemoryManager(1, 1, 1, storage_path=tmp_path, migration=False)
+    manager = MemoryManager(1, 1, 1, storage_path=tmp_path, migration=False, prefetch="off")
     for key in ("broken 1", "a", "broken 2", "b", "c"):
         manager[key] = key
     with nothing_left(), pytest.raises(StorageError, match=r"2 values .*'broken 1', 'broken 2'"):
@@ -357,7 +359,10 @@ def test_an_archive_that_cannot_be_reached_keeps_nothing_else_open(tmp_path: Pat
                 match=r"21 small values .*'glacier 0'.* the next manager of the store uploads",
             ),
             opened(
-                tmp_path / "store", glacier_url=tmp_path / "archive", migration=False
+                tmp_path / "store",
+                glacier_url=tmp_path / "archive",
+                migration=False,
+                prefetch="off",
             ) as manager,
         ):
             (tmp_path / "archive").rename(tmp_path / "away")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.waiting import until
 
 from memories import MemoryManager
 from memories.backends.bucket import BucketBackend
@@ -163,8 +163,7 @@ def test_a_reader_checks_what_its_writer_has_staged(tmp_path: Path, value: np.nd
         manager.store("before", value, "glacier")
         with MemoryManager(1, 1, 1, True, storage_path=tmp_path, read_only=True) as reader:
             manager.store("staged", value, "glacier")
-            while "staged" not in reader:
-                time.sleep(0.01)  # A reader is a tenth of a second behind.
+            until(lambda: "staged" in reader)  # A reader is a tenth of a second behind.
             assert [] == reader.check()
             manager.flush()
             assert [] == reader.check()

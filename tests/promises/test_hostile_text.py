@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a store whose keys and metadata are hostile, with its last telemetry."""
     path = tmp_path_factory.mktemp("hostile") / "store"
     with MemoryManager(
-        "1 MB", "1 MB", "20 MB", True, storage_path=path, migration=False
+        "1 MB", "1 MB", "20 MB", True, storage_path=path, migration=False, prefetch="off"
     ) as manager:
         manager.enable_analytics(0.05)
         for text in HOSTILE:
@@ -126,7 +126,14 @@ def test_no_archive_snapshot_or_configuration_controls_the_terminal(
     """Keys, metadata, the host of a writer, names of objects, options: what others can write."""
     path, url, file = tmp_path / "store", tmp_path / "bucket", tmp_path / "snapshot"
     with MemoryManager(
-        "1 MB", "1 MB", "20 MB", True, storage_path=path, glacier_url=str(url), migration=False
+        "1 MB",
+        "1 MB",
+        "20 MB",
+        True,
+        storage_path=path,
+        glacier_url=str(url),
+        migration=False,
+        prefetch="off",
     ) as manager:
         manager.store(text, np.arange(90_000), "glacier", metadata={"note": text})
         manager.store(f"{text}/lost", np.arange(90_000) + 1, "glacier")
@@ -230,7 +237,13 @@ def test_no_key_is_active_in_a_page_of_the_manager(store: Path, tmp_path: Path) 
     """The report, the cell of a notebook, and a plot, whose labels are not formulas."""
     shutil.copytree(store, tmp_path / "store")
     with MemoryManager(
-        "1 MB", "1 MB", "20 MB", True, storage_path=tmp_path / "store", migration=False
+        "1 MB",
+        "1 MB",
+        "20 MB",
+        True,
+        storage_path=tmp_path / "store",
+        migration=False,
+        prefetch="off",
     ) as manager:
         manager.enable_analytics(0.05)
         for text in HOSTILE:
@@ -254,7 +267,7 @@ def test_no_key_controls_an_error_or_a_log(
     messages: list[str] = []
     caplog.set_level(logging.DEBUG, logger="memories")
     with MemoryManager(
-        "1 MB", "1 MB", "20 MB", storage_path=tmp_path / "store", migration=False
+        "1 MB", "1 MB", "20 MB", storage_path=tmp_path / "store", migration=False, prefetch="off"
     ) as manager:
         for call in (
             lambda: manager.retrieve(f"{text}/absent"),

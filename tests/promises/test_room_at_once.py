@@ -82,7 +82,9 @@ def test_an_emptied_store_takes_hardly_more_than_a_new_one(
 
 def test_what_stays_is_not_touched_and_what_goes_is_gone(tmp_path: Path) -> None:
     """The room of a prefix comes back, though others lie beside it, and these stay whole."""
-    with MemoryManager("50 MB", "50 MB", 1, storage_path=tmp_path, migration=False) as manager:
+    with MemoryManager(
+        "50 MB", "50 MB", 1, storage_path=tmp_path, migration=False, prefetch="off"
+    ) as manager:
         fill(manager, "a")
         before, kept = on_disk(tmp_path), dict(manager)
         fill(manager, "b")

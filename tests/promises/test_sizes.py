@@ -97,7 +97,7 @@ class Sweep:
 
     def _opened(self) -> MemoryManager:
         return MemoryManager(
-            *self._sizes, True, storage_path=self._root / "store", migration=False
+            *self._sizes, True, storage_path=self._root / "store", migration=False, prefetch="off"
         )  # fmt: skip
 
     def _do(self, what: str, action: Callable[..., object], *arguments: Any) -> bool:
@@ -186,7 +186,7 @@ def test_a_large_value_comes_to_an_empty_cold_tier(tmp_path: Path, way: str) -> 
         MemoryManager(
             "1 B" if way == "displace" else "500 MB", "250 MB", "2 GB",
                 storage_path=tmp_path, eviction_policy="lru",
-            migration=False,
+            migration=False, prefetch="off",
         ) as manager,
         soon(ABOVE, way),
     ):  # fmt: skip

@@ -66,6 +66,7 @@ def make(
                 glacier_url=s3_url,
                 storage_options=s3.storage_options(endpoint),
                 migration=False,
+                prefetch="off",
                 read_only=name is None,
                 **options,  # type: ignore[arg-type]
             )

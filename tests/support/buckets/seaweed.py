@@ -22,7 +22,7 @@ from pathlib import Path
 
 BUCKET = "test-bucket"
 KEYS = ("AKIATESTTESTTESTTEST", "T0psecretT0psecret")
-_START_SECONDS = 30.0
+_START_SECONDS = 90.0
 
 
 class SeaweedServer:

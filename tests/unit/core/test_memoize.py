@@ -156,7 +156,7 @@ def test_threads_share_one_computation(manager: MemoryManager) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert [2] * 16 == results
     assert [1] == calls
 
@@ -174,20 +174,20 @@ def test_functions_may_call_themselves_and_each_other(manager: MemoryManager) ->
     @manager.cache
     def ping(depth: int) -> int:
         if depth == 0:
-            barrier.wait(5)
+            barrier.wait(60)
         return 0 if depth > 1 else pong(depth + 1)
 
     @manager.cache
     def pong(depth: int) -> int:
         if depth == 0:
-            barrier.wait(5)
+            barrier.wait(60)
         return 0 if depth > 1 else ping(depth + 1)
 
     threads = [threading.Thread(target=f, args=(0,)) for f in (ping, pong)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -25,12 +25,13 @@ import numpy as np
 import pytest
 from tests.support.forking import in_child
 from tests.support.interrupting import isolated
+from tests.support.waiting import until
 
 from memories import MemoryManager, UnsupportedTypeError
 from memories.core import identity, memoize, single_flight
 from memories.core.single_flight import Computation, SingleFlight
 
-LIMIT = 20  # Seconds after which a wait is taken for one without an end.
+LIMIT = 60  # Seconds after which a wait is taken for one without an end.
 
 
 @pytest.fixture
@@ -38,14 +39,6 @@ def manager() -> Iterator[MemoryManager]:
     """Return a manager with room to spare."""
     with MemoryManager("10 MB", "10 MB", "100 MB") as made:
         yield made
-
-
-def soon(condition: Callable[[], Any]) -> None:
-    """Wait until `condition()` holds."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.005)
 
 
 def threads(*calls: Callable[[], Any]) -> list[Any]:
@@ -74,14 +67,28 @@ def memo_of(function: Any) -> memoize.Memo:
     return memo
 
 
+class Others:
+    """Threads that a computation waits for, until they wait for it."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def wait_for(self, memo: memoize.Memo) -> None:
+        """Return once so many threads wait for the one computation in progress."""
+        (computation,) = memo.single_flight._running.values()
+        until(lambda: len(computation._waiters) == self._count)
+
+
 def test_a_cancelled_task_cancels_no_other(manager: MemoryManager) -> None:
     """One request times out, its client is gone; the next computes, and all others share that."""
     calls: list[int] = []
 
+    go_on = asyncio.Event()
+
     @manager.cache
     async def slow(x: int) -> list[int]:
         calls.append(x)
-        await asyncio.sleep(0.2)
+        await go_on.wait()
         return [x]
 
     async def request(patience: float) -> Any:
@@ -95,7 +102,10 @@ def test_a_cancelled_task_cancels_no_other(manager: MemoryManager) -> None:
         await asyncio.sleep(0.05)
         first[0].cancel()
         first[1].cancel()
-        found = await asyncio.gather(request(0.1), *(request(LIMIT) for _ in range(5)))
+        requests = [asyncio.create_task(request(patience)) for patience in (0.1, *[LIMIT] * 5)]
+        await requests[0]
+        go_on.set()
+        found = await asyncio.gather(*requests)
         return [*found, *await asyncio.gather(*first, return_exceptions=True)]
 
     found = asyncio.run(main())
@@ -144,12 +154,12 @@ def test_an_interrupted_thread_interrupts_no_other(
     @manager.cache
     def slow(x: int) -> list[int]:
         pilots.append(threading.get_ident())
-        for _ in range(40 if len(pilots) == 1 else 2):
+        for _ in range(20 * LIMIT if len(pilots) == 1 else 2):
             time.sleep(0.05)
         return [x]
 
     def interrupt() -> None:
-        soon(lambda: pilots)
+        until(lambda: pilots)
         time.sleep(0.1)
         thread = ctypes.c_ulong(pilots[0])
         assert 1 == ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(stop))
@@ -164,9 +174,11 @@ def test_an_interrupted_thread_interrupts_no_other(
 def test_an_alarm_reaches_the_waiting_thread(manager: MemoryManager) -> None:
     """A caller's own time-out ends its own wait, and no other."""
 
+    end = threading.Event()
+
     @manager.cache
     def slow(x: int) -> int:
-        time.sleep(1)
+        end.wait(LIMIT)
         return x
 
     def ring(number: int, frame: FrameType | None) -> None:
@@ -174,15 +186,16 @@ def test_an_alarm_reaches_the_waiting_thread(manager: MemoryManager) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         others = [pool.submit(slow, 1) for _ in range(2)]
-        soon(lambda: memo_of(slow).single_flight._running)
+        until(lambda: memo_of(slow).single_flight._running)
         before = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         try:
             with pytest.raises(TimeoutError, match="own"):
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
                 slow(1)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+            end.set()
         assert [1, 1] == [other.result(LIMIT) for other in others]
     assert 1 == slow.cache_info().misses
 
@@ -190,17 +203,18 @@ def test_an_alarm_reaches_the_waiting_thread(manager: MemoryManager) -> None:
 def test_an_error_of_the_function_reaches_all_waiting_callers(manager: MemoryManager) -> None:
     """Or a hundred requests to what is broken would try it one after another."""
     calls: list[int] = []
+    others = Others(4)
 
     @manager.cache
     def broken(x: int) -> int:
         calls.append(x)
-        time.sleep(0.2)
+        others.wait_for(memo_of(broken))
         raise ValueError("broken")
 
     @manager.cache
     def opened(x: int) -> Any:
         calls.append(x)
-        time.sleep(0.2)
+        others.wait_for(memo_of(opened))
         return threading.Lock()
 
     for function, kind in ((broken, ValueError), (opened, UnsupportedTypeError)):
@@ -316,11 +330,12 @@ def test_what_cannot_be_kept_is_returned_all_the_same(tmp_path: Path) -> None:
 
     def compute(size: int) -> Any:
         calls.append(size)
-        time.sleep(0.1)
+        if size == 20_000_000:
+            Others(2).wait_for(memo_of(large))
         return np.zeros(size, "u1")
 
     with MemoryManager("1 MB", "1 MB", "5 MB", storage_path=tmp_path) as small:
-        large = small.cache(compute)
+        large = small.cache(compute, ignore="large")
         found = threads(*[lambda: large(20_000_000)] * 3)
         assert [20_000_000] * 3 == [array.size for array in found]
         assert [20_000_000] == calls

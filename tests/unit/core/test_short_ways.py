@@ -21,9 +21,9 @@ READS = 5000
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Any:
+def manager() -> Any:
     """Return a manager with an array and some bytes, both read often enough to be in front."""
-    with MemoryManager(0.001, 0.01, 0.01, storage_path=tmp_path) as made:
+    with MemoryManager(0.001, 0.01, 0.01, migration=False, prefetch="off") as made:
         for key, value in {"array": np.arange(5), "bytes": b"some"}.items():
             made.store(key, value)
             for _ in range(EXACT_HITS + REQUESTS):

@@ -306,7 +306,9 @@ def test_a_disk_that_fails_in_a_batch(
 def test_a_full_disk_refuses_the_values_that_do_not_fit(tmp_path: Path) -> None:
     """A batch writes what single stores would have written."""
     values = {f"k{number}": np.random.default_rng(number).bytes(3000) for number in range(400)}
-    with MemoryManager("1 MB", "1 MB", "1 MB", storage_path=tmp_path, migration=False) as manager:
+    with MemoryManager(
+        "1 MB", "1 MB", "1 MB", storage_path=tmp_path, migration=False, prefetch="off"
+    ) as manager:
         with pytest.raises(TierFullError):
             manager.store_many(values, "cold")
         assert list(values)[: len(manager)] == sorted(manager, key=lambda key: int(key[1:]))
@@ -336,14 +338,14 @@ def test_a_busy_key_is_waited_for(manager: MemoryManager) -> None:
     def hold() -> None:
         with hierarchy.locks.lock("k7"):
             held.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait(10)
+    assert held.wait(60)
     threading.Timer(0.1, go_on.set).start()
     manager.store_many(small(20), "cold")
-    thread.join(10)
+    thread.join(60)
     assert small(20) == dict(manager)
     assert [f"k{number}" for number in range(20)] == sorted(
         manager, key=lambda key: hierarchy.lookup(key).version

@@ -19,7 +19,7 @@ from memories.model.tiers import Cause, TierName
 
 @pytest.fixture
 def manager() -> Iterator[MemoryManager]:
-    with MemoryManager("10 MB", "10 MB", "10 MB", migration=False) as made:
+    with MemoryManager("10 MB", "10 MB", "10 MB", migration=False, prefetch="off") as made:
         yield made
 
 
@@ -218,7 +218,9 @@ def test_the_sum_of_hits_is_exact_with_many_threads(manager: MemoryManager) -> N
 
 def test_what_is_read_at_the_front_is_not_the_victim() -> None:
     """The policy sees marks, not reads: they must be fresh when room is made."""
-    with MemoryManager("1 B", "100 kB", "10 MB", eviction_policy="lru", migration=False) as manager:
+    with MemoryManager(
+        "1 B", "100 kB", "10 MB", eviction_policy="lru", migration=False, prefetch="off"
+    ) as manager:
         for index in range(12):
             manager.store(f"key{index}", np.zeros(1000), "warm")
             manager.retrieve_many([key for key in ("key0", "key1") if key in manager] * 4)

@@ -13,7 +13,9 @@ def test_terms_are_the_same_in_ram_and_at_rest_after_an_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the key would expire before a restart and not after it."""
-    with MemoryManager("1 MB", "1 MB", "10 MB", storage_path=tmp_path, migration=False) as manager:
+    with MemoryManager(
+        "1 MB", "1 MB", "10 MB", storage_path=tmp_path, migration=False, prefetch="off"
+    ) as manager:
         manager.store("a", [1], "cold")
         manager.promote("a")
         replace, calls = manager._hierarchy.mover.replace_terms, 0

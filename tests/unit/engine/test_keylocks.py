@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 
 import pytest
+from tests.support.waiting import LONG_SECONDS, until
 
 from memories import BusyError
 from memories.engine.keylocks import KeyLocks
@@ -44,9 +44,9 @@ def test_another_thread_waits_to_hold_and_does_not_wait_to_attempt() -> None:
     with locks.lock("a"):
         thread = threading.Thread(target=other)
         thread.start()
-        assert held.wait(5)
+        assert held.wait(LONG_SECONDS)
         assert [False] == seen
-    thread.join(5)
+    thread.join(LONG_SECONDS)
     assert [False, "held"] == seen
     assert {} == locks.held
 
@@ -60,7 +60,7 @@ def test_a_circle_of_waits_is_refused_at_once() -> None:
     def work(first: str, second: str) -> None:
         try:
             with locks.lock(first):
-                meeting.wait(5)
+                meeting.wait(LONG_SECONDS)
                 with locks.lock(second):
                     outcomes.append("done")
         except BusyError as error:
@@ -71,7 +71,7 @@ def test_a_circle_of_waits_is_refused_at_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(LONG_SECONDS)
         assert not thread.is_alive()
     assert ["done", "refused"] == sorted(outcomes)
     assert ({}, {}) == (locks.held, locks._waits)
@@ -85,15 +85,15 @@ def test_no_wait_is_without_a_limit() -> None:
     def hold() -> None:
         with locks.lock("slow"):
             holding.set()
-            done.wait(5)
+            done.wait(LONG_SECONDS)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert holding.wait(5)
+    assert holding.wait(LONG_SECONDS)
     with pytest.raises(BusyError, match="slow"), locks.lock("slow"):
         raise AssertionError("must not be held")
     done.set()
-    thread.join(5)
+    thread.join(LONG_SECONDS)
     with locks.try_lock("slow") as free:
         assert free
     assert ({}, {}) == (locks.held, locks._waits)
@@ -124,8 +124,7 @@ def test_a_thread_that_waits_for_a_key_held_among_many_gets_it() -> None:
     thread = threading.Thread(target=work)
     with locks.try_lock_all(["a", "b"]):
         thread.start()
-        while not locks._waits:
-            time.sleep(0.001)
+        until(lambda: locks._waits)
         assert not got.is_set()
     thread.join()
     assert got.is_set()
@@ -149,11 +148,9 @@ def test_the_lock_of_a_call_that_is_over_is_taken_over() -> None:
     thread = threading.Thread(target=lambda: (call(), waiting.wait(60)))
     waiting = threading.Event()
     thread.start()
-    while "a" not in locks.held:
-        time.sleep(0.001)
-    began = time.monotonic()
+    until(lambda: "a" in locks.held)
     with locks.lock("a"):
-        assert time.monotonic() - began < 30
+        assert thread.is_alive(), "it was not waited for"
     waiting.set()
     thread.join()
     assert {} == locks.held

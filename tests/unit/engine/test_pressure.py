@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.waiting import until
 
 from memories import MemoryManager, MigrationSettings
 from memories.foundation import host_limits
@@ -32,15 +33,12 @@ def test_tiers_give_way_when_the_cgroup_gets_tight(
     monkeypatch.setattr(host_limits, "_CGROUP_ROOT", tmp_path / "cgroup")
     make_cgroup(group, limit=10**9, held=10**8)
     soon = MigrationSettings(interval_seconds=0.01)
-    with MemoryManager("1 B", "50 MB", "1 GB", migration=soon) as manager:
+    with MemoryManager("1 B", "50 MB", "1 GB", migration=soon, prefetch="off") as manager:
         values = {f"k{number}": np.full(100_000, number) for number in range(20)}
         manager.store_many(values, "warm")
         assert {"warm"} == {manager.get_tier(key) for key in values}
         make_cgroup(group, limit=10**9, held=10**9)
-        deadline = time.monotonic() + 20
-        while manager.get_memory_usage()["warm"] > 10 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert manager.get_memory_usage()["warm"] < 10
+        until(lambda: manager.get_memory_usage()["warm"] < 10)
         assert all(np.array_equal(value, manager[key]) for key, value in values.items())
 
 
@@ -82,7 +80,7 @@ def test_room_ends_where_the_kernel_begins_to_throttle(group: Path) -> None:
 
 def test_no_store_fails_because_no_room_was_made_ahead() -> None:
     """Without a migrator every store makes its own room, and eight at once share what there is."""
-    with MemoryManager("100 kB", "100 kB", "100 MB", migration=False) as manager:
+    with MemoryManager("100 kB", "100 kB", "100 MB", migration=False, prefetch="off") as manager:
         errors: list[BaseException] = []
 
         def write(name: str) -> None:
@@ -108,7 +106,9 @@ def test_expired_keys_that_others_hold_do_not_call_maintenance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of them did: a store beside many locked keys did the work of maintenance 40 times."""
-    with MemoryManager("1 B", "1 B", "1 MB", storage_path=tmp_path, migration=False) as manager:
+    with MemoryManager(
+        "1 B", "1 B", "1 MB", storage_path=tmp_path, migration=False, prefetch="off"
+    ) as manager:
         hierarchy = manager._hierarchy
         for number in range(40):
             manager.store(f"brief{number}", bytes(20_000), tier="cold", ttl=0.05)

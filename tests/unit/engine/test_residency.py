@@ -19,8 +19,9 @@ from memories.model.tiers import TierName
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[MemoryManager]:
-    with MemoryManager("1 MB", "1 MB", "10 MB", storage_path=tmp_path, migration=False) as made:
+def manager() -> Iterator[MemoryManager]:
+    # Without a directory of its own: nothing asks for its figures each second, and settles.
+    with MemoryManager("1 MB", "1 MB", "10 MB", migration=False, prefetch="off") as made:
         yield made
 
 
@@ -108,13 +109,13 @@ def test_a_store_waits_for_a_thread_that_works_on_the_key(manager: MemoryManager
 
     def double(value: int) -> int:
         inside.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return 2 * value
 
     modifying = threading.Thread(target=manager.modify, args=("key", double))
     storing = threading.Thread(target=manager.store, args=("key", 10))
     modifying.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     storing.start()
     storing.join(0.05)
     assert storing.is_alive()
@@ -261,7 +262,9 @@ def test_bytes_that_left_stay_charged_until_they_are_settled(manager: MemoryMana
 
 def test_a_full_tier_is_filled_again_once_its_changes_are_settled(tmp_path: Path) -> None:
     """A store that finds room only in what has left settles first, and stays in its tier."""
-    with MemoryManager("10 KB", "1 MB", "1 MB", storage_path=tmp_path, migration=False) as manager:
+    with MemoryManager(
+        "10 KB", "1 MB", "1 MB", storage_path=tmp_path, migration=False, prefetch="off"
+    ) as manager:
         for at in range(100):
             manager.store("key", bytes(4000 + at))
             assert "hot" == manager.get_tier("key")
@@ -276,16 +279,16 @@ def test_many_changes_are_settled_by_the_store_that_makes_them(manager: MemoryMa
 
 def test_large_values_that_left_are_settled_sooner(manager: MemoryManager) -> None:
     """Their memory is given back with them."""
-    with MemoryManager("1 GB", "1 B", "1 MB", migration=False) as large:
+    with MemoryManager("1 GB", "1 B", "1 MB", migration=False, prefetch="off") as large:
         for _ in range(2 * MOST_LEFT_BYTES // 50_000):
             large.store("key", bytes(50_000))
         assert large._hierarchy.tiers[TierName.HOT].budget.used < 2 * MOST_LEFT_BYTES
 
 
-def test_a_hit_before_the_settlement_counts_for_the_policy(tmp_path: Path) -> None:
+def test_a_hit_before_the_settlement_counts_for_the_policy() -> None:
     """LRU evicts the value that was read least recently, whether or not it knew of it then."""
     with MemoryManager(
-        "2500 B", "1 B", "1 MB", storage_path=tmp_path, migration=False, eviction_policy="lru"
+        "2500 B", "1 B", "1 MB", migration=False, prefetch="off", eviction_policy="lru"
     ) as manager:
         for key in ("a", "b", "c"):
             manager.store(key, bytes(500), "hot")

@@ -15,7 +15,7 @@ from memories.model.tiers import TierName
 
 def test_an_interrupted_resize_leaves_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy and the budget of a tier must not disagree about its capacity."""
-    with MemoryManager("1 MB", "1 MB", "10 MB", migration=False) as manager:
+    with MemoryManager("1 MB", "1 MB", "10 MB", migration=False, prefetch="off") as manager:
         tier = manager._hierarchy.tiers.volatile[TierName.WARM]
 
         def interrupted(capacity: int) -> None:
@@ -32,7 +32,7 @@ def test_an_interrupted_resize_leaves_the_size(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_resize_waits_for_what_is_just_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What another thread holds for a moment refuses nothing; what a caller keeps does."""
-    with MemoryManager("0 B", "10 MB", "20 MB", migration=False) as manager:
+    with MemoryManager("0 B", "10 MB", "20 MB", migration=False, prefetch="off") as manager:
         manager.store("a", np.zeros(500_000), "warm")
         held, waits = [manager["a"]], list[float]()
 

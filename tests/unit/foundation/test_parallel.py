@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.waiting import LONG_SECONDS, until
 
 from memories import codecs
 from memories.foundation import parallel
@@ -41,10 +42,14 @@ def test_results_are_in_the_order_of_the_items() -> None:
 
 def test_helpers_help() -> None:
     """Otherwise all of it is for nothing."""
-    workers = parallel.map_items(
-        lambda _: (time.sleep(0.002), threading.get_ident())[1], range(60), LARGE
-    )
-    assert 1 < len(set(workers)) <= 3
+    together = threading.Barrier(2)
+
+    def work(item: int) -> int:
+        if item < 2:
+            together.wait(LONG_SECONDS)  # Who has the first item does not get the second.
+        return threading.get_ident()
+
+    assert 1 < len(set(parallel.map_items(work, range(60), LARGE))) <= 3
 
 
 def test_small_work_wakes_no_thread() -> None:
@@ -113,19 +118,13 @@ def test_nothing_is_kept_alive() -> None:
     gone = weakref.ref(array)
     parallel.map_items(lambda item: (item, time.sleep(0.001)), [array] * 9, LARGE)
     del array
-    deadline = time.monotonic() + 5
-    while gone() is not None and time.monotonic() < deadline:
-        time.sleep(0.005)  # A late helper finds no items left and releases the call.
-    assert gone() is None
+    until(lambda: gone() is None)  # A late helper finds no items left and releases the call.
 
 
 def test_helpers_go_home() -> None:
     """A program that stores once does not keep threads for it: forks with threads are warned of."""
     parallel.map_items(slowly, range(9), LARGE)
-    deadline = time.monotonic() + parallel._IDLE_SECONDS + 10
-    while helpers() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert [] == helpers()
+    until(lambda: not helpers(), parallel._IDLE_SECONDS + LONG_SECONDS)
     assert [0, 1, 4] == parallel.map_items(slowly, range(3), LARGE)
 
 

@@ -18,7 +18,7 @@ from tests.support.waiting import until
 from memories.errors import ClosedError
 from memories.foundation.periodic import AutoResetEvent, BackgroundThread, Latch, Periodic
 
-LONG = 20.0  # Only what hangs takes so long.
+LONG = 60.0  # Only what hangs takes so long.
 
 
 class Owner:

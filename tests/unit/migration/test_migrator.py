@@ -46,7 +46,7 @@ class Bench:
         self.measured: list[float] = []  # When.
         monkeypatch.setattr(wiring, "host_room", self._host_room)
         settings = MigrationSettings(interval_seconds=3600)
-        with MemoryManager("1 MB", "8 MB", "8 MB", migration=False) as manager:
+        with MemoryManager("1 MB", "8 MB", "8 MB", migration=False, prefetch="off") as manager:
             self.lifecycle: Lifecycle = assemble(manager._services.settings, settings, self.clock)
         services = self.lifecycle.services
         assert services.migrator is not None

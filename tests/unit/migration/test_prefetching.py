@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.support.waiting import until
 
 from memories import InvalidOptionError, MemoryManager, StorageError
 from memories.migration.prefetching import Prefetching
 from memories.model.tiers import Cause, TierName
 from memories.policies.predictors import PREDICTORS, Prefetcher
+from memories.testing.clock import ManualClock
 
 KEYS = [f"frame/{number}" for number in range(200)]
 BYTES = 8_000
@@ -79,6 +80,8 @@ def test_random_reads_fetch_nothing(manager: MemoryManager) -> None:
 
 def test_a_guess_displaces_nothing_that_was_read_lately(manager: MemoryManager) -> None:
     """A value that is read all the time must not be displaced by a guess."""
+    clock = ManualClock()
+    manager._hierarchy.clock = clock
     ahead = prefetching(manager, "stride")
     busy = [f"busy/{number}" for number in range(100)]
     for number, key in enumerate(busy):
@@ -86,7 +89,7 @@ def test_a_guess_displaces_nothing_that_was_read_lately(manager: MemoryManager) 
     for key in KEYS[:60]:
         manager[key]
         for other in busy:
-            manager._hierarchy.tiers[TierName.WARM].hit_clock.record(time.monotonic())
+            manager._hierarchy.tiers[TierName.WARM].hit_clock.record(clock.monotonic())
             manager[other]
         ahead.drain()
     kept = sum(manager.get_tier(key) == "warm" for key in busy)
@@ -125,9 +128,7 @@ def test_a_read_that_overtakes_its_fetch_is_counted_as_late(manager: MemoryManag
 def test_prefetch_brings_up_the_named_keys(manager: MemoryManager) -> None:
     """A caller who knows what comes next need not wait for the predictors to find out."""
     assert 10 == manager.prefetch([*KEYS[:10], "absent"])
-    deadline = time.monotonic() + 10
-    while manager.stats().prefetch.issued < 10 and time.monotonic() < deadline:
-        time.sleep(0.005)
+    until(lambda: manager.stats().prefetch.issued == 10)
     assert {"warm"} == {manager.get_tier(key) for key in KEYS[:10]}
     assert 0 == manager.prefetch(KEYS[:10]), "they are there already"
     moves = manager.stats().moves

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.waiting import until
 
 from memories import (
     CorruptDataError,
@@ -52,7 +53,7 @@ VALUES: dict[str, tuple[Any, str]] = {
 
 def make(path: Path, **options: Any) -> MemoryManager:
     """Open a manager without background moves, so that values lie where they were put."""
-    options = {"glacier_memory_enabled": True, "migration": False, **options}
+    options = {"glacier_memory_enabled": True, "migration": False, "prefetch": "off", **options}
     return MemoryManager(0.5, 0.5, 5, storage_path=path, **options)
 
 
@@ -115,7 +116,9 @@ def test_it_opens_on_another_machine(manager: MemoryManager, tmp_path: Path) -> 
     """Another storage path, no glacier, no room in RAM: all values are there, as far up as fits."""
     fill(manager)
     manager.create_snapshot(tmp_path / "s")
-    small = MemoryManager("1MB", "3MB", 1, storage_path=tmp_path / "other", migration=False)
+    small = MemoryManager(
+        "1MB", "3MB", 1, storage_path=tmp_path / "other", migration=False, prefetch="off"
+    )
     with small as other:
         other.restore_snapshot(tmp_path / "s", wait=True)
         assert_all_there(other)
@@ -298,7 +301,9 @@ def test_what_fits_nowhere_is_refused_before_anything_changes(
     """A restore that gives up half-way would be worse than none."""
     manager.store("big", np.random.default_rng(0).bytes(9_000_000))
     manager.create_snapshot(tmp_path / "s")
-    tiny = MemoryManager("2MB", "2MB", "4MB", storage_path=tmp_path / "tiny", migration=False)
+    tiny = MemoryManager(
+        "2MB", "2MB", "4MB", storage_path=tmp_path / "tiny", migration=False, prefetch="off"
+    )
     with tiny as other:
         other.store("mine", 1)
         with pytest.raises(TierFullError, match="nothing was changed"):
@@ -314,7 +319,7 @@ def test_a_cold_tier_too_small_for_the_file_takes_value_by_value(
     manager.store("b", np.random.default_rng(1).bytes(3_000_000), tier="cold")
     manager.create_snapshot(tmp_path / "s")
     expected = dict(manager)
-    with MemoryManager("1MB", "7MB", "5MB", migration=False) as other:
+    with MemoryManager("1MB", "7MB", "5MB", migration=False, prefetch="off") as other:
         other.store("mine", 1)
         other.restore_snapshot(tmp_path / "s", wait=True)
         assert expected == dict(other)
@@ -651,6 +656,8 @@ def test_a_snapshot_is_one_instant(
     try:
         for n in range(12):
             manager.create_snapshot(tmp_path / f"s{n}")
+            before = manager["second"]
+            until(lambda before=before: manager["second"] > before or errors)  # type: ignore[misc]
     finally:
         stop.set()
         thread.join()
@@ -661,8 +668,7 @@ def test_a_snapshot_is_one_instant(
         first, second = manager["first"], manager["second"]
         assert second in (first, first - 1)
         seen.append(second)
-    assert seen == sorted(seen)
-    assert len(set(seen)) > 3  # The hammer did fall between snapshots.
+    assert seen == sorted(set(seen))
 
 
 def test_writers_and_readers_go_on_during_a_restore(manager: MemoryManager, tmp_path: Path) -> None:
@@ -774,7 +780,7 @@ def test_a_value_that_unpacks_to_more_than_was_declared_takes_no_memory(
         key="bomb", version=1, tier=TierName.WARM, size=10, stored_at=1.0, kind="ndarray"
     )
     create(tmp_path / "s", [Item(record, frame.segments)], sequence=1)
-    with MemoryManager("1MB", "40MB", 1, migration=False) as small:
+    with MemoryManager("1MB", "40MB", 1, migration=False, prefetch="off") as small:
         tracemalloc.start()
         try:
             small.restore_snapshot(tmp_path / "s", wait=True)

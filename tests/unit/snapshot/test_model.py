@@ -32,7 +32,7 @@ class Snapshots(RuleBasedStateMachine):
 
     def reopen(self) -> None:
         self.manager = MemoryManager(
-            "1MB", "2MB", 1, True, storage_path=self.root / "store", migration=False
+            "1MB", "2MB", 1, True, storage_path=self.root / "store", migration=False, prefetch="off"
         )
 
     @rule(key=KEYS, tier=TIERS, size=st.sampled_from([0, 10, 700, 5_000]))
