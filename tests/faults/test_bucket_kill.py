@@ -27,17 +27,17 @@ Possible = dict[
 ]  # Per key: the version that counts, then what may count.
 
 
-def run_and_kill(url: str, options: str, home: Path, seed: int, seconds: float) -> list[str]:
-    """Return the lines of a child that was killed `seconds` after its first."""
+def run_and_kill(url: str, options: str, home: Path, seed: int, count: int) -> list[str]:
+    """Return the lines of a child that was killed soon after `count`, fast machine or slow."""
     command = [
         sys.executable, bucket_writer.__file__, url, options, str(home), str(seed)
     ]  # fmt: skip
     # Unbuffered: what a buffered stream has read ahead, `communicate` would not return.
     child = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert child.stdout is not None and child.stderr is not None
-    first = child.stdout.readline()
+    first = b"".join(child.stdout.readline() for _ in range(count))
     assert first, child.stderr.read()
-    time.sleep(seconds)
+    time.sleep(random.Random(seed).uniform(0.0, 0.01))
     child.send_signal(signal.SIGKILL)
     rest, errors = child.communicate(timeout=30)
     assert -signal.SIGKILL == child.returncode, errors
@@ -74,8 +74,8 @@ def check(backend: BucketBackend, possible: Possible) -> None:
 def campaign(url: str, options: dict[str, object], home: Path, runs: int) -> None:
     chance, possible = random.Random(runs), Possible()
     for seed in range(runs):
-        seconds = chance.choice([0, 0.01, 0.05, 0.2, 0.5]) * chance.random()
-        record(possible, run_and_kill(url, json.dumps(options), home, seed, seconds))
+        lines = chance.choice([1, 5, 25, 100, 300])
+        record(possible, run_and_kill(url, json.dumps(options), home, seed, lines))
         with_options = BucketBackend(url, storage_options=options, directory=home)
         check(with_options, possible)
         with_options.close()

