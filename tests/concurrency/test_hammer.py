@@ -19,7 +19,7 @@ from memories import MemoryManager, MigrationSettings, TierFullError
 from memories.engine.victims import PolicyVictims
 from memories.model.tiers import TierName
 
-SECONDS = 5.0  # At least; on a busy machine until each thread has done something.
+SECONDS = 3.0  # At least; on a busy machine until each thread has done something.
 LONG_SECONDS = 60.0
 PATIENCE_SECONDS = 60.0
 TURNS, MOVES = 5, 100

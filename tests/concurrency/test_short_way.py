@@ -23,7 +23,7 @@ from memories import KeyNotFoundError, MemoryManager, MigrationSettings
 from memories.model.events import Event, Removed, Stored
 from memories.model.tiers import TierName
 
-SECONDS = 2.0
+SECONDS = 1.0  # At least; until each thread has done something.
 THREADS = 8
 OWN, SHARED = 6, 5  # Keys of each thread, and of all.
 

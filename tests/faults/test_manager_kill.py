@@ -71,7 +71,7 @@ def killed(path: Path, seed: int, number: int, chance: random.Random) -> list[li
         [sys.executable, str(CHILD), str(path), str(seed), str(number)], stdout=subprocess.PIPE
     )
     assert child.stdout is not None
-    first = b"".join(child.stdout.readline() for _ in range(chance.randrange(1, 1500)))
+    first = b"".join(child.stdout.readline() for _ in range(chance.randrange(1, 700)))
     time.sleep(chance.uniform(0.0, 0.01))
     os.kill(child.pid, signal.SIGKILL)
     rest = child.stdout.read()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.model.both_ways import history, play
 
-HISTORIES = 60
+HISTORIES = 40
 LENGTH = 25
 OPTIONS = {
     "sizes": "roomy", "rules": False, "policy": "auto", "on_full": "raise", "write_through": False,

@@ -10,10 +10,9 @@ from hypothesis import HealthCheck, settings
 from tests.model.composed import ComposedMachine
 
 ComposedMachine.TestCase.settings = settings(
-    max_examples=35,
+    max_examples=22,
     stateful_step_count=30,
     deadline=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 TestComposedMachine = pytest.mark.timeout(600)(ComposedMachine.TestCase)

@@ -38,7 +38,7 @@ def test_archive_and_journal_agree_after_kills(tmp_path: Path) -> None:
     held: dict[str, Version] = {}
     number, seen = 0, 0
     for run in range(60):
-        lines = killed(path, 77_000 + run, number, chance.uniform(0.0, 0.4))
+        lines = killed(path, 77_000 + run, number, chance)
         possible = follow(held, lines)
         number = max([number, *(version.number for each in possible.values() for version in each)])
         with MemoryManager(*SIZES, True, storage_path=path, migration=False) as own:

@@ -170,7 +170,7 @@ class World:
         }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(step, min_size=1, max_size=12))
 def test_a_batch_ends_as_the_single_calls_do(steps: list[tuple[Any, ...]]) -> None:
     """Same values, tiers, charges, counters and events per key, whatever was in between."""
