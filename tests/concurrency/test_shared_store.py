@@ -245,7 +245,7 @@ def test_a_change_in_doubt_is_an_error_and_a_read_is_not(
     path, held, sent = tmp_path / "store", tmp_path / "held", threading.Event()
     send = Channel.send
 
-    def told(channel: Channel, *message: Any) -> None:
+    def note_sent(channel: Channel, *message: Any) -> None:
         send(channel, *message)
         sent.set()
 
@@ -255,7 +255,7 @@ def test_a_change_in_doubt_is_an_error_and_a_read_is_not(
             assert 1 == second["a"]
             writer.begin(f"m.modify('a', lambda a: open({str(held)!r}, 'w') and time.sleep(60))")
             until(held.exists)  # From now on another change of the key waits there.
-            monkeypatch.setattr(Channel, "send", told)
+            monkeypatch.setattr(Channel, "send", note_sent)
             outcome: list[object] = []
 
             def change() -> None:
