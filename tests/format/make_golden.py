@@ -21,6 +21,7 @@ from memories.frames import head, writer
 from memories.frames.signing import Key
 
 GOLDEN = Path(__file__).parent / "golden"
+ON_NODES = Path(__file__).parent / "golden_nodes" / "array.frame"
 KEY = Key(bytes(range(32)))
 
 
@@ -92,6 +93,11 @@ def tables() -> dict[str, Any]:
     }
 
 
+def on_nodes() -> Any:
+    """Return the value of the frame that has no checksums."""
+    return np.arange(300, dtype=np.int16).reshape(20, 15)
+
+
 def main() -> None:
     """Write what is missing."""
     folder = GOLDEN / str(head.FORMAT)
@@ -104,6 +110,9 @@ def main() -> None:
     for name, value in differences().items():
         write(folder / f"{name}.high.frame", value, "high")
     write(folder / "signed.none.frame", complex, "none", SignWith(KEY))
+    if not ON_NODES.exists():
+        parts = codecs.encode(on_nodes())
+        ON_NODES.write_bytes(writer.pack_unsummed(parts, key="golden", version=1).join())
 
 
 class SignWith:

@@ -38,6 +38,14 @@ def test_golden_frames_stay_readable(version: int, name: str) -> None:
         assert identical(make_golden.values()[name], got)
 
 
+def test_a_golden_frame_of_the_nodes_stays_readable() -> None:
+    """A large value on nodes has no checksums of its own."""
+    data = make_golden.ON_NODES.read_bytes()
+    assert head.UNSUMMED_FORMAT == data[8]
+    opened = open_frame(data, key="golden", verified=True)
+    assert identical(make_golden.on_nodes(), codecs.decode(opened.parts()))
+
+
 @pytest.mark.parametrize("name", sorted(make_golden.differences()))
 def test_golden_differences_stay_readable(name: str) -> None:
     """And they are differences: a frame without any would prove nothing."""

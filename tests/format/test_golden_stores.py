@@ -177,7 +177,7 @@ def test_the_table_of_formats_is_complete() -> None:
     """docs/compatibility.md names each format, and the versions that this release reads."""
     rows = re.findall(r"^\| ([a-z ]+) \| ([\d, ]+) \|", DOCUMENT.read_text("utf-8"), re.MULTILINE)
     assert {
-        "frame": str(head.FORMAT),
+        "frame": f"{head.FORMAT}, {head.UNSUMMED_FORMAT}",
         "cold log": f"{paths.FORMAT_VERSION}, {paths.ENCRYPTED_VERSION}",
         "record of the log": str(log_format.VERSION),
         "index": str(manifest.VERSION),

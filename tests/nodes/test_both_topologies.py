@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from tests.support.nodes.linearizability import Recorder
 
-from memories import DistributedMemoryManager
+from memories import DistributedMemoryManager, codecs
 from memories.cluster.local import LocalGroup
+from memories.cluster.manifest import INLINE_BYTES
 from memories.errors import (
     ConflictError,
     CorruptDataError,
@@ -22,6 +23,7 @@ from memories.errors import (
     KeyNotFoundError,
     UnavailableError,
 )
+from memories.frames.writer import pack
 
 pytestmark = pytest.mark.server
 SMALL = {"hot_memory_size": 0.01, "warm_memory_size": 0.05, "cold_memory_size": 0.1}
@@ -199,6 +201,36 @@ def test_a_bit_flip_in_every_copy_is_an_error_that_names_the_key(
         manager.store_distributed(key, "anew")
         assert "anew" == other.retrieve_distributed(key)
     assert 1 == other.retrieve_distributed("sound")
+
+
+def test_a_bit_flip_anywhere_in_a_large_value_is_found(
+    manager: DistributedMemoryManager, other: DistributedMemoryManager, group: LocalGroup
+) -> None:
+    """Its frame has no checksums of its own: those of its chunks cover head, values and padding."""
+    array = np.arange(600_000).reshape(600, 1000)
+    for offset in (3, 100, 1000, 3_000_001, 4_194_303, 4_194_304 + 77):
+        manager.store_distributed("large", array)
+        index, within = divmod(offset, 4 << 20)
+        assert damaged(group, b"m:c:*:%d" % index, within) >= 1
+        with pytest.raises(CorruptDataError, match="large"):
+            other.retrieve_distributed("large")
+        row = max(0, offset - 512) // 8000
+        with pytest.raises(CorruptDataError, match="large"):
+            other.retrieve_distributed("large", region=np.s_[row : row + 2])
+
+
+def test_a_large_value_of_an_earlier_version_is_read(
+    manager: DistributedMemoryManager, other: DistributedMemoryManager
+) -> None:
+    """It has checksums in its frame as well."""
+    array = np.arange(300_000).reshape(300, 1000)
+    frame = pack(codecs.encode(array), key="old", version=1)
+    assert frame.nbytes > INLINE_BYTES
+    manager._frames.put("old", frame.segments)
+    for reader in (manager, other):
+        assert np.array_equal(array, reader.retrieve_distributed("old"))
+        assert np.array_equal(array[7:9], reader.retrieve_distributed("old", region=np.s_[7:9]))
+        assert np.array_equal(array, reader.retrieve_distributed("old", copy=True))
 
 
 def test_the_state_of_every_node_is_returned(

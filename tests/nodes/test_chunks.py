@@ -11,7 +11,7 @@ import pytest
 from memories.cluster.chunks import ChunkPlacement, ChunkStore
 from memories.cluster.client.node import Node, parse_info
 from memories.cluster.local import LocalGroup, LocalServer
-from memories.cluster.manifest import ChunkManifest, new_upload
+from memories.cluster.manifest import ChunkManifest, ChunkUpload, new_upload
 from memories.cluster.quorum.chunks import QuorumChunks
 from memories.errors import UnavailableError
 from memories.foundation.worker_pool import WorkerPool
@@ -91,3 +91,30 @@ def test_a_node_that_fails_leaves_its_share_to_the_other(
     second.kill()
     with pytest.raises(UnavailableError, match="chunk 0 of the value cannot be reached"):
         read(chunks, manifest)
+
+
+def test_of_a_few_uploads_the_most_even_one_is_used(
+    nodes: dict[str, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write lasts as long as its busiest node, and the names of chunks are random."""
+    names = list(nodes)
+    crowds = iter([0, 1, 2, 3, 0, 0, 0, 0])  # How many chunks of each upload are not on node 0.
+    moved: dict[bytes, int] = {}
+
+    def drawn(nbytes: int, wall_seconds: float) -> tuple[ChunkUpload, int]:
+        upload, chunk_bytes = new_upload(nbytes, wall_seconds)
+        moved[upload.id] = next(crowds)
+        return upload, chunk_bytes
+
+    def rank(name: bytes) -> list[str]:
+        upload, _, index = name.removeprefix(b"m:c:").partition(b":")
+        first = int(int(index) < moved[upload])
+        return names[first:] + names[:first]
+
+    monkeypatch.setattr("memories.cluster.chunks.new_upload", drawn)
+    workers = WorkerPool(1, "test")
+    placement = ChunkPlacement(nodes, rank, 1)
+    store = QuorumChunks(lambda: placement, workers.submit, lambda manifest: None)
+    upload, _ = store.new_upload(COUNT << 22, time.time())
+    assert 3 == moved[upload.id] == placement.most_on_one(upload.names())
+    workers.close()

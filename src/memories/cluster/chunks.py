@@ -8,20 +8,21 @@ in between.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from memories.cluster.client.node import Node
 from memories.cluster.client.resp import Command, Reply, ReplyError
-from memories.cluster.manifest import ChunkManifest, ChunkUpload, chunk_sum, cut
+from memories.cluster.manifest import ChunkManifest, ChunkUpload, chunk_sum, cut, new_upload
 from memories.cluster.reasons import join_reasons
 from memories.errors import CorruptDataError, MemoriesError, UnavailableError
 from memories.foundation.worker_pool import Task
 
 REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay, for reads in progress.
 WINDOW = 4  # Chunks in flight on one connection.
+_DRAWS = 8  # Uploads to choose from.
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -38,6 +39,11 @@ class ChunkPlacement(NamedTuple):
         return sorted(
             (self.nodes[one] for one in self.rank(name)), key=lambda node: not node.usable
         )
+
+    def most_on_one(self, names: Sequence[bytes]) -> int:
+        """Return how many of these chunks the node gets that gets the most of them."""
+        holders = (one for name in names for one in self.rank(name)[: self.copies])
+        return max(Counter(holders).values())
 
 
 class NodeTransfer(NamedTuple):
@@ -94,6 +100,16 @@ class ChunkStore(ABC):
     @abstractmethod
     def nodes_of(self, names: Sequence[bytes]) -> Sequence[Sequence[Node]]:
         """Return for each chunk the nodes that must run a command which expires or removes it."""
+
+    def new_upload(self, nbytes: int, wall_seconds: float) -> tuple[ChunkUpload, int]:
+        """Return a new upload for a frame of `nbytes`, and how long its chunks are.
+
+        The names of chunks are random, and say where they belong. Of a few uploads this is one
+        whose chunks lie most evenly, because a write lasts as long as its busiest node.
+        """
+        placement = self.placement()
+        drawn = [new_upload(nbytes, wall_seconds) for _ in range(_DRAWS)]
+        return min(drawn, key=lambda one: placement.most_on_one(one[0].names()))
 
     def write(
         self,

@@ -13,7 +13,6 @@ from memories.cluster.manifest import (
     INLINE_BYTES,
     UPLOAD_SECONDS,
     ChunkManifest,
-    new_upload,
     read_manifest,
 )
 from memories.cluster.register_api import FoundRegister, Registers, WrittenRegister
@@ -107,7 +106,7 @@ class FrameStore:
         nbytes = _total_bytes(segments)
         if nbytes <= INLINE_BYTES:
             return self._write_one(name, _value_body(segments, terms), terms, if_version)
-        upload, chunk_bytes = new_upload(nbytes, self._clock.wall())
+        upload, chunk_bytes = self._chunks.new_upload(nbytes, self._clock.wall())
         began = self._clock.monotonic()
         ttl_ms = None
         if terms.expires_ms:

@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from memories import codecs
 from memories.cluster.connect import check_addresses, check_factor, check_nodes, open_service
+from memories.cluster.manifest import INLINE_BYTES
 from memories.cluster.near_cache.freshness import PREFIX as NEAR_PREFIX
 from memories.cluster.near_cache.freshness import Freshness, FreshnessToken
 from memories.cluster.node_service import NodeService
@@ -49,7 +50,7 @@ from memories.foundation.keys import check_key, some_of
 from memories.foundation.wrong_calls import explain_calls
 from memories.frames.signing import Keyring
 from memories.frames.store_binding import Signature
-from memories.frames.writer import pack
+from memories.frames.writer import pack, pack_unsummed
 from memories.model.events import Event, Removed
 from memories.options.choices import ArrayLibrary, ManagerOptions
 from memories.options.configured_constructor import configured
@@ -540,7 +541,9 @@ class DistributedMemoryManager(MemoryManager):
         if names:
             main_classes.warn_about(key, names)
         stamp = int(self._services.clock.wall() * 1_000_000)
-        return pack(parts, key=key, version=stamp, signer=self._trust).segments
+        # A value of that size is cut into chunks, which are summed themselves.
+        make = pack if parts.nbytes <= INLINE_BYTES else pack_unsummed
+        return make(parts, key=key, version=stamp, signer=self._trust).segments
 
     def _fresh_copy(self, key: str) -> Any:
         """Return the local copy of `key`, or MISSING if none is known to be fresh."""
@@ -573,7 +576,7 @@ class DistributedMemoryManager(MemoryManager):
                 (body,) = fetch([(0, nbytes)])
                 payload = Payload.of(read_plain(body))
             else:
-                payload = Payload.of_ranges(fetch, nbytes, key=key)
+                payload = Payload.of_ranges(fetch, nbytes, key=key, verified=True)
             return options.apply(key, payload, False, self._trust, self._services.device)
 
         try:
@@ -583,7 +586,7 @@ class DistributedMemoryManager(MemoryManager):
             if is_plain(frame):
                 payload = Payload.of(read_plain(frame))
             else:
-                payload = Payload.of_frame(frame, key=key)
+                payload = Payload.of_frame(frame, key=key, verified=True)
             return options.apply(key, payload, False, self._trust, self._services.device)
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
@@ -612,11 +615,11 @@ class DistributedMemoryManager(MemoryManager):
             return self._open_plain(key, stored, token)
         trust = self._trust
         try:
-            payload = Payload.of_frame(stored.frame, key=key)
+            payload = Payload.of_frame(stored.frame, key=key, verified=True)
             # Local copies do not expire.
             if not token or stored.terms.expires_ms or not self._make_room_for(payload.size):
-                return payload.open(trust, verify=False)
-            hosted = payload.to_host(trust, verify=False, copy=False)
+                return payload.open(trust)
+            hosted = payload.to_host(trust, copy=False)
             value = hosted.open(trust)
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__

@@ -124,22 +124,24 @@ class Payload(ABC):
         return _BY_ENTRY[kind](content, entry.size)
 
     @staticmethod
-    def of_frame(buffer: memoryview, *, key: str) -> FramePayload:
-        """Return the value of a frame, whose body is not verified yet.
+    def of_frame(buffer: memoryview, *, key: str, verified: bool = False) -> FramePayload:
+        """Return the value of a frame, whose body is not verified yet, unless `verified` says so.
 
         Raises:
             CorruptDataError: the head is damaged or names another key.
         """
-        return FramePayload(open_frame(buffer, key=key))
+        return FramePayload(open_frame(buffer, key=key, verified=verified))
 
     @staticmethod
-    def of_ranges(fetch: Fetch, nbytes: int, *, key: str) -> FramePayload:
+    def of_ranges(fetch: Fetch, nbytes: int, *, key: str, verified: bool = False) -> FramePayload:
         """Return the value of a frame that stays where it is: only regions can be read of it.
+
+        With `verified` what `fetch` returns needs no verification.
 
         Raises:
             CorruptDataError: the head is damaged or names another key.
         """
-        return FramePayload(open_partial(fetch, nbytes, key=key))
+        return FramePayload(open_partial(fetch, nbytes, key=key, verified=verified))
 
     @property
     @abstractmethod

@@ -20,6 +20,8 @@ from memories.frames.compression import BLOSC, DELTA, PCODEC, RAW
 
 MAGIC = b"\x93MEMORY\n"
 FORMAT = 1
+# Of a frame whose pieces have no checksums, because what encloses it sums the same bytes.
+UNSUMMED_FORMAT = 2
 MAX_HEAD = 60 * 1024
 MAX_INLINE = 24 * 1024
 MAX_KEY = 4096
@@ -40,7 +42,8 @@ class FramePiece(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fi
     stored: int  # Bytes in the body.
     raw: int  # Bytes once decompressed.
     compressor: int  # RAW, BLOSC, DELTA or PCODEC.
-    sums: bytes  # One xxh3_64, little-endian, for each chunk as it is stored.
+    # One xxh3_64, little-endian, for each chunk as it is stored; empty in an unsummed frame.
+    sums: bytes
     lengths: bytes = b""  # Compressed: the stored length of each chunk, 4 bytes little-endian.
 
     def spans(self) -> list[tuple[int, int]]:
@@ -99,6 +102,7 @@ class FrameHead(msgspec.Struct, frozen=True):
     fields: Fields
     nbytes: int
     body: int
+    summed: bool = True  # Whether its pieces have checksums.
 
 
 _content = msgspec.msgpack.Decoder(Content).decode
@@ -135,14 +139,14 @@ def checksummer() -> xxhash.xxh3_64:
     return xxhash.xxh3_64()
 
 
-def pack_head(fields: Fields, body: int) -> bytes:
+def pack_head(fields: Fields, body: int, version: int = FORMAT) -> bytes:
     """Return the head, padded to a multiple of 64 bytes.
 
     Raises:
         InvalidKeyError: the key is not valid.
     """
     check_key(fields.key)
-    return seal(msgspec.msgpack.encode(fields), body)
+    return seal(msgspec.msgpack.encode(fields), body, version)
 
 
 def check_key(key: str) -> None:
@@ -155,11 +159,11 @@ def check_key(key: str) -> None:
         raise InvalidKeyError(f"a key takes 1 to {MAX_KEY} bytes in UTF-8, not {key_nbytes}")
 
 
-def seal(packed: bytes, body: int) -> bytes:
+def seal(packed: bytes, body: int, version: int = FORMAT) -> bytes:
     """Return the head around packed fields, padded to a multiple of 64 bytes."""
     nbytes = PREFIX_NBYTES + len(packed) + 63 & -64
     assert nbytes <= MAX_HEAD, nbytes
-    front = _UNSUMMED.pack(MAGIC, FORMAT, 0, nbytes, body, len(packed), 0)
+    front = _UNSUMMED.pack(MAGIC, version, 0, nbytes, body, len(packed), 0)
     back = packed.ljust(nbytes - PREFIX_NBYTES, b"\0")
     total: int = xxhash.xxh3_64_intdigest(front + back)
     return b"".join((front, total.to_bytes(8, "little"), back))
@@ -177,10 +181,10 @@ def read_head(buffer: memoryview) -> FrameHead:
     magic, version, flags, nbytes, body, packed, zero, total = _PREFIX.unpack_from(buffer)
     if magic != MAGIC:
         raise CorruptDataError("these bytes are not a frame: the mark at their start is missing")
-    if version != FORMAT:
+    if version not in (FORMAT, UNSUMMED_FORMAT):
         raise UnsupportedTypeError(
-            f"the frame has format version {version}, this release reads {FORMAT}: "
-            "upgrade tiered-memories to read it"
+            f"the frame has format version {version}, this release reads {FORMAT} and "
+            f"{UNSUMMED_FORMAT}: upgrade tiered-memories to read it"
         )
     if nbytes > MAX_HEAD or nbytes % 64 or PREFIX_NBYTES + packed > nbytes:
         raise CorruptDataError(f"a frame cannot have a head of {nbytes} bytes")
@@ -188,7 +192,8 @@ def read_head(buffer: memoryview) -> FrameHead:
         raise CorruptDataError(f"a head of {nbytes} bytes ends after {buffer.nbytes}")
     if flags or zero or _head_sum(buffer[:nbytes]) != total:
         raise CorruptDataError("the head of a frame is damaged: its checksum does not match")
-    return FrameHead(_read_fields(buffer[PREFIX_NBYTES : PREFIX_NBYTES + packed]), nbytes, body)
+    fields = _read_fields(buffer[PREFIX_NBYTES : PREFIX_NBYTES + packed])
+    return FrameHead(fields, nbytes, body, version == FORMAT)
 
 
 def read_content(packed: bytes | memoryview) -> Content:
@@ -203,7 +208,7 @@ def read_content(packed: bytes | memoryview) -> Content:
         raise CorruptDataError(f"the description in a frame is damaged: {error}") from error
 
 
-def check_pieces(pieces: list[FramePiece], body: int) -> None:
+def check_pieces(pieces: list[FramePiece], body: int, *, summed: bool = True) -> None:
     """Check that the pieces follow each other in the body and fill it.
 
     Raises:
@@ -214,12 +219,12 @@ def check_pieces(pieces: list[FramePiece], body: int) -> None:
         if piece.offset < end or piece.offset % 64:
             raise CorruptDataError("the pieces of a frame overlap")
         end = piece.offset + piece.stored
-        _check_chunks(piece)
+        _check_chunks(piece, summed)
     if align(end) != body:
         raise CorruptDataError(f"the pieces of a frame end at {end}, its body at {body}")
 
 
-def check_spill(piece: FramePiece, body: int) -> None:
+def check_spill(piece: FramePiece, body: int, *, summed: bool = True) -> None:
     """Check that a piece is the last one of the body, before the others are known.
 
     Raises:
@@ -227,16 +232,16 @@ def check_spill(piece: FramePiece, body: int) -> None:
     """
     if piece.offset < 0 or align(piece.offset + piece.stored) != body:
         raise CorruptDataError("the description of a frame does not end its body")
-    _check_chunks(piece)
+    _check_chunks(piece, summed)
 
 
-def _check_chunks(piece: FramePiece) -> None:
+def _check_chunks(piece: FramePiece, summed: bool) -> None:
     if min(piece.stored, piece.raw) < 0:
         raise CorruptDataError("a piece of a frame has a negative length")
     chunks = count_chunks(piece.raw)
     raw = piece.compressor == RAW and piece.stored == piece.raw and not piece.lengths
     packed = piece.compressor in (BLOSC, DELTA, PCODEC) and len(piece.lengths) == chunks * 4
-    if not (raw or packed) or len(piece.sums) != chunks * 8:
+    if not (raw or packed) or len(piece.sums) != (chunks * 8 if summed else 0):
         raise CorruptDataError("a piece of a frame has the wrong number of chunks")
     if packed and sum(piece.chunk_lengths()) != piece.stored:
         raise CorruptDataError("the chunks of a piece do not add up to its length")

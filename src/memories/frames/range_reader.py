@@ -14,24 +14,28 @@ from memories.frames.reader import DescribedFrame, Span
 Fetch = Callable[[Sequence[Span]], Sequence[memoryview]]
 
 
-def open_partial(fetch: Fetch, nbytes: int, *, key: str) -> PartialFrame:
+def open_partial(fetch: Fetch, nbytes: int, *, key: str, verified: bool = False) -> PartialFrame:
     """Return the frame of `nbytes` bytes that `fetch` reads from, its head read and checked.
+
+    With `verified` what `fetch` returns was verified: no checksums of the frame are compared.
 
     Raises:
         CorruptDataError: these are not the bytes of a frame of that key.
         UnsupportedTypeError: a later release wrote it, in a newer version of the format.
     """
     (start,) = fetch([(0, min(nbytes, MAX_HEAD))])
-    return PartialFrame(fetch, read_head(start), nbytes, key)
+    return PartialFrame(fetch, read_head(start), nbytes, key, verified=verified)
 
 
 class PartialFrame(DescribedFrame):
     """A frame whose head was read, and whose body is fetched in ranges. For one thread."""
 
-    def __init__(self, fetch: Fetch, head: FrameHead, nbytes: int, key: str) -> None:
+    def __init__(
+        self, fetch: Fetch, head: FrameHead, nbytes: int, key: str, *, verified: bool = False
+    ) -> None:
         self._fetch = fetch
         self._loaded: dict[Span, memoryview] = {}
-        super().__init__(head, nbytes, key)
+        super().__init__(head, nbytes, key, verified=verified)
 
     def _ensure_loaded(self, spans: Sequence[Span]) -> None:
         missing = [span for span in spans if span not in self._loaded]

@@ -69,19 +69,21 @@ class Verifier(Protocol):
         """Return if the signature holds, else raise `UntrustedDataError` naming `what`."""
 
 
-def open_frame(buffer: Any, *, key: str | None = None) -> OpenFrame:
+def open_frame(buffer: Any, *, key: str | None = None, verified: bool = False) -> OpenFrame:
     """Return the frame in `buffer`, with its head read and checked, and its body unread.
 
     Args:
         buffer: The bytes of exactly one frame.
         key: The key under which it was looked up; a frame of another key is an error.
+        verified: All its bytes match the checksums of what enclosed it: no others are compared.
 
     Raises:
-        CorruptDataError: these are not the complete bytes of a frame of that key.
+        CorruptDataError: these are not the complete bytes of a frame of that key, or nothing was
+            verified, and it has no checksums of its own.
         UnsupportedTypeError: a later release wrote it, in a newer version of the format.
     """
     view = view_bytes(buffer).toreadonly()
-    return OpenFrame(view, read_head(view), key)
+    return OpenFrame(view, read_head(view), key, verified=verified)
 
 
 class DescribedFrame(ABC):
@@ -91,7 +93,9 @@ class DescribedFrame(ABC):
         verified: The chunks that need not be verified again when a region is read; or None.
     """
 
-    def __init__(self, head: FrameHead, nbytes: int, key: str | None) -> None:
+    def __init__(
+        self, head: FrameHead, nbytes: int, key: str | None, *, verified: bool = False
+    ) -> None:
         if head.nbytes + head.body != nbytes:
             raise CorruptDataError(
                 f"the frame of {head.fields.key!r} takes {head.nbytes + head.body} bytes, "
@@ -99,7 +103,13 @@ class DescribedFrame(ABC):
             )
         if key is not None and head.fields.key != key:
             raise CorruptDataError(f"the frame found for {key!r} belongs to {head.fields.key!r}")
-        self.verified: VerifiedChunks | None = None
+        if not (verified or head.summed):
+            raise CorruptDataError(
+                f"the frame of {head.fields.key!r} has no checksums: only the chunks of a value on "
+                "nodes may contain it"
+            )
+        self.verified = VerifiedChunks(every=True) if verified else None
+        self._is_verified = verified
         self._head = head
         self._fields = head.fields
         self._content = self._read_content()
@@ -216,15 +226,15 @@ class DescribedFrame(ABC):
         return pieces[0]
 
     def _read_content(self) -> Content:
-        fields = self._fields
+        fields, body, summed = self._fields, self._head.body, self._head.summed
         lead = [fields.prelude] if fields.prelude is not None else []
         if fields.spill is None:
             content = read_content(fields.content)
-            check_pieces([*lead, *content.buffers], self._head.body)
+            check_pieces([*lead, *content.buffers], body, summed=summed)
         else:
-            check_spill(fields.spill, self._head.body)
+            check_spill(fields.spill, body, summed=summed)
             content = self._read_spill(fields.spill)
-            check_pieces([*lead, *content.buffers, fields.spill], self._head.body)
+            check_pieces([*lead, *content.buffers, fields.spill], body, summed=summed)
         if sum(piece.raw for piece in content.buffers) != fields.raw:
             raise CorruptDataError(f"the buffers of {self.key!r} do not add up to its size")
         return content
@@ -232,8 +242,9 @@ class DescribedFrame(ABC):
     def _read_spill(self, spill: FramePiece) -> Content:
         spans = spill.spans()
         self._ensure_loaded(spans)
-        for span, total in zip(spans, spill.chunk_sums(), strict=True):
-            self._verify_span(span, total)
+        if not self._is_verified:
+            for span, total in zip(spans, spill.chunk_sums(), strict=True):
+                self._verify_span(span, total)
         if spill.compressor != RAW:
             self._check_chunks(spill)
         target = allocate(spill.raw)
@@ -269,10 +280,12 @@ class OpenFrame(DescribedFrame):
     The memory stays alive as long as the frame, or a view of one of its raw buffers.
     """
 
-    def __init__(self, buffer: memoryview, head: FrameHead, key: str | None) -> None:
+    def __init__(
+        self, buffer: memoryview, head: FrameHead, key: str | None, *, verified: bool = False
+    ) -> None:
         self._buffer = buffer
         self._body = buffer[head.nbytes :]
-        super().__init__(head, buffer.nbytes, key)
+        super().__init__(head, buffer.nbytes, key, verified=verified)
 
     @property
     def segments(self) -> list[memoryview]:
@@ -314,11 +327,13 @@ class OpenFrame(DescribedFrame):
             self._verify_span(span, total)
 
     def verify(self) -> None:
-        """Check every byte of the body against its checksum.
+        """Check every byte of the body against its checksum, unless what enclosed it was verified.
 
         Raises:
             CorruptDataError: some do not match; the message names the key and where.
         """
+        if self._is_verified:
+            return
         end = 0
         sums: list[tuple[Span, int]] = []
         for piece in self._pieces():

@@ -36,8 +36,10 @@ from memories.frames.compression_history import LARGE_NBYTES, CompressionHistory
 from memories.frames.delta_filter import distances_of
 from memories.frames.fast_path import MAX_PACKED_BYTES, pack_small
 from memories.frames.head import (
+    FORMAT,
     MAX_INLINE,
     PADDING,
+    UNSUMMED_FORMAT,
     Content,
     Fields,
     FramePiece,
@@ -136,6 +138,19 @@ def pack(
     return Frame(head, [head, *pieces.segments], head.nbytes + pieces.nbytes, nbytes)
 
 
+def pack_unsummed(parts: Parts, *, key: str, version: int, signer: Signer | None = None) -> Frame:
+    """Return the raw frame of `parts` without checksums of its body.
+
+    It is for what sums the whole frame again, in parts of its own, and so reads it once.
+
+    Raises:
+        InvalidKeyError: the key is not valid.
+    """
+    pieces = FrameBody(leave_unsummed, summed=False)
+    head = memoryview(_plan_frame(parts, key, version, signer).assemble(pieces))
+    return Frame(head, [head, *pieces.segments], head.nbytes + pieces.nbytes, parts.nbytes)
+
+
 def pack_whole(parts: Parts, *, key: str, version: int) -> bytes | None:
     """Return the raw frame of a small value as one object; None where `pack` must make it."""
     if parts.nbytes > MAX_PACKED_BYTES or carries_code(parts.codec):
@@ -230,7 +245,7 @@ def pack_into(
     room = memoryview(target).cast("B")
     plan = _plan_frame(parts, key, version, signer)
     # Checksums have a fixed length, so a head without them has the length of the final head.
-    sizing = FrameBody(measure_only)
+    sizing = FrameBody(leave_unsummed)
     head_nbytes = len(plan.assemble(sizing))
     nbytes = head_nbytes + sizing.nbytes
     if room.nbytes < nbytes:
@@ -283,7 +298,7 @@ def assemble_head(
         whole = memoryview(packed)
         content, (spill,) = b"", body.add([whole], [choose_method(whole, spec)])
     fields = msgspec.structs.replace(fields, content=content, spill=spill)
-    return pack_head(fields, body.nbytes)
+    return pack_head(fields, body.nbytes, FORMAT if body.summed else UNSUMMED_FORMAT)
 
 
 def _plan_frame(
@@ -355,7 +370,13 @@ class FrameBody:
     `store` gets chunks and their total length, and returns each as it is stored.
     """
 
-    def __init__(self, store: Callable[[list[RawChunk], int], list[StoredChunk]]) -> None:
+    def __init__(
+        self,
+        store: Callable[[list[RawChunk], int], list[StoredChunk]],
+        *,
+        summed: bool = True,
+    ) -> None:
+        self.summed = summed
         self.segments: list[memoryview] = []
         self.nbytes = 0
         self._store = store
@@ -407,7 +428,7 @@ class FrameBody:
             stored=nbytes,
             raw=buffer.nbytes,
             compressor=RAW if method is None else method.code,
-            sums=struct.pack(f"<{len(sums)}Q", *sums),
+            sums=struct.pack(f"<{len(sums)}Q", *sums) if self.summed else b"",
             lengths=b"" if method is None else struct.pack(f"<{len(lengths)}I", *lengths),
         )
 
@@ -420,8 +441,8 @@ def store_separately(chunk: RawChunk) -> StoredChunk:
     return StoredChunk(data, checksum(data))
 
 
-def measure_only(chunks: list[RawChunk], _: int) -> list[StoredChunk]:
-    """Return the chunks without checksums, to measure the body."""
+def leave_unsummed(chunks: list[RawChunk], _: int) -> list[StoredChunk]:
+    """Return the chunks as they are, without checksums."""
     return [StoredChunk(chunk.data, 0) for chunk in chunks]
 
 

@@ -280,6 +280,39 @@ def test_verification_can_be_left_out_once_it_was_done() -> None:
     assert 1000 == codecs.decode(opened.parts(verify=False)).size
 
 
+def unsummed(value: Any) -> bytes:
+    """Return the bytes of a frame without checksums of its body."""
+    return writer.pack_unsummed(codecs.encode(value), key="key", version=7).join()
+
+
+def test_a_frame_without_checksums_is_read_where_its_bytes_were_verified() -> None:
+    """The chunks of a value on nodes are summed anyway, and every byte is summed once."""
+    array = np.arange(3_000_000).reshape(3000, 1000)
+    for value in (array, {f"name {i}": bytes(50) for i in range(1000)}):
+        data, summed = unsummed(value), packed(value)
+        assert len(data) <= len(summed)
+        opened = open_frame(data, key="key", verified=True)
+        assert identical(value, codecs.decode(opened.parts()))
+        assert identical(value, codecs.decode(open_frame(summed, verified=True).parts()))
+        with pytest.raises(CorruptDataError, match="'key' has no checksums"):
+            open_frame(data)
+        damaged = bytearray(data)
+        damaged[40] ^= 1
+        with pytest.raises(CorruptDataError, match="head of a frame is damaged"):
+            open_frame(damaged, verified=True)
+    assert np.array_equal(array[5:9], open_frame(unsummed(array), verified=True).region(np.s_[5:9]))
+
+
+def test_a_frame_says_whether_it_has_checksums() -> None:
+    """A frame that has lost some of them, or hides bytes in them, is refused either way."""
+    for version, sums in ((frame_head.FORMAT, b""), (frame_head.UNSUMMED_FORMAT, bytes(8))):
+        piece = FramePiece(offset=0, stored=64, raw=64, compressor=0, sums=sums)
+        fields = Fields(key="key", version=1, codec="bytes", raw=64, content=content(piece))
+        data = frame_head.pack_head(fields, 64, version) + bytes(64)
+        with pytest.raises(CorruptDataError, match="wrong number of chunks"):
+            open_frame(data, verified=True)
+
+
 INDICES = [
     np.s_[3], np.s_[3:5], np.s_[..., 2], np.s_[1:100:7, ::-1], np.s_[5, 6, 7], np.s_[:, 5:7, 1],
     np.s_[::-1], np.s_[None, 4], np.s_[5:5], (), np.s_[10:12, ..., 3:4], np.s_[-1, -1],
