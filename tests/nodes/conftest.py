@@ -7,10 +7,10 @@ from tests.support.nodes.fixtures import (
     in_front,
     node,
     node_proxy,
-    patient_clients,
     plain_nodes,
     tls_node,
 )
+from tests.support.nodes.patience import patient_clients
 
 __all__ = [
     "_shared_cluster",

@@ -21,6 +21,7 @@ from tests.support.buckets.fixtures import s3, s3_url  # noqa: F401
 from tests.support.forking import in_child
 from tests.support.holdings import holdings, nothing_left
 from tests.support.nodes.fixtures import plain_nodes  # noqa: F401
+from tests.support.nodes.patience import patient_clients  # noqa: F401
 
 from memories import (
     DistributedMemoryManager,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support.nodes.fixtures import node as node
+from tests.support.nodes.patience import patient_clients  # noqa: F401
 from xxhash import xxh3_64_intdigest
 
 from memories import DistributedMemoryManager, MemoryManager, TierFullError

@@ -16,55 +16,14 @@ from tests.support.nodes import certificates
 from tests.support.nodes.proxy import NodeProxy, in_front_of
 from tests.support.waiting import comes_true
 
-from memories.cluster.client.connection import Connection
 from memories.cluster.client.resp import ReplyError
 from memories.cluster.local import LocalGroup, LocalServer
 from memories.cluster.local.group import is_formed
-from memories.cluster.valkey_cluster import write
 from memories.errors import UnavailableError
 
 PRIMARIES = 3
 PLAIN_NODES = 3
 GIVE_BACK_SECONDS = 3.0  # Then it is quicker to make another Cluster.
-# Instead of the limits of the client, in a package of `memories.cluster`. The first two are what a
-# call loses by a node that hangs, once or twice.
-PATIENT_LIMITS = {
-    "client.latency.HEDGE_SECONDS": 1.6,
-    "client.fanout.HEDGE_SECONDS": 1.6,
-    "client.quick_round.HEDGE_SECONDS": 1.6,
-    "client.latency.CONNECT_SECONDS": 2.5,
-    "client.latency.PATIENCE_SECONDS": 2.5,
-    "client.fanout.PATIENCE_SECONDS": 2.5,
-    "client.opening._LATE_SECONDS": 2.5,
-    "valkey_cluster.redundancy._ASK_SECONDS": 2.0,
-    "valkey_cluster.redundancy._VALID_SECONDS": 10.0,
-    "valkey_cluster.read.READ_SECONDS": 20.0,
-    "valkey_cluster.write.WRITE_SECONDS": 30.0,
-    "valkey_cluster.write.WAIT_SECONDS": 2.0,
-}
-
-
-@pytest.fixture(autouse=True)
-def patient_clients(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """Let a server stall for more than a second, as on a busy machine, before it counts as failed.
-
-    Tests of the limits themselves have the mark `usual_limits`, or `usual_limits("HEDGE")` where
-    only some of them matter.
-    """
-    mark = request.node.get_closest_marker("usual_limits")
-    kept = () if mark is None else mark.args or ("SECONDS",)
-    for name, seconds in PATIENT_LIMITS.items():
-        if not any(word in name for word in kept):
-            monkeypatch.setattr(f"memories.cluster.{name}", seconds)
-    if "SECONDS" not in kept:
-        defaults = Connection.__init__.__kwdefaults__
-        for name in ("connect_seconds", "call_seconds"):
-            monkeypatch.setitem(defaults, name, PATIENT_LIMITS["client.latency.PATIENCE_SECONDS"])
-    write._encoded_wait.cache_clear()  # It holds one of them.
-    yield
-    write._encoded_wait.cache_clear()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.nodes.patience import patient_clients  # noqa: F401
 
 from memories import DistributedMemoryManager
 from memories.cluster.client.address import NodeAddress
