@@ -123,8 +123,10 @@ def freeze(parts: Parts, *, copy: bool = True) -> Parts:
 
 
 def thaw(parts: Parts) -> Parts:
-    """Return `parts` with private writable copies of all buffers."""
-    arenas = _copy_some(parts, range(len(parts.buffers)))
+    """Return `parts` with private writable buffers: copies, unless they are so already."""
+    owned = parts.owned
+    rest = [i for i, buffer in enumerate(parts.buffers) if buffer.readonly or i not in owned]
+    arenas = _copy_some(parts, rest)
     return parts._replace(buffers=tuple(arenas), owned=frozenset(range(len(arenas))))
 
 

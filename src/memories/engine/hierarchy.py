@@ -236,12 +236,14 @@ class Hierarchy:
         use: Callable[[Payload, bool], Any] | None = None,
         *,
         whole: bool = True,
+        private: bool = False,
         moment: float | None = None,
     ) -> Any:
         """Return the value of `key`, or what `use(payload, verify)` makes of its payload.
 
         `whole` says that `use` verifies all of the payload when `verify` is true, and not just a
-        region. With a `moment` of the wall clock, a value that has expired since then is read too.
+        region; `private` that it makes a copy, which may lie in a frame that is read for it alone.
+        With a `moment` of the wall clock, a value that has expired since then is read too.
 
         Raises:
             KeyNotFoundError: it is in no tier.
@@ -276,7 +278,7 @@ class Hierarchy:
                         tier = self.durable(found.tier)
                         self.operations.require_free()
                         if whole:
-                            payload = tier.read(found)
+                            payload = tier.read(found, private=private)
                         else:
                             payload = tier.read_part(found)
                             if not tier.remote:

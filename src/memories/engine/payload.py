@@ -124,13 +124,17 @@ class Payload(ABC):
         return _BY_ENTRY[kind](content, entry.size)
 
     @staticmethod
-    def of_frame(buffer: memoryview, *, key: str, verified: bool = False) -> FramePayload:
+    def of_frame(
+        buffer: memoryview, *, key: str, verified: bool = False, private: bool = False
+    ) -> FramePayload:
         """Return the value of a frame, whose body is not verified yet, unless `verified` says so.
+
+        A value that is opened as a copy lies in a `private` buffer itself, if that is writable.
 
         Raises:
             CorruptDataError: the head is damaged or names another key.
         """
-        return FramePayload(open_frame(buffer, key=key, verified=verified))
+        return FramePayload(open_frame(buffer, key=key, verified=verified, private=private))
 
     @staticmethod
     def of_ranges(fetch: Fetch, nbytes: int, *, key: str, verified: bool = False) -> FramePayload:

@@ -488,9 +488,10 @@ class DurableTier(Tier):
             archived=archived,
         )
 
-    def read(self, record: Record) -> FramePayload:
-        """Return the frame that a record names, unverified as yet."""
-        return Payload.of_frame(self.backend.read(record), key=record.key)
+    def read(self, record: Record, *, private: bool = False) -> FramePayload:
+        """Return the frame that a record names, unverified as yet; `private` as in `of_frame`."""
+        read = self.backend.read_private if private else self.backend.read
+        return Payload.of_frame(read(record), key=record.key, private=private)
 
     def read_part(self, record: Record) -> FramePayload:
         """Return the frame, of which only regions are read.

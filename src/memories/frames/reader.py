@@ -69,21 +69,25 @@ class Verifier(Protocol):
         """Return if the signature holds, else raise `UntrustedDataError` naming `what`."""
 
 
-def open_frame(buffer: Any, *, key: str | None = None, verified: bool = False) -> OpenFrame:
+def open_frame(
+    buffer: Any, *, key: str | None = None, verified: bool = False, private: bool = False
+) -> OpenFrame:
     """Return the frame in `buffer`, with its head read and checked, and its body unread.
 
     Args:
         buffer: The bytes of exactly one frame.
         key: The key under which it was looked up; a frame of another key is an error.
         verified: All its bytes match the checksums of what enclosed it: no others are compared.
+        private: Whether the buffer is given up, so that the value may lie in it and be changed.
 
     Raises:
         CorruptDataError: these are not the complete bytes of a frame of that key, or nothing was
             verified, and it has no checksums of its own.
         UnsupportedTypeError: a later release wrote it, in a newer version of the format.
     """
-    view = view_bytes(buffer).toreadonly()
-    return OpenFrame(view, read_head(view), key, verified=verified)
+    view = view_bytes(buffer)
+    head = read_head(view)
+    return OpenFrame(view if private else view.toreadonly(), head, key, verified=verified)
 
 
 class DescribedFrame(ABC):
@@ -277,6 +281,8 @@ class DescribedFrame(ABC):
 class OpenFrame(DescribedFrame):
     """A frame whose bytes are all in memory, with its head read. Safe to use from many threads.
 
+    A writable buffer is private: it becomes the memory of the one value that is made of it.
+
     The memory stays alive as long as the frame, or a view of one of its raw buffers.
     """
 
@@ -364,7 +370,8 @@ class OpenFrame(DescribedFrame):
         if carries_code(self.codec):
             return self._signed_parts(verifier or signing.default())
         pieces = self._content.buffers
-        owned = frozenset(i for i, piece in enumerate(pieces) if piece.compressor != RAW)
+        private = not self._buffer.readonly
+        owned = frozenset(i for i, piece in enumerate(pieces) if private or piece.compressor != RAW)
         return Parts(self.codec, self.description(), self._load(pieces), owned, given=owned)
 
     def _signed_parts(self, verifier: Verifier) -> Parts:

@@ -11,9 +11,11 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from memories.backends.disk.seal import StoreSeal
 from memories.errors import StorageError
+from memories.foundation.private_mapping import map_private
 from memories.foundation.regular_file import open_regular
 from memories.foundation.system import allocate, sync, sync_data
 from memories.foundation.writeback import WRITEBACK_BYTES, begin_writeback
@@ -116,6 +118,10 @@ class Files:
     def map(self, descriptor: int, length: int, offset: int = 0) -> mmap.mmap:
         """Map `length` bytes of a file from `offset` on, read-only; whole pages come before it."""
         return mmap.mmap(descriptor, length, prot=mmap.PROT_READ, offset=offset)
+
+    def map_private(self, descriptor: int, length: int, offset: int) -> Any | None:
+        """Map as `map` does, for one reader, who may write to it; None if it must be read."""
+        return map_private(descriptor, length, offset)
 
 
 class UnsyncedFiles(Files):

@@ -95,6 +95,10 @@ class FrameReader:
             return memoryview(self._seal.open_frame(record, self.stored(record)))
         return self._read_sealed(record, self._seal, None)[0]
 
+    def read_private(self, record: Record) -> memoryview:
+        """Return the frame as `read` does; a large one in a mapping of its own, and writable."""
+        return self.read(record) if self._seal is not None else self.stored(record, private=True)
+
     def read_ranges(self, record: Record, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Return parts of an encrypted frame, decrypting only where they lie.
 
@@ -128,7 +132,7 @@ class FrameReader:
 
         return seal.read_frame(record, fetch, place.length, spans)
 
-    def stored(self, record: Record) -> memoryview:
+    def stored(self, record: Record, *, private: bool = False) -> memoryview:
         """Return the frame of `record` as it lies in its file."""
         try:
             kind, number, offset, length = unpack(record.place)
@@ -146,7 +150,7 @@ class FrameReader:
                     if len(data) != length:
                         raise GoneError(f"{self._paths.segment(number)} is cut short")
                 return memoryview(data)
-            return self._large(FrameLocation(kind, number, offset, length))
+            return self._large(FrameLocation(kind, number, offset, length), private=private)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AbsentError(f"the file {error.filename} is not there") from error
 
@@ -182,19 +186,19 @@ class FrameReader:
         """Return an object that lives as long as any mapping of a file, or None if none is left."""
         return self._anchors.get(path)
 
-    def _large(self, place: FrameLocation) -> memoryview:
+    def _large(self, place: FrameLocation, *, private: bool) -> memoryview:
         path = self.path(place)
         end = place.offset + place.length
         if self._map_large and place.length >= LARGE_BYTES and self._mappable(path):
             # A pack is mapped value by value, so that each is unmapped when its last view ends.
             start = place.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
+            if private and (own := self._map_private(path, start, end)) is not None:
+                return own[place.offset - start :]
             mapping = self._maps.get((path, start)) or self._map(path, start, end)
             if len(mapping) < end - start:
                 raise GoneError(f"{path} is cut short")
             return memoryview(mapping)[place.offset - start : end - start]
-        handle = self.open(path)
-        if self._files.size(handle.descriptor) < end:
-            raise GoneError(f"{path} is cut short")
+        handle = self._whole(path, end)
         return memoryview(read_exactly(self._files, handle.descriptor, place.length, place.offset))
 
     def _mappable(self, path: Path) -> bool:
@@ -202,14 +206,31 @@ class FrameReader:
         return source is None or source.mapped
 
     def _map(self, path: Path, start: int, end: int) -> mmap:
+        handle = self._whole(path, end)
+        mapping = self._files.map(handle.descriptor, end - start, start)
+        self._maps[path, start] = mapping
+        self._anchor(path, mapping)
+        return mapping
+
+    def _map_private(self, path: Path, start: int, end: int) -> memoryview | None:
+        handle = self._whole(path, end)
+        mapping = self._files.map_private(handle.descriptor, end - start, start)
+        if mapping is None:
+            return None
+        self._anchor(path, mapping)
+        return memoryview(mapping).cast("B")
+
+    def _whole(self, path: Path, end: int) -> Handle:
+        """Return a file, open, of which the bytes before `end` are there."""
         handle = self.open(path)
         if self._files.size(handle.descriptor) < end:
             raise GoneError(f"{path} is cut short")
-        mapping = self._files.map(handle.descriptor, end - start, start)
-        self._maps[path, start] = mapping
+        return handle
+
+    def _anchor(self, path: Path, mapping: object) -> None:
+        """Have `mapped` find the file as long as a mapping of it is there."""
         anchor = self._anchors.setdefault(path, _Anchor())
         weakref.finalize(mapping, _drop, anchor).atexit = False
-        return mapping
 
 
 def _nowhere(record: Record) -> GoneError:

@@ -120,6 +120,42 @@ def test_an_adopted_file_is_shared_and_given_back(tmp_path: Path) -> None:
         assert [] == backend.check()
 
 
+def test_a_private_frame_is_changed_by_its_reader_alone(tmp_path: Path) -> None:
+    """Nothing is copied for it; its file stays until it is not in use, as for a shared one."""
+    body = os.urandom(3 * LARGE)
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        record = backend.write(record_for("k", 1), frame_for(body))
+        view = backend.read_private(record)
+        if view.readonly:
+            pytest.skip("this system maps nothing for one reader")
+        assert body == view
+        view[0] ^= 255
+        assert body == backend.read(record) == backend.read_private(record) != view
+        backend.remove("k", 2)
+        backend.sync()
+        assert backend.usage().physical >= 3 * LARGE, "the mapped file is still held"
+        assert body[1:] == view[1:]
+        del view
+        assert backend.usage().physical < LARGE
+
+
+def test_a_private_frame_that_cannot_be_mapped_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller copies it then, like a small one; what is wrong is said as by `read`."""
+    with DiskBackend(tmp_path / "s") as backend:
+        small = backend.write(record_for("small", 1), frame_for(b"value"))
+        large = backend.write(record_for("large", 2), frame_for(bytes(LARGE)))
+        assert b"value" == backend.read_private(small) and backend.read_private(small).readonly
+        monkeypatch.setattr(backend._files, "map_private", lambda *_: None)
+        assert bytes(LARGE) == backend.read_private(large)
+        assert backend.read_private(large).readonly
+        backend.remove("large", 3)
+        backend.sync()
+        with pytest.raises(KeyNotFoundError, match="replaced"):
+            backend.read_private(large)
+
+
 def test_a_view_is_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it names stays readable through overwrites, deletes and compaction."""
     monkeypatch.setattr(size_limits, "SEGMENT_BYTES", 20_000)
