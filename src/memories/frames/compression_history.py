@@ -16,7 +16,7 @@ LONGEST_PAUSE = 1024
 SAME_WAY = 256  # So many values are compressed in one way before the ways are tried again.
 LARGER_PAUSE = 64  # The same two for values that are not small: a trial costs them less.
 LARGER_SAME_WAY = 32
-LARGE_NBYTES = 1 << 22  # The trials for a value of more bytes take little of its time.
+LARGE_NBYTES = 1 << 24  # The trials for a value of more bytes take little of its time.
 MEASURED_NBYTES = 1 << 16  # Shorter writes say little of the bandwidth.
 # Of the latest write in the running mean of the bandwidth. A write that took long may have waited
 # for other programs, as compressing would have; one that was fast shows what the medium can do.

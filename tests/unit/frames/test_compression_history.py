@@ -87,7 +87,7 @@ def test_a_pause_ends_and_values_that_changed_are_compressed() -> None:
 
 
 def test_the_trials_of_larger_values_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By codec, dtype and size, with shorter pauses; above 4 MB each value gets one."""
+    """By codec, dtype and size, with shorter pauses; above 16 MB each value gets one."""
     tried = []
     choose = writer.choose_method
     monkeypatch.setattr(writer, "choose_method", lambda *args: tried.append(1) or choose(*args))
