@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import ctypes
 import functools
 import gc
 import random
@@ -138,6 +139,66 @@ def test_tasks_may_write_to_what_they_get(make: Callable[..., WorkerData]) -> No
     data["frame"].loc[0, "n"] = 5
     data["list"][1][0] = 2
     pd.testing.assert_frame_equal(frame, data["frame"])
+
+
+def test_a_large_result_lies_in_its_file(make: Callable[..., WorkerData]) -> None:
+    """A task may write to it. What leaves RAM again is the result as it was."""
+    import pandas as pd
+
+    data = make(1)
+    frame = pd.DataFrame({"n": np.random.default_rng(1).random(300_000)})
+    array = np.random.default_rng(2).random((400, 500)).T
+    data.update({"array": array.copy(order="K"), "frame": frame.copy()})  # Not in use elsewhere.
+    for _ in range(2):
+        got = data["array"]
+        assert np.array_equal(got, array) and got.flags.f_contiguous and got.flags.writeable
+        got[0, 0] = 7.0
+        del got
+        other = data["frame"]
+        pd.testing.assert_frame_equal(frame, other)
+        other.loc[0, "n"] = 7.0
+        del other
+    owner = data["array"]
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner.obj, ctypes.Array), "it is a copy"
+
+
+def test_nothing_is_mapped_where_the_disk_is_scarce(make: Callable[..., WorkerData]) -> None:
+    """What is mapped keeps its room on the disk, and could not make room for another result."""
+    data = make(100_000_000, most=5_000_000)
+    values = {name: np.random.default_rng(1).random(250_000) + i for i, name in enumerate("abcd")}
+    for name in "ab":
+        data[name] = values[name].copy()
+    assert data.evict() > 0 < data.evict()
+    assert np.array_equal(values["a"], data["a"])
+    assert not data._cold._mapped
+    for name in "cd":  # The copy of `a`, which has returned to RAM, makes room for one of them.
+        data[name] = values[name].copy()
+    assert data.evict() > 0
+    RateLimiterFilter.reset_timer("distributed.spill")
+    with captured_logger("distributed.spill"):
+        data.evict(), data.evict()
+    assert data.spilled_total.disk <= 5_000_000
+    assert all(np.array_equal(value, data[name]) for name, value in values.items())
+
+
+def test_a_mapped_copy_makes_no_room(make: Callable[..., WorkerData]) -> None:
+    """Its file would stay, and the result would have to be written again."""
+    data = make(100_000_000, most=5_000_000)
+    values = {name: np.random.default_rng(1).random(250_000) + i for i, name in enumerate("abc")}
+    data["a"] = values["a"].copy()
+    assert data.evict() > 0
+    data["b"], data["c"] = values["b"], values["c"]
+    assert np.array_equal(values["a"], data["a"]) and {"a"} == data._cold._mapped
+    assert data.evict() > 0
+    RateLimiterFilter.reset_timer("distributed.spill")
+    with captured_logger("distributed.spill"):
+        assert -1 == data.evict(), "it made room for `c`"
+    del data["c"]
+    assert data.evict() > 0 and {"a", "b"} == set(data.slow)
+    assert 2 == data.cumulative_metrics["disk-write", "count"]
+    assert np.array_equal(values["a"], data["a"])
 
 
 def test_keys_of_dask_do_not_collide(make: Callable[..., WorkerData]) -> None:
@@ -319,6 +380,15 @@ def test_compression_follows_the_settings_of_dask(make: Callable[..., WorkerData
         make(1)
 
 
+def test_an_invalid_option_leaves_no_store(tmp_path: Path) -> None:
+    """A program may try again, and its worker has no threads or files of the first try."""
+    options: dict[str, Any]
+    for options in ({"target": -5}, {"device_memory": "much"}, {"disk": "much"}, {"compresion": 1}):
+        with pytest.raises((InvalidOptionError, TypeError)):
+            worker_data(str(tmp_path), **options)
+        assert not list(tmp_path.iterdir())
+
+
 class OnDevice(np.ndarray[Any, Any]):
     """Stands for an array of a GPU."""
 
@@ -397,6 +467,29 @@ async def test_the_memory_monitor_stops_at_the_target(c: Any, s: Any, a: Any) ->
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)  # Ten turns of the monitor more.
     assert 7 == len(a.data.disk)
+
+
+class Sized:
+    """A result of 20 MB, by what it says."""
+
+    def __sizeof__(self) -> int:
+        return 20_000_000
+
+
+@gen_cluster(client=True, nthreads=[("", 1)], worker_kwargs={
+    "memory_limit": "1000 MB", "data": worker_data},
+    config=SPILL_ONLY | {"distributed.worker.memory.pause": 0.8,
+        "distributed.worker.memory.monitor-interval": "1h"})  # fmt: skip
+async def test_results_leave_ram_before_the_worker_is_paused(c: Any, s: Any, a: Any) -> None:
+    """The monitor looks now and then, and many results may enter between two of its looks."""
+    a.monitor.get_process_memory = lambda: 100_000_000 * len(a.data.fast)
+    results = [c.submit(Sized, key=f"x{n}") for n in range(8)]
+    await wait(results)
+    assert not a.data.disk
+    results.append(c.submit(Sized, key="x8"))
+    await wait(results)
+    assert (7, 2) == (len(a.data.fast), len(a.data.disk))
+    assert all(type(one) is Sized for one in await c.gather(results))
 
 
 @gen_cluster(client=True, nthreads=[("", 1)], config=SPILL_ONLY, worker_kwargs={

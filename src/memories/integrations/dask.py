@@ -28,6 +28,7 @@ from distributed.sizeof import safe_sizeof
 from distributed.spill import MaxSpillExceeded, PickleError, SpillBuffer, SpilledSize
 from distributed.worker import Worker
 
+from memories.backends.base import LARGE_BYTES
 from memories.core.manager import MemoryManager
 from memories.engine.heap_trim import TRIM_BYTES, trim_heap
 from memories.errors import InvalidOptionError, TierFullError
@@ -37,6 +38,7 @@ from memories.foundation.units import parse_size
 PLUGIN = "memories"
 DIRECTORY = "memories"  # In the local directory of the worker, which dask removes.
 SMALLEST_DISK = 64 << 20  # Less than this is counted here, and not by the cold tier.
+_LOOK_SHARE = 100  # The memory of the process is looked at when so much of its limit has entered.
 _MOST_OF_NAME = 200
 _MEMORY = "distributed.worker.memory"
 _PLAIN = (str, bytes)
@@ -49,35 +51,38 @@ class ColdResults(MutableMapping[Any, Any]):
     """The results that have left RAM, in the cold tier of a manager.
 
     A result that returns to RAM keeps its copy here, until it is deleted or replaced or the disk is
-    full: it may leave RAM again without being written again.
+    full: it may leave RAM again without being written again. A large one lies in that copy, mapped,
+    while the disk has much room: what is mapped takes its room on the disk until it is not in use.
 
     Args:
         manager: The manager. It holds nothing else.
         most: The bytes that all of them may take together; None for what the tier holds.
     """
 
-    def __init__(self, manager: MemoryManager, most: int | None) -> None:
+    def __init__(self, manager: WorkerManager, most: int | None) -> None:
         self.manager = manager
         self.weight_by_key: dict[Any, SpilledSize] = {}
         self.total_weight = SpilledSize(0, 0)
         self._most = most
         self._names: dict[Any, str] = {}
         self._copies: dict[Any, SpilledSize] = {}  # Of results in RAM, the oldest first.
+        self._mapped: set[Any] = set()  # The results that were mapped when they were last read.
         self._bytes = 0  # On the disk, copies included.
+        self._may_map = sys.maxsize if most is None else most // 2  # While not more lies there.
         self._numbers = count()  # Two keys of dask may have one text: 1 and "1".
 
     def __getitem__(self, key: Any) -> Any:
         weight = self.weight_by_key[key]
-        with context_meter.meter("disk-read", "seconds"):
-            kept = self.manager.retrieve(self._names[key], copy=False)
-            if type(kept) is np.ndarray:
-                kept = kept.copy(order="K")  # Tasks may write to what they get.
+        mapped = weight.disk >= LARGE_BYTES and self._bytes <= self._may_map
+        with context_meter.meter("disk-read", "seconds"):  # Tasks may write to what they get.
+            kept = self.manager.retrieve_writable(self._names[key], mapped=mapped)
+        (self._mapped.add if mapped else self._mapped.discard)(key)
         context_meter.digest_metric("disk-read", 1, "count")
         context_meter.digest_metric("disk-read", weight.disk, "bytes")
         if type(kept) is not dict:
             return kept
         header = msgpack.loads(kept[_HEADER], raw=False, use_list=False, strict_map_key=False)
-        return merge_and_deserialize(header, [memoryview(frame.copy()) for frame in kept[_FRAMES]])
+        return merge_and_deserialize(header, [memoryview(frame) for frame in kept[_FRAMES]])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         weight = self._copies.pop(key, None)
@@ -105,6 +110,7 @@ class ColdResults(MutableMapping[Any, Any]):
         """Remove the copy of a result that is not in the mapping, if there is one."""
         weight = self._copies.pop(key, None)
         if weight is not None:
+            self._mapped.discard(key)
             self._remove(self._names.pop(key), weight.disk)
 
     def _write(self, key: Any, value: Any) -> SpilledSize:
@@ -131,10 +137,12 @@ class ColdResults(MutableMapping[Any, Any]):
                     break
                 self._remove(name, stored)
             except TierFullError:
-                pass  # The limit of the tier is the same, and also counts what is being freed.
-            if not self._copies:
+                # The limit of the tier is the same, and also counts what is being freed.
+                self._may_map = min(self._may_map, self._bytes // 2)
+            copy = next((one for one in self._copies if one not in self._mapped), None)
+            if copy is None:
                 raise MaxSpillExceeded(key)
-            self.forget(next(iter(self._copies)))
+            self.forget(copy)
         context_meter.digest_metric("disk-write", 1, "count")
         context_meter.digest_metric("disk-write", stored, "bytes")
         self._names[key] = name
@@ -151,6 +159,18 @@ class WorkerManager(MemoryManager):
     def __init__(self, directory: Path, disk: str, **options: Any) -> None:
         self._temporary_in = directory
         super().__init__("1 kB", "1 kB", disk, **options)
+
+    def retrieve_writable(self, key: str, *, mapped: bool) -> Any:
+        """Return a value that the caller may write to.
+
+        A `mapped` one lies in its file: only the pages that are written to are copied.
+        """
+        hierarchy = self._hierarchy
+        return hierarchy.read(
+            key,
+            lambda payload, verify: payload.open_copy(hierarchy.trust, verify=verify),
+            private=mapped,
+        )
 
 
 class WorkerData(SpillBuffer):
@@ -173,7 +193,7 @@ class WorkerData(SpillBuffer):
 
     def __init__(
         self,
-        manager: MemoryManager,
+        manager: WorkerManager,
         *,
         target: int | None = None,
         max_spill: int | None = None,
@@ -191,6 +211,7 @@ class WorkerData(SpillBuffer):
         self._target_is_known = target is not None
         self._worker: weakref.ref[Any] | None = None
         self._freed = 0  # Bytes that have left RAM since the heap was trimmed.
+        self._entered = 0  # Bytes that have entered RAM since its memory was looked at.
         self.hot = zict.LRU(
             sys.maxsize if device_memory is None else device_memory,
             {},
@@ -212,6 +233,7 @@ class WorkerData(SpillBuffer):
         before = self._cold.total_weight.memory
         super().__setitem__(key, value)
         self._left_ram(self._cold.total_weight.memory - before)
+        self._make_way(self.fast.weights.get(key, 0))
 
     def __getitem__(self, key: Any) -> Any:
         if key in self.hot:
@@ -219,6 +241,8 @@ class WorkerData(SpillBuffer):
                 return self.hot[key]
             except KeyError:
                 pass  # It has just left the device.
+        if key in self.fast:
+            return super().__getitem__(key)
         before = self._cold.total_weight.memory
         value = super().__getitem__(key)
         if is_on_device(value):  # It has returned from the disk.
@@ -226,6 +250,7 @@ class WorkerData(SpillBuffer):
             self.slow.discard(key)
             self._set_hot(key, value)
         self._left_ram(self._cold.total_weight.memory - before)
+        self._make_way(self.fast.weights.get(key, 0))
         return value
 
     def __delitem__(self, key: Any) -> None:
@@ -281,6 +306,26 @@ class WorkerData(SpillBuffer):
                 worker.plugins[PLUGIN] = EndOfData(self)
                 if not self._target_is_known:
                     self.n = target_of(worker)
+
+    def _make_way(self, nbytes: int) -> None:
+        """Evict results before dask would pause the worker, now that `nbytes` have entered RAM.
+
+        Its monitor looks five times a second. Results enter faster: a worker would be paused again
+        and again until the next look, or be ended by its nanny.
+        """
+        self._entered += nbytes
+        worker = None if self._worker is None else self._worker()
+        if worker is None:
+            return
+        limit, memory = worker.memory_manager.memory_limit, worker.monitor.get_process_memory
+        if limit is None or self._entered * _LOOK_SHARE < limit:
+            return
+        self._entered = 0
+        spill = worker.memory_manager.memory_spill_fraction
+        pause = worker.memory_manager.memory_pause_fraction
+        if spill and pause and memory() > pause * limit:
+            while self.fast and memory() > spill * limit and self.evict() >= 0:
+                pass
 
     def _left_ram(self, nbytes: int) -> None:
         """Give freed heap back to the system: dask looks at the memory of the process."""
@@ -342,6 +387,8 @@ def worker_data(
         most = None if spill is False else parse_bytes(spill)
     else:
         most = parse_size(disk, name="disk")
+    weight = None if target is None else parse_size(target, name="target")
+    on_device = None if device_memory is None else parse_size(device_memory, name="device_memory")
     options.setdefault("compression", {"cold": _compression()})
     manager = WorkerManager(
         Path(worker_local_directory) / DIRECTORY,
@@ -350,14 +397,7 @@ def worker_data(
         prefetch="off",
         **options,
     )
-    data = WorkerData(
-        manager,
-        target=None if target is None else parse_size(target, name="target"),
-        max_spill=most,
-        device_memory=(
-            None if device_memory is None else parse_size(device_memory, name="device_memory")
-        ),
-    )
+    data = WorkerData(manager, target=weight, max_spill=most, device_memory=on_device)
     try:
         asyncio.get_running_loop().call_soon(data.find_worker)
     except RuntimeError:
