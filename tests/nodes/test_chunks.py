@@ -117,4 +117,8 @@ def test_of_a_few_uploads_the_most_even_one_is_used(
     store = QuorumChunks(lambda: placement, workers.submit, lambda manifest: None)
     upload, _ = store.new_upload(COUNT << 22, time.time())
     assert 3 == moved[upload.id] == placement.most_on_one(upload.names())
+    assert 8 == len(moved)
+    crowds = iter([2])
+    placement = ChunkPlacement({names[0]: nodes[names[0]]}, lambda name: names[:1], 1)
+    assert 1 == store.new_upload(1, time.time())[0].chunks, "one draw is as even as can be"
     workers.close()

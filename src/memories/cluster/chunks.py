@@ -108,8 +108,17 @@ class ChunkStore(ABC):
         whose chunks lie most evenly, because a write lasts as long as its busiest node.
         """
         placement = self.placement()
-        drawn = [new_upload(nbytes, wall_seconds) for _ in range(_DRAWS)]
-        return min(drawn, key=lambda one: placement.most_on_one(one[0].names()))
+        best = new_upload(nbytes, wall_seconds)
+        least = placement.most_on_one(best[0].names())
+        even = -(-best[0].chunks * placement.copies // len(placement.nodes))
+        for _ in range(_DRAWS - 1):
+            if least <= even:
+                break
+            drawn = new_upload(nbytes, wall_seconds)
+            most = placement.most_on_one(drawn[0].names())
+            if most < least:
+                best, least = drawn, most
+        return best
 
     def write(
         self,
