@@ -136,13 +136,20 @@ class ChunkStore(ABC):
             ReplicationError: a chunk is on too few nodes; the chunks already written are removed.
         """
         chunks, names = list(cut(segments, chunk_bytes)), upload.names()
-        sums = self._submit(lambda: tuple(map(chunk_sum, chunks)))
+        ending = () if ttl_ms is None else ("PX", ttl_ms)
         plan = self.plan_write(names)
+        summed_for: dict[int, Node] = {}
+        sums: dict[int, int] = {}
+
+        def command(node: Node, index: int) -> Command:
+            # It is about to be sent, and then comes from the processor's cache. `setdefault` is
+            # atomic: of the threads that send it to different nodes one sums it.
+            if summed_for.setdefault(index, node) is node:
+                sums[index] = chunk_sum(chunks[index])
+            return ("SET", names[index], tuple(chunks[index]), *ending)
 
         def send(node: Node, indices: Sequence[int]) -> NodeTransfer:
-            ending = () if ttl_ms is None else ("PX", ttl_ms)
-            commands = [("SET", names[i], tuple(chunks[i]), *ending) for i in indices]
-            return self._send(node, indices, commands)
+            return self._send(node, indices, command)
 
         try:
             while targets := plan.next_targets():
@@ -151,8 +158,7 @@ class ChunkStore(ABC):
         except BaseException:
             self.remove(upload)
             raise
-        total: tuple[int, ...] = sums.result()
-        return total
+        return tuple(sums[index] for index in range(len(chunks)))
 
     def read(self, manifest: ChunkManifest, frame: memoryview) -> None:
         """Fill `frame` with the chunks that the manifest names; each is checked as it comes.
@@ -185,7 +191,7 @@ class ChunkStore(ABC):
         self._run_on_nodes(upload.names(), lambda name: ("UNLINK", name))
 
     def _send(
-        self, node: Node, indices: Sequence[int], commands: Sequence[Command]
+        self, node: Node, indices: Sequence[int], command: Callable[[Node, int], Command]
     ) -> NodeTransfer:
         """Store the chunks of these indices on a node, a window of commands at a time."""
         done: list[int] = []
@@ -194,8 +200,9 @@ class ChunkStore(ABC):
         last = self.confirmation(node)
         for start in range(0, len(indices), WINDOW):
             window = indices[start : start + WINDOW]
+            commands = [command(node, index) for index in window]
             try:
-                replies = node.pipeline([*commands[start : start + WINDOW], *last], bulk=True)
+                replies = node.pipeline([*commands, *last], bulk=True)
             except (UnavailableError, ReplyError) as error:
                 return NodeTransfer(node, done, [], str(error))
             if reason := self.doubt(node, replies[len(window) :]):
