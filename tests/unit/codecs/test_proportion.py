@@ -21,7 +21,7 @@ from memories.codecs.base import Parts
 from memories.errors import CorruptDataError, UnsupportedTypeError
 
 RAN: list[str] = []
-SECONDS = 10.0
+SECONDS = 30.0
 KILOBYTES = 600_000
 
 

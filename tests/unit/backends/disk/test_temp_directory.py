@@ -93,7 +93,7 @@ def test_coming_and_going_at_once(tmp_path: Path) -> None:
 
     def come_and_go() -> None:
         try:
-            for _ in range(100):
+            for _ in range(40):
                 mine = new_temp_directory(tmp_path / "base")
                 (mine.path / "data").write_text("x")
                 mine.remove()
