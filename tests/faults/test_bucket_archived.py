@@ -44,7 +44,7 @@ class ArchiveClass:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")
-@pytest.mark.parametrize(("polls", "timeout"), [(2, 5.0), (100, 0.2)])
+@pytest.mark.parametrize(("polls", "timeout"), [(2, 60.0), (100, 0.2)])
 def test_a_restore_is_requested_once_and_awaited(
     s3: seaweed.SeaweedServer,  # noqa: F811
     s3_proxy: MisbehavingProxy,  # noqa: F811

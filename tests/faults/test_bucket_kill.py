@@ -39,7 +39,7 @@ def run_and_kill(url: str, options: str, home: Path, seed: int, count: int) -> l
     assert first, child.stderr.read()
     time.sleep(random.Random(seed).uniform(0.0, 0.01))
     child.send_signal(signal.SIGKILL)
-    rest, errors = child.communicate(timeout=30)
+    rest, errors = child.communicate(timeout=60)
     assert -signal.SIGKILL == child.returncode, errors
     whole, _, _ = (first + rest).decode().rpartition("\n")
     return whole.splitlines()

@@ -97,7 +97,7 @@ def test_a_forked_child_fails_at_once_and_reads_what_is_in_ram(manager: MemoryMa
         warnings.simplefilter("ignore", DeprecationWarning)  # Other threads: that is the point.
         child = os.fork()
     if child == 0:
-        signal.alarm(20)
+        signal.alarm(60)
         words = []
         for action in (
             lambda: manager.retrieve("far"),

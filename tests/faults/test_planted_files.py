@@ -24,7 +24,7 @@ from memories.observe.analytics.telemetry_files import read_document, read_serie
 from memories.simulate.traces import Access, read_trace, write_trace
 
 PRECIOUS = b"a file of another program\n" * 300
-HANG_SECONDS = 20
+HANG_SECONDS = 60
 
 
 @contextmanager
