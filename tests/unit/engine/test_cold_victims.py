@@ -117,8 +117,10 @@ def test_an_archive_read_once_leaves_the_disk_as_it_is(manager: MemoryManager) -
     """A scan of the whole tier would pay for each byte twice, and lose the values in use."""
     fill(manager)
     budget = manager._hierarchy.tiers[TierName.COLD].budget
-    manager.store(KEYS[0], b"bound", "glacier", min_tier="cold")
-    manager.store("ballast", os.urandom(int(budget.headroom * 0.995)), "cold")
+    manager.store(KEYS[0], os.urandom(400_000), "glacier", min_tier="cold")
+    # Half of it would fit below the watermark, above which the tier would make room by itself.
+    above = int((1 - MigrationSettings().high_watermark) * budget.configured)
+    manager.store("ballast", os.urandom(budget.headroom - above - 200_000), "cold")
 
     def tier_after_a_read() -> str:
         manager[KEYS[0]]
