@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.support.nodes.fixtures import fail_after
 from tests.support.nodes.linearizability import Recorder
 from tests.support.waiting import until
 
@@ -90,6 +91,7 @@ def test_values_survive_the_failure_of_their_primary(
     manager.store_many_distributed(values)
     manager.store_distributed("large", bytes(9_000_000))
     victim, heir = cluster_nodes.servers[0], cluster_nodes.servers[3]
+    fail_after(2.0, cluster_nodes.servers)
     getattr(victim, fault)()
     try:
         longest = 0.0
@@ -136,6 +138,7 @@ def test_a_history_with_a_failover_is_linearizable(
 
     readers = [threading.Thread(target=read, args=(f"r{number}",)) for number in range(2)]
     victim, heir = cluster_nodes.servers[2], cluster_nodes.servers[5]
+    fail_after(2.0, cluster_nodes.servers)
     acknowledged = 0
     for reader in readers:
         reader.start()
@@ -156,18 +159,6 @@ def test_a_history_with_a_failover_is_linearizable(
     recorder.check()
 
 
-def let_no_replica_take_over(servers: list[LocalServer]) -> None:
-    """However long a primary hangs: the others must agree that it failed."""
-    for server in servers:
-        server.call("CONFIG", "SET", "cluster-node-timeout", 600_000)
-
-
-def let_replicas_take_over(servers: list[LocalServer]) -> None:
-    """As before; the waits for a failover are short."""
-    for server in servers:
-        server.call("CONFIG", "SET", "cluster-node-timeout", 2000)
-
-
 @pytest.mark.usual_limits
 def test_a_replica_that_restarted_empty_does_not_call_a_key_absent(
     manager: DistributedMemoryManager, cluster_nodes: LocalGroup, monkeypatch: pytest.MonkeyPatch
@@ -177,7 +168,7 @@ def test_a_replica_that_restarted_empty_does_not_call_a_key_absent(
     manager.store_distributed(key, "there")
     monkeypatch.setattr("memories.cluster.valkey_cluster.read.READ_SECONDS", 0.5)
     primary, replica = cluster_nodes.servers[1], cluster_nodes.servers[4]
-    let_no_replica_take_over(cluster_nodes.servers)
+    fail_after(600.0, cluster_nodes.servers)
 
     def refused() -> bool:
         with pytest.raises(UnavailableError) as caught:
@@ -192,7 +183,6 @@ def test_a_replica_that_restarted_empty_does_not_call_a_key_absent(
             list(manager.scan_distributed())
     finally:
         primary.resume()
-        let_replicas_take_over(cluster_nodes.servers)
     until(lambda: in_step(replica))
     until(lambda: manager.retrieve_distributed(key) == "there")
 
@@ -206,10 +196,11 @@ def test_a_primary_that_came_back_empty_as_a_replica_does_not_call_a_key_absent(
     key = key_of_shard(2)
     manager.store_distributed(key, "there")
     victim, heir = cluster_nodes.servers[2], cluster_nodes.servers[5]
+    fail_after(2.0, cluster_nodes.servers)
     victim.kill()
     until(lambda: role_of(heir) == b"master")
     others = [server for server in cluster_nodes.servers if server is not victim]
-    let_no_replica_take_over(others)
+    fail_after(600.0, others)
     heir.pause()
     try:
         victim.restart()
@@ -220,7 +211,6 @@ def test_a_primary_that_came_back_empty_as_a_replica_does_not_call_a_key_absent(
             list(manager.scan_distributed())
     finally:
         heir.resume()
-        let_replicas_take_over(others)
     until(lambda: in_step(victim))
     until(lambda: manager.retrieve_distributed(key) == "there")
 
@@ -239,6 +229,7 @@ def test_stores_go_on_without_a_replica(
     key, primary, replica = key_of_shard(1), cluster_nodes.servers[1], cluster_nodes.servers[4]
     manager.store_distributed(key, "two copies")
     assert 0 == manager.get_node_status()[primary.name]["missing_copies"]
+    fail_after(2.0, cluster_nodes.servers)
     getattr(replica, fault)()
     try:
         began = time.monotonic()

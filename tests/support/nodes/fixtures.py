@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -54,14 +54,21 @@ class _SharedCluster:
     def get(self) -> LocalGroup:
         if self._group is None or not self._emptied(self._group):
             self.close()
-            folder = tempfile.mkdtemp(prefix="memories-cluster-")
-            self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            self._group = self._stack.enter_context(LocalGroup(Path(folder), PRIMARIES, replicas=1))
+            try:
+                self._group = self._formed()
+            except UnavailableError:  # On a machine that stalls again and again.
+                self.close()
+                self._group = self._formed()
         return self._group
 
     def close(self) -> None:
         self._stack.close()
         self._group = None
+
+    def _formed(self) -> LocalGroup:
+        folder = tempfile.mkdtemp(prefix="memories-cluster-")
+        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return self._stack.enter_context(LocalGroup(Path(folder), PRIMARIES, replicas=1))
 
     def _emptied(self, group: LocalGroup) -> bool:
         try:
@@ -88,9 +95,18 @@ def _shared_cluster() -> Iterator[_SharedCluster]:
 def cluster_nodes(_shared_cluster: _SharedCluster) -> LocalGroup:
     """Three primaries and their three replicas, empty; a test may break it at will.
 
-    The first three of `.servers` are the primaries.
+    The first three of `.servers` are the primaries. No replica takes over from one that only
+    stalls: see `fail_after`.
     """
-    return _shared_cluster.get()
+    group = _shared_cluster.get()
+    fail_after(20.0, group.servers)
+    return group
+
+
+def fail_after(seconds: float, servers: Sequence[LocalServer]) -> None:
+    """Set how long a server of a Cluster may be silent before these ones say that it failed."""
+    for server in servers:
+        server.call("CONFIG", "SET", "cluster-node-timeout", int(1000 * seconds))
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ LIMITS = {
     "valkey_cluster.redundancy._VALID_SECONDS": 10.0,
     "valkey_cluster.read.READ_SECONDS": 20.0,
     "valkey_cluster.write.WRITE_SECONDS": 30.0,
+    "valkey_cluster.chunks.WRITE_SECONDS": 30.0,
+    "valkey_cluster.chunks._READ_SECONDS": 20.0,
     "valkey_cluster.write.WAIT_SECONDS": 2.0,
 }
 # Of a connection that is opened without limits.
