@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from memories.foundation.call_owner import thread_frames
+from memories.foundation.call_owner import LOOKS, thread_frames
 from memories.foundation.fork_lock import new_lock
 from memories.foundation.periodic import AutoResetEvent
 
@@ -106,8 +106,10 @@ class Computation:
             running = self._pid == os.getpid() and self._loop.is_running()
             return running and task is not None and not task.done()
         # In a forked child all threads but one have ended, and an interrupt in `finally` may have
-        # prevented `finish`.
-        return self._thread.is_alive() and self._frame in (stack_of or _stack_of)(self._thread)
+        # prevented `finish`. A function that returns while its frames are walked ends the walk
+        # early, so a call counts as over only after several walks did not find it.
+        walks = (stack_of or _stack_of, *[_stack_of] * (LOOKS - 1))
+        return self._thread.is_alive() and any(self._frame in walk(self._thread) for walk in walks)
 
     def enter(self) -> None:
         """Make this the outer computation of those that are called from here on."""

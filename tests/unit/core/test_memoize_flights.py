@@ -487,6 +487,24 @@ def test_an_interrupt_at_any_line_leaves_no_caller_waiting(
     assert len(lines) > (10 if kind == "stored" else 60), "so many lines were reached"
 
 
+def test_a_walk_of_frames_that_ends_early_takes_nothing_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The computing thread goes on meanwhile: a frame that has returned has no caller any more."""
+    walk, walks = single_flight._stack_of, 0
+
+    def early(thread: threading.Thread) -> set[int]:
+        nonlocal walks
+        walks += 1
+        return set() if walks == 1 else walk(thread)
+
+    monkeypatch.setattr(single_flight, "_stack_of", early)
+    computation = Computation()
+    assert computation.is_alive()
+    assert [] == single_flight.dead_among([computation])
+    assert 3 == walks
+
+
 def test_a_result_that_came_after_the_look_is_found(
     manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
