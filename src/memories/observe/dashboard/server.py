@@ -58,8 +58,8 @@ class Dashboard:
     def stop(self) -> None:
         """End the server. Idempotent."""
         self._server.should_exit = True  # The event streams check it, too, and end.
-        self._thread.join_within(STOP_SECONDS)
-        self._listener.close()
+        if self._thread.join_within(STOP_SECONDS):
+            self._listener.close()  # Before that the server still looks for requests there.
         self._ended()
 
     def wait(self) -> None:

@@ -36,7 +36,9 @@ print(writer_lives(document), document["tiers"]["hot"]["keys"], document["pid"])
 
 def test_another_process_reads_what_only_lives_in_ram(tmp_path: Path) -> None:
     """`memories top` sees hot and warm, which are in no file."""
-    with MemoryManager(0.001, 0.001, 1, storage_path=tmp_path) as manager:
+    with MemoryManager(
+        0.001, 0.001, 1, storage_path=tmp_path, migration=False, prefetch="off"
+    ) as manager:
         manager.store("a", 1, tier="hot")
         until(lambda: (read_document(tmp_path) or {})["tiers"]["hot"]["keys"])
         command = [sys.executable, "-c", READER, str(tmp_path)]
