@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from memories import InvalidOptionError, MemoryManager, StorageError
-from memories.observe.dashboard import Dashboard
+from memories.observe.dashboard import Dashboard, server
 from memories.observe.dashboard.auth import Auth
 
 pytest.importorskip("starlette")
@@ -206,6 +206,17 @@ def test_a_reader_does_not_hold_it_up(manager: MemoryManager) -> None:
         began = time.monotonic()
         served.stop()
     assert time.monotonic() - began < 60
+
+
+def test_a_server_that_ends_late_still_has_its_socket(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks for requests until then; its thread would end with an error."""
+    monkeypatch.setattr(server, "STOP_SECONDS", 0.0)
+    served = manager.dashboard()
+    served.stop()
+    served.wait()  # An error in its thread fails the test, too.
+    assert -1 == served._listener.fileno(), "the server closes it at its end"
 
 
 def test_a_port_that_is_taken_is_said_to_be(manager: MemoryManager) -> None:
