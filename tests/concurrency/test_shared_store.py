@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import stat
 import subprocess
@@ -53,7 +54,6 @@ class Other:
     def __init__(self, path: Path, wait_seconds: float = 30.0) -> None:
         code = (
             f"import sys; sys.path[:0] = [{str(REPOSITORY)!r}]\n"
-            "import time\n"
             "import numpy as np\n"
             "from memories import SharedMemoryManager\n"
             f"m = SharedMemoryManager({str(path)!r}, wait_seconds={wait_seconds}, **{SIZES!r})\n"
@@ -70,16 +70,11 @@ class Other:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
-    def begin(self, line: str) -> None:
-        """Let it evaluate an expression, and do not wait for that."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
     def run(self, line: str) -> str:
         """Return what an expression gives there, as text."""
-        assert self.process.stdout is not None
-        self.begin(line)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
         return self.process.stdout.readline().rstrip("\n")
 
     def end(self) -> int:
@@ -242,7 +237,7 @@ def test_a_change_in_doubt_is_an_error_and_a_read_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The writer dies while it works: the change may be done or not, so the caller must know."""
-    path, held, sent = tmp_path / "store", tmp_path / "held", threading.Event()
+    path, sent = tmp_path / "store", threading.Event()
     send = Channel.send
 
     def note_sent(channel: Channel, *message: Any) -> None:
@@ -253,8 +248,8 @@ def test_a_change_in_doubt_is_an_error_and_a_read_is_not(
         writer.run("m.store('a', 1)")
         with SharedMemoryManager(path, **SIZES) as second:
             assert 1 == second["a"]
-            writer.begin(f"m.modify('a', lambda a: open({str(held)!r}, 'w') and time.sleep(60))")
-            until(held.exists)  # From now on another change of the key waits there.
+            os.kill(writer.process.pid, signal.SIGSTOP)  # It takes the call and does nothing.
+            os.waitid(os.P_PID, writer.process.pid, os.WSTOPPED | os.WNOWAIT)
             monkeypatch.setattr(Channel, "send", note_sent)
             outcome: list[object] = []
 
