@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.disk_stores import without_maintenance
 
 from memories.backends.disk import DiskBackend, run_merge, size_limits
-from memories.errors import CorruptDataError, StorageError
-from memories.model.record import Record
+from memories.backends.disk.run import FOOTER, RunFooter
+from memories.errors import CorruptDataError, StorageError, UnsupportedTypeError
+from memories.model.record import Record, Terms
 from memories.testing.backends import frame_for, record_for
 from memories.testing.faults import FailingFiles, flip, spread
 
 LARGE = 40_000
 Content = dict[str, bytes]
+KEYS = [f"key{number:03}" for number in range(120)]
+READS: dict[str, Callable[[DiskBackend], list[str]]] = {
+    "each": lambda backend: [key for key in KEYS if backend.lookup(key) is not None],
+    "each in the log": lambda backend: [key for key in KEYS if backend.newest(key)[1] is not None],
+    "all": lambda backend: [record.key for record in backend.scan()],
+    "all names": lambda backend: list(backend.ordered("")("")),
+    "what has expired": lambda backend: [record.key for record in backend.expired(1e12)],
+}
+CHANGES: dict[str, Callable[[DiskBackend], object]] = {
+    "write": lambda backend: backend.write(record_for("key060", 500), frame_for(b"new")),
+    "write many": lambda backend: backend.write_many(
+        [(record_for(key, 500), frame_for(b"new")) for key in ("key060", "key061")]
+    ),
+    "remove": lambda backend: backend.remove("key060", 500),
+    "remove many": lambda backend: backend.remove_many([("key060", 500), ("key061", 500)]),
+}
 
 
 def content(key: str, version: int, size: int) -> bytes:
@@ -232,3 +250,200 @@ def test_another_format_is_refused_by_name(tmp_path: Path) -> None:
     marker.write_text(marker.read_text().replace('"version":1', '"version":3'))
     with pytest.raises(StorageError, match="version 3"):
         DiskBackend(tmp_path / "s")
+
+
+# -- an index that is found damaged while the store is open ---------------------------------------
+
+
+def filled(path: Path) -> Path:
+    """Make a store of small values that end, closed cleanly; return the one run of its index."""
+    terms = Terms(expires_at=1e11)
+    with without_maintenance(DiskBackend(path)) as backend:
+        for version, key in enumerate(KEYS, 1):
+            record = record_for(key, version, size=60, terms=terms)
+            backend.write(record, frame_for(content(key, version, 60)))
+    (run,) = (path / "index").glob("*.run")
+    return run
+
+
+def damage_a_row(run: Path) -> None:
+    """Flip a bit of the row of a key in the middle."""
+    flip(run, run.read_bytes().index(b"key060"))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("way", READS)
+def test_each_way_to_read_survives_a_damaged_index(
+    tmp_path: Path, way: str, read_only: bool
+) -> None:
+    """It is first read long after the store was opened; the log has all that it has."""
+    damage_a_row(filled(tmp_path / "s"))
+    with DiskBackend(tmp_path / "s", read_only=read_only) as backend:
+        assert KEYS == sorted(set(READS[way](backend)))
+        for version, key in enumerate(KEYS, 1):
+            record = backend.lookup(key)
+            assert record is not None
+            assert content(key, version, 60) == backend.read(record)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_damaged_deadlines_are_taken_from_the_log(tmp_path: Path, read_only: bool) -> None:
+    """Each store asks for them: none would have succeeded any more."""
+    run = filled(tmp_path / "s")
+    data = run.read_bytes()
+    footer_at = len(data) - FOOTER.size
+    flip(run, RunFooter.parse(data[footer_at:], footer_at, run).expiry_at)
+    with DiskBackend(tmp_path / "s", read_only=read_only) as backend:
+        assert 1e11 == backend.soonest()
+        assert KEYS == sorted(set(READS["what has expired"](backend)))
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_view_of_a_damaged_index_says_so(tmp_path: Path, read_only: bool) -> None:
+    """The log has no moments: another view is whole, and is of later."""
+    damage_a_row(filled(tmp_path / "s"))
+    with DiskBackend(tmp_path / "s", read_only=read_only) as backend:
+        with backend.view() as view, pytest.raises(StorageError, match="make this call again"):
+            list(view)
+        with backend.view() as view:
+            assert KEYS == [record.key for record in view]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_way_to_change_survives_a_damaged_index(tmp_path: Path, change: str) -> None:
+    """What was there is replaced, and not counted a second time."""
+    damage_a_row(filled(tmp_path / "s"))
+    changed = {"key060", "key061"} if change.endswith("many") else {"key060"}
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        CHANGES[change](backend)
+        left = set(KEYS) - (changed if change.startswith("remove") else set())
+        assert left == {record.key for record in backend.scan()}
+        assert len(left) == backend.usage().keys
+        assert all(500 == backend.newest(key)[0] for key in changed)
+    with DiskBackend(tmp_path / "s") as backend:
+        assert left == {record.key for record in backend.scan()}
+        assert [] == backend.check()
+
+
+def test_a_merge_of_damaged_runs_reads_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upkeep would otherwise have failed at each attempt."""
+    monkeypatch.setattr(run_merge, "MERGE_RUNS", 99)
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        assert backend._writer is not None
+        for version, key in enumerate(KEYS[:2], 1):
+            backend.write(record_for(key, version), frame_for(b"value"))
+            backend._writer.checkpoint()
+    older, _ = sorted((tmp_path / "s" / "index").glob("*.run"))
+    flip(older, older.read_bytes().index(b"key000"))
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        assert backend._writer is not None
+        run_merge.merge_runs(backend._writer, lambda: None, quiet=True)
+        assert () == backend._writer.index.runs
+        assert KEYS[:2] == [record.key for record in backend.scan()]
+    with DiskBackend(tmp_path / "s") as backend:
+        assert KEYS[:2] == [record.key for record in backend.scan()]
+        assert [] == backend.check()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_check_reports_a_damaged_index_and_looks_on(tmp_path: Path, read_only: bool) -> None:
+    """It says where, changes no file, and verifies the values by the log."""
+    run = filled(tmp_path / "s")
+    damage_a_row(run)
+    with DiskBackend(tmp_path / "s", read_only=read_only) as backend:
+        (problem,) = backend.check(dry_run=True)
+        assert (None, False) == (problem.key, problem.repaired)
+        assert str(run) in problem.what
+        assert run.exists()
+        assert KEYS == [record.key for record in backend.scan()]
+
+
+def test_a_repair_sets_a_damaged_index_aside(tmp_path: Path) -> None:
+    """The log makes another one."""
+    run = filled(tmp_path / "s")
+    damage_a_row(run)
+    damaged = run.read_bytes()
+    with DiskBackend(tmp_path / "s") as backend:
+        (problem,) = backend.check(repair=True)
+        assert (None, True) == (problem.key, problem.repaired)
+        assert [] == backend.check(repair=True)
+        assert KEYS == [record.key for record in backend.scan()]
+    (kept,) = (tmp_path / "lost+found").rglob("*.run")
+    assert damaged == kept.read_bytes()
+    with DiskBackend(tmp_path / "s") as backend:
+        assert [] == backend.check()
+
+
+def test_an_index_stays_while_the_log_is_away(tmp_path: Path) -> None:
+    """What only the index knows of would be lost with it."""
+    run = filled(tmp_path / "s")
+    with DiskBackend(tmp_path / "s") as backend:
+        damage_a_row(run)
+        segment = min((tmp_path / "s" / "log").glob("*.seg"))
+        segment.rename(tmp_path / "away")
+        for repair in (False, True):
+            (problem,) = backend.check(repair=repair)
+            assert (None, False) == (problem.key, problem.repaired)
+            assert "it cannot be built again now" in problem.what
+            assert str(segment) in problem.what
+            assert run.exists()
+        (tmp_path / "away").rename(segment)
+        (problem,) = backend.check(repair=True)
+        assert problem.repaired
+        assert KEYS == [record.key for record in backend.scan()]
+
+
+# -- what a check says of other faults ------------------------------------------------------------
+
+
+def test_a_reader_repairs_nothing(sound: tuple[Path, Content]) -> None:
+    """Only the writer may; what it would do a reader can say."""
+    path, held = sound
+    with DiskBackend(path, read_only=True, files=FailingFiles()) as backend:
+        with pytest.raises(StorageError, match="open for reading only and cannot be repaired"):
+            backend.check(repair=True)
+        assert [] == backend.check(repair=True, dry_run=True)
+        with pytest.raises(StorageError, match="opened with read_only=True"):
+            backend.remove("k1", 500)
+        backend.sync()
+        assert set(held) == {record.key for record in backend.scan()}
+
+
+def test_what_cannot_be_decoded_here_is_not_damaged(
+    sound: tuple[Path, Content], tmp_path: Path
+) -> None:
+    """A package is missing: a repair must not take the value away."""
+    path, held = sound
+
+    def missing(record: Record, frame: memoryview) -> None:
+        raise UnsupportedTypeError("no package of this name")
+
+    shutil.copytree(path, tmp_path / "s")
+    with DiskBackend(tmp_path / "s", verify=missing, files=FailingFiles()) as backend:
+        problems = backend.check(repair=True)
+        assert set(held) == {problem.key for problem in problems}
+        assert not any(problem.repaired for problem in problems)
+        assert {"it cannot be read here: no package of this name"} == {
+            problem.what for problem in problems
+        }
+        assert set(held) == {record.key for record in backend.scan()}
+
+
+def test_what_is_set_aside_is_copied_where_no_link_can_be_made(
+    sound: tuple[Path, Content], tmp_path: Path
+) -> None:
+    """Not every file system has hard links."""
+    path, _ = sound
+    name = next(name for name in files_of(path) if name.suffix == ".val")
+    damaged = broken(path, name, tmp_path / "s")
+    flip(damaged, 100)
+    data, files = damaged.read_bytes(), FailingFiles(kinds=frozenset(("link",)))
+    with DiskBackend(tmp_path / "s", verify=verify, files=files) as backend:
+        files.arm(1)
+        (problem,) = backend.check(repair=True)
+        assert problem.repaired
+    assert ["link"] == files.failed
+    (kept,) = (tmp_path / "lost+found").rglob("*.val")
+    assert data == kept.read_bytes()

@@ -239,11 +239,7 @@ class DiskBackend(Backend):
 
         The version is 0 where the log says nothing. A pending record does not count.
         """
-        try:
-            row = self._log_index().row(key)
-        except RunDamagedError:
-            self._distrust_index()
-            row = self._log_index().row(key)
+        row = self._sound(lambda: self._log_index().row(key))
         if row is None:
             return 0, None
         return row.record.version, None if row.kind == TOMBSTONE else row.record
@@ -422,12 +418,12 @@ class DiskBackend(Backend):
         """Yield all records as of now; what they name stays readable until the block ends."""
         writer = self._writer
         if writer is None:
-            follower = self._following()
-            follower.refresh(now=True)
-            yield StoreView(self._visible_index().frozen(), follower.accounting)
+            (follower := self._following()).refresh(now=True)
+            rows = self._visible_index().frozen()
+            yield StoreView(rows, follower.accounting, self._distrust_index)
             return
         with writer.lock:
-            view = StoreView(self._index.frozen(), writer.accounting)
+            view = StoreView(self._index.frozen(), writer.accounting, self._distrust_index)
             writer.pin(view)
         try:
             yield view
@@ -436,11 +432,11 @@ class DiskBackend(Backend):
 
     def soonest(self) -> float | None:
         """Return a time before which no record's ends; None if none will."""
-        return self._visible_index().soonest()
+        return self._sound(lambda: self._visible_index().soonest())
 
     def expired(self, now: float) -> Iterator[Record]:
-        """Yield the records whose time had ended at `now`; costs nothing for the others."""
-        return (row.record for row in self._visible_index().expired(now))
+        """Yield the records whose time had ended at `now`, perhaps twice; others cost nothing."""
+        return self._reading(lambda _: self._visible_index().expired(now), "")
 
     def charged(self) -> int:
         """Return what the capacity is charged: for packed values a quarter more than they take."""
@@ -472,9 +468,8 @@ class DiskBackend(Backend):
 
     def make_room(self, size: int) -> bool:
         """Give dead bytes back until `size` more may lie here; return whether they may."""
-        writer = self._writing()
         with reported(self._paths.root, "make room"):
-            return make_room(writer, size)
+            return make_room(self._writing(), size)
 
     def dead(self) -> int:
         """Return the bytes that are held for what is removed or replaced by now."""
@@ -525,8 +520,8 @@ class DiskBackend(Backend):
             self._visible_index()
             problems = run_check(
                 self._paths, self._files, self._directory, self._reader, self._log_index,
-                self._writer, repair=repair, dry_run=dry_run, verify=self._verify, known=known,
-                progress=progress or skip,
+                self._distrust_index, self._writer, repair=repair, dry_run=dry_run,
+                verify=self._verify, known=known, progress=progress or skip,
             )  # fmt: skip
         if act:
             self._damage = []
@@ -588,11 +583,8 @@ class DiskBackend(Backend):
 
     def statements(self) -> list[str]:
         """Return the names of all statements."""
-        try:
-            names = [path.name for path in self._paths.stores.iterdir()]
-        except FileNotFoundError:
-            return []
-        return sorted(name for name in names if not name.endswith(store_paths.DRAFT))
+        there = self._paths.stores.iterdir() if self._paths.stores.exists() else ()
+        return sorted(path.name for path in there if not path.name.endswith(store_paths.DRAFT))
 
     def is_pending(self, key: str) -> bool:
         """Return whether a crash would lose what `lookup` returns for `key`: it is not copied."""
@@ -764,6 +756,14 @@ class DiskBackend(Backend):
     def _new_reader(self, sources: SourceFiles | None = None) -> FrameReader:
         handles = HandleCache(self._paths, self._files)
         return FrameReader(self._paths, self._files, handles, map_large=self._mmap, sources=sources)
+
+    def _sound(self, read: Callable[[], T]) -> T:
+        """Return what `read` finds in the index; where that is damaged, in the one made anew."""
+        try:
+            return read()
+        except RunDamagedError:
+            self._distrust_index()
+            return read()
 
     def _distrust_index(self) -> None:
         if self._writer is None:

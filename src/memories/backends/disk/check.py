@@ -8,7 +8,7 @@ is removed is copied to lost+found first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ from memories.backends.disk.replay import SegmentSpan, SegmentWalk, chain
 from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.store_directory import StoreDirectory
 from memories.backends.disk.writer import Writer
-from memories.errors import StorageError, UnsupportedTypeError
+from memories.errors import CorruptDataError, StorageError, UnsupportedTypeError
 from memories.progress import Step
 
 _ATTEMPTS = 100  # A list of segments may be outdated so often before the fault is real.
@@ -57,6 +57,7 @@ def run_check(
     directory: StoreDirectory,
     reader: FrameReader,
     current_index: Callable[[], Index],
+    distrust_index: Callable[[], None],
     writer: Writer | None,
     *,
     repair: bool,
@@ -74,11 +75,15 @@ def run_check(
     if repair and writer is None and not dry_run:
         raise StorageError(f"{paths.root} is open for reading only and cannot be repaired")
     repairer = writer if repair and not dry_run else None
-    check = Check(paths, files, directory, reader, current_index, writer, repairer, verify)
+    check = Check(
+        paths, files, directory, reader, current_index, distrust_index, writer, repairer, verify
+    )
     check.require()
+    known = [*known, *check.index()]
+    if not check.has_index:
+        return known  # What is here is not known before the index is built again.
     return [
         *known,
-        *check.index(),
         *check.frames(progress),
         *check.segments(),
         *(check.orphans() if repair else ()),
@@ -95,14 +100,17 @@ class Check:
         directory: StoreDirectory,
         reader: FrameReader,
         current_index: Callable[[], Index],
+        distrust_index: Callable[[], None],
         writer: Writer | None,
         repairer: Writer | None,
         verify: Verify | None,
     ) -> None:
         self._paths, self._files, self._directory, self._reader = paths, files, directory, reader
-        self._current_index, self._verify = current_index, verify
+        self._current_index, self._distrust_index = current_index, distrust_index
+        self._verify = verify
         self._writer, self._repairer = writer, repairer
         self._lost_and_found = LostAndFound(paths, files)
+        self.has_index = True
 
     def require(self) -> None:
         """Raise StorageError unless the store lies where it was opened."""
@@ -110,28 +118,35 @@ class Check:
         store_paths.require(self._paths)
 
     def index(self) -> list[Problem]:
-        """Verify every block of every run."""
-        problems, damaged = [], []
+        """Verify every block of every run; where one is damaged, the log is read instead of it."""
+        damaged = dict[Path, str]()
         for run in self._current_index().runs:
             try:
                 run.verify()
             except RunDamagedError as error:
-                problems.append(str(error))
-                damaged.append(run.path)
-        repaired, without = False, ""
-        if problems and self._repairer is not None:
-            with self._repairer.upkeep_lock:  # Upkeep may be merging these runs.
-                try:
-                    self._repairer.require_log()
-                except StorageError as error:
-                    without = f"; it cannot be built again now: {error}"
-                else:
-                    for path, what in zip(damaged, problems, strict=True):
-                        if path.exists():  # Upkeep may have merged it meanwhile.
-                            self._lost_and_found.add_file(path, what)
-                    self._repairer.rebuild()
-                    repaired = True
-        return [Problem(None, what + without, repaired, remedy=REBUILT) for what in problems]
+                damaged[run.path] = str(error)
+        if not damaged:
+            return []
+        repaired, without = self._repairer is not None, ""
+        try:
+            self._build_again(damaged)
+        except (CorruptDataError, StorageError) as error:
+            self.has_index, repaired = False, False
+            without = f"; it cannot be built again now: {error}"
+        return [
+            Problem(None, what + without, repaired, remedy=REBUILT) for what in damaged.values()
+        ]
+
+    def _build_again(self, damaged: Mapping[Path, str]) -> None:
+        if self._repairer is None:
+            self._distrust_index()  # In RAM, as a read does that meets the damage.
+            return
+        with self._repairer.upkeep_lock:  # Upkeep may be merging these runs.
+            self._repairer.require_log()
+            for path, what in damaged.items():
+                if path.exists():  # Upkeep may have merged it meanwhile.
+                    self._lost_and_found.add_file(path, what)
+            self._repairer.rebuild()
 
     def frames(self, progress: Step) -> list[Problem]:
         """Read and verify the frame of every key; call `progress` with the bytes of each."""

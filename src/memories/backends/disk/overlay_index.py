@@ -17,7 +17,9 @@ from msgspec.structs import replace
 
 from memories.backends.disk.index import Index, Table, merged
 from memories.backends.disk.log_format import TOMBSTONE, IndexRow
+from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.space_accounting import SpaceAccounting
+from memories.errors import StorageError
 from memories.model.record import Record
 
 Rows = Callable[[str, str], Iterator[IndexRow]]
@@ -32,8 +34,11 @@ class StoreView:
     What it names stays readable while it is open.
     """
 
-    def __init__(self, rows: Rows, accounting: SpaceAccounting) -> None:
+    def __init__(
+        self, rows: Rows, accounting: SpaceAccounting, distrust_index: Callable[[], None]
+    ) -> None:
         self._rows = rows
+        self._distrust_index = distrust_index
         self.last_version = accounting.last_version
         self.keys = accounting.keys
 
@@ -41,9 +46,19 @@ class StoreView:
         return self.scan()
 
     def scan(self, prefix: str = "", after: str = "") -> Iterator[Record]:
-        """Yield the records in key order."""
-        for row in self._rows(prefix, after):
-            yield row.record
+        """Yield the records in key order.
+
+        Raises:
+            StorageError: the index was damaged. The log says what is there, and not what was.
+        """
+        try:
+            for row in self._rows(prefix, after):
+                yield row.record
+        except RunDamagedError as error:
+            self._distrust_index()
+            raise StorageError(
+                f"{error}; the index has been built again from the log: make this call again"
+            ) from error
 
 
 class OverlayIndex:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from memories.backends.disk.index_files import forget_tombstones
 from memories.backends.disk.run import Run
+from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.run_writer import merged_rows
 from memories.backends.disk.tombstones import ForgottenTombstones
 from memories.backends.disk.writer import Writer
@@ -44,7 +45,11 @@ def merge(writer: Writer, group: tuple[Run, ...], pace: Pace, *, last: bool) -> 
     forgotten = ForgottenTombstones(segments)
     with writer.claimed(_merged_bytes(writer, group), CallOwner()):
         rows = merged_rows([run.raw() for run in group], forgotten.drops if last else None)
-        run = index_files.write(number, rows, pace)
+        try:
+            run = index_files.write(number, rows, pace)
+        except RunDamagedError:
+            writer.rebuild()  # From the log; the next checkpoint makes one run of all rows.
+            return
     new = () if run is None else (run,)
     with writer.upkeep_lock:
         if any(run not in writer.index.runs for run in group):
