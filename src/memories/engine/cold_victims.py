@@ -29,18 +29,6 @@ POOL = 16  # The coldest of a sample and of the pool before it.
 REST = 8  # The next sample is read when so few are left in the pool.
 
 
-def _always(record: Record) -> bool:
-    """Return true for every record."""
-    del record
-    return True
-
-
-def _second(size: int) -> float:
-    """Return the same for every size."""
-    del size
-    return 1.0
-
-
 class ColdVictims(Victims[Record]):
     """The records of the cold tier. Reading a sample takes some milliseconds, for eight victims."""
 
@@ -50,9 +38,9 @@ class ColdVictims(Victims[Record]):
         tier: TierName,
         may_leave: Callable[[Record], bool],
         recency: RecencyTracker,
-        saved: Callable[[int], float] = _second,
-        entries: Mapping[str, Entry] | None = None,
-        sinks: Callable[[Record], bool] = _always,
+        saved: Callable[[int], float],
+        entries: Mapping[str, Entry],
+        sinks: Callable[[Record], bool],
     ) -> None:
         """`saved` returns the seconds by which so many bytes are fetched faster from here.
 
@@ -64,7 +52,7 @@ class ColdVictims(Victims[Record]):
         self._may_leave = may_leave
         self._recency = recency
         self._saved = saved
-        self._entries: Mapping[str, Entry] = {} if entries is None else entries
+        self._entries = entries
         self._sinks = sinks
         self._cursor = ""
         self._keys = 0.0  # In the tier, when the latest sample was read.

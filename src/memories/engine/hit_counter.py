@@ -41,8 +41,7 @@ class HitCounter:
     def align(self) -> None:
         """Let both go on from the same number: hits are counted by one of them only."""
         peer = self._peer
-        if peer is None:
-            return
+        assert peer is not None, "the counters of a pool are a pair"
         behind = self.stamp() - peer.stamp() + 1
         if behind > 0:
             peer._skip(behind)

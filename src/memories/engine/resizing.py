@@ -8,7 +8,7 @@ from memories.engine.budget import BackendBudget, Budget
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.operations import operation
 from memories.engine.tier import AnyTier, DurableTier, VolatileTier, version_of
-from memories.errors import InvalidOptionError, TierFullError
+from memories.errors import TierFullError
 from memories.foundation.units import format_size
 from memories.model.entry import Entry
 from memories.model.record import Record
@@ -30,13 +30,10 @@ class Resizing:
         """Let a tier hold `size` bytes from now on; what is too much moves down first.
 
         Raises:
-            InvalidOptionError: the tier has no size.
             TierFullError: too little may leave it; the size stays as it was.
         """
         hierarchy = self._hierarchy
         hierarchy.require_writable()
-        if name is TierName.GLACIER:
-            raise InvalidOptionError("glacier has no size: what it may hold is not limited")
         hierarchy.settlement.settle()
         tier = hierarchy.tier(name)
         budget = tier.budget

@@ -521,11 +521,6 @@ class DurableTier(Tier):
 AnyTier = VolatileTier | DurableTier
 
 
-def _nothing(entries: Sequence[Entry], keys: Sequence[str] = ()) -> None:
-    """Do nothing."""
-    del entries, keys
-
-
 class Settle(Protocol):
     """Reports what waits to be reported of entries, and of keys without one."""
 
@@ -540,8 +535,8 @@ class Tiers(dict[TierName, AnyTier]):
         super().__init__()
         self.volatile: dict[TierName, VolatileTier] = {}
         self.durable: dict[TierName, DurableTier] = {}
-        # Reports what waits to be reported; see `Settlement.settle_before`.
-        self.settle: Settle = _nothing
+        # `Settlement.settle_before`; the hierarchy sets it before anything is stored.
+        self.settle: Settle
 
     def add(self, tier: AnyTier) -> None:
         """Add the next slower tier."""

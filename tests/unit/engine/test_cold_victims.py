@@ -40,7 +40,10 @@ def victims(manager: MemoryManager, recency: RecencyTracker | None = None) -> Co
         assert isinstance(tier.victims, ColdVictims)
         return tier.victims
     journal = manager._hierarchy.catalog.journal
-    return ColdVictims(journal, TierName.COLD, lambda record: not record.terms.pinned, recency)
+    return ColdVictims(
+        journal, TierName.COLD, lambda record: not record.terms.pinned, recency,
+        saved=lambda size: 1.0, entries={}, sinks=lambda record: True,
+    )  # fmt: skip
 
 
 def offered(source: ColdVictims, count: int) -> list[str]:

@@ -7,12 +7,12 @@ frame lies in the log, one of the frame, so that a torn write is found without d
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
-from xxhash import xxh3_64, xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.seal import StoreSeal
 from memories.model.record import Record
@@ -207,12 +207,6 @@ def renaming_of(mark: Record) -> RenameMark | None:
         return None  # Of a later release, which says something else there.
 
 
-def head_bytes(body: bytes) -> int:
-    """Return how far a record's frame lies from its first byte."""
-    length = HEADER_BYTES + len(body)
-    return length + -length % ALIGN
-
-
 def peek(header: bytes) -> int | None:
     """Return how many bytes the head of a record takes, or None if no record starts here."""
     if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
@@ -250,16 +244,6 @@ def unpack_head(data: bytes, seal: StoreSeal | None = None) -> RecordHead | None
     return RecordHead(
         kind, record, oldest, beyond, frame_at, frame_length, frame_sum, synced, extent
     )
-
-
-def frame_sum(frame: Sequence[memoryview | bytes]) -> int:
-    """Return the checksum of a frame given as a gather list."""
-    if len(frame) == 1:
-        return xxh3_64_intdigest(frame[0])
-    digest = xxh3_64()
-    for buffer in frame:
-        digest.update(buffer)
-    return digest.intdigest()
 
 
 def pack_segment_header(number: int, before: Position) -> bytes:
