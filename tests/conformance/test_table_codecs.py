@@ -547,3 +547,57 @@ def test_damaged_indices_never_reach_the_code_that_follows_them() -> None:
     stream[at + 8 : at + 12] = b"\xff\xff\xff\x7f"
     with pytest.raises(CorruptDataError):
         codecs.decode(codecs.Parts("pyarrow.table", None, (memoryview(bytes(stream)),)))
+
+
+RARE = {
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([1, 3], pa.int32()), pa.array(["a", "b"])),
+    "list views": pa.array([[1], None, [2, 3]], pa.list_view(pa.int8())),
+    "empty lists": pa.array([[], None, []], pa.list_(pa.int8(), 0)),
+    "empty bytes": pa.array([b"", None, b""], pa.binary(0)),
+    "dense": pa.UnionArray.from_dense(
+        pa.array([0, 1, 0], pa.int8()),
+        pa.array([0, 0, 1], pa.int32()),
+        [pa.array([1, 2]), pa.array(["x"])],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_rare_columns_come_back(name: str) -> None:
+    """What few libraries make is checked by code that few values reach."""
+    table = pa.table({"column": RARE[name]})
+    assert table.equals(codecs.decode(codecs.encode(table)))
+
+
+def int32(*numbers: int) -> bytes:
+    return np.array(numbers, np.int32).tobytes()
+
+
+VIEW = pa.array(["c" * 30], pa.string_view())
+FORGED = {
+    "a list": (
+        pa.ListViewArray.from_arrays([0, 1, 3], [1, 2, 1], pa.array(range(4))),
+        int32(0, 1, 3), int32(0, 1, 9), "a list lies outside of the items",
+    ),
+    "an index": (
+        pa.DictionaryArray.from_arrays(pa.array([2, 0, 1], pa.int32()), ["a", "b", "c"]),
+        int32(2, 0, 1), int32(2, 0, 7), "an index is outside of its dictionary",
+    ),
+    "a length": (VIEW, int32(30) + b"cccc", int32(-1) + b"cccc", "a text has a negative length"),
+    "an end": (VIEW, int32(30) + b"cccc", int32(31) + b"cccc", "a text ends after its buffer"),
+    "a buffer": (
+        VIEW, int32(30) + b"cccc" + int32(0), int32(30) + b"cccc" + int32(7),
+        "a text lies in no buffer",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_columns_are_refused(name: str) -> None:
+    """Before a library gets them that follows what they say."""
+    column, sound, forged, said = FORGED[name]
+    parts = codecs.encode(pa.table({"column": column}))
+    before, found, after = bytes(parts.buffers[0]).rpartition(sound)
+    assert found
+    with pytest.raises(CorruptDataError, match=said):
+        codecs.decode(parts._replace(buffers=(memoryview(before + forged + after),)))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.support.waiting import until
 
-from memories import MemoryManager
+from memories import MemoryManager, StorageError
 from memories.backends.bucket import BucketBackend
 
 OLD, NEW = np.arange(100), np.arange(100_000)  # One travels with others, one alone.
@@ -154,6 +154,78 @@ def test_a_repair_leaves_what_was_archived_again(tmp_path: Path) -> None:
         manager.store("k", NEW, "glacier")
         assert manager._services.hierarchy.forget_archived("k")
         assert np.array_equal(NEW, manager.retrieve("k"))
+
+
+def test_a_repair_leaves_what_has_another_copy(tmp_path: Path) -> None:
+    """In RAM, or in a record that has replaced the one that was looked at."""
+    with MemoryManager(
+        1, 1, 1, True, storage_path=tmp_path, migration=False, prefetch="off"
+    ) as manager:
+        hierarchy = manager._services.hierarchy
+        manager.store("k", OLD, "glacier")
+        record = hierarchy.catalog.record("k")
+        assert record is not None
+        manager.store("k", NEW, "cold")
+        assert hierarchy.is_in_archive(record)
+        manager.store("ram", OLD, "hot")
+        assert hierarchy.forget_archived("ram")
+        assert not hierarchy.forget_archived("absent")
+        assert np.array_equal(NEW, manager.retrieve("k"))
+
+
+CHANGES: dict[str, Callable[[MemoryManager], object]] = {
+    "store": lambda m: m.store("k", NEW, "glacier"),
+    "delete": lambda m: m.delete("k"),
+    "terms": lambda m: m.set_terms("k", metadata={"changed": 1}),
+}
+
+
+@pytest.mark.parametrize("way", CHANGES)
+def test_a_change_that_the_archive_does_not_finish_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The journal has it. The next opening repeats it in the archive, for other machines too."""
+
+    def fail(*_: object) -> None:
+        raise StorageError("the disk of the archive fails")
+
+    def state(manager: MemoryManager) -> object:
+        if "k" not in manager:
+            return None
+        return manager.retrieve("k").tolist(), manager.info("k").metadata
+
+    options: dict[str, Any] = {
+        "glacier_url": tmp_path / "bucket", "migration": False, "prefetch": "off",
+    }  # fmt: skip
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "own", **options) as own:
+        own.store("k", OLD, "glacier")
+        own.flush()
+        before = state(own)
+        with monkeypatch.context() as patch:
+            patch.setattr(BucketBackend, "commit", fail)
+            CHANGES[way](own)
+        done = state(own)
+        assert before != done
+    for machine in ("own", "fresh"):
+        with MemoryManager(1, 1, 1, True, storage_path=tmp_path / machine, **options) as manager:
+            assert done == state(manager)
+            assert [] == manager.check()
+
+
+def test_what_another_machine_changed_is_changed_here(tmp_path: Path) -> None:
+    """It took over the archive; its removals count here, and so do its terms."""
+    options: dict[str, Any] = {
+        "glacier_url": tmp_path / "bucket", "migration": False, "prefetch": "off",
+    }  # fmt: skip
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "own", **options) as own:
+        own.store_many({"removed": OLD, "changed": OLD, "stays": OLD}, "glacier")
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "other", **options) as other:
+        other.delete("removed")
+        other.set_terms("changed", metadata={"by": "other"})
+    with MemoryManager(1, 1, 1, True, storage_path=tmp_path / "own", **options) as own:
+        assert ["changed", "stays"] == list(own)
+        assert {"by": "other"} == own.info("changed").metadata
+        assert [] == own.check()
 
 
 @pytest.mark.parametrize("value", [OLD, NEW], ids=["small", "large"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from memories import (
     TierName,
     UnsupportedTypeError,
 )
+from memories.engine.operations import STACK_FRAMES
 
 BAD_KEYS: list[Any] = [
     "",
@@ -51,6 +54,7 @@ def test_a_bad_key_is_refused(manager: MemoryManager, key: Any) -> None:
         lambda: manager[key],
         lambda: manager.delete(key),
         lambda: manager.get_tier(key),
+        lambda: manager.exists(key),
         *([] if isinstance(key, list) else several),
     ):
         with pytest.raises(InvalidKeyError) as caught:
@@ -303,3 +307,20 @@ def test_ipython_completes_keys(manager: MemoryManager) -> None:
     completions = manager._ipython_key_completions_()
     assert [f"key/{number:04}" for number in range(1000)] == completions
     assert 0 == manager.stats().reads
+
+
+def test_a_call_from_too_deep_a_stack_is_refused(manager: MemoryManager) -> None:
+    """Before it changes anything: in the middle of a change the stack must not end."""
+
+    def deep(left: int) -> None:
+        if left:
+            deep(left - 1)
+        else:
+            manager.store("key", b"value", "cold")
+
+    left = sys.getrecursionlimit() - len(inspect.stack(0)) - STACK_FRAMES // 2
+    with pytest.raises(RecursionError, match="frames of the stack are left"):
+        deep(left)
+    assert [] == list(manager)
+    deep(10)
+    assert ["key"] == list(manager)

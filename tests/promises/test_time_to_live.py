@@ -262,6 +262,42 @@ def test_a_quota_counts_what_lives(make: Make) -> None:
             manager.store(f"q/{number}", b"x" * 1000, ttl=100)
 
 
+def test_a_large_value_takes_the_room_of_all_that_has_expired(
+    make: Make, pass_time: PassTime
+) -> None:
+    """Each store removes a few of them; one that needs more room removes as many as it takes."""
+    manager = make(hot="0 B", warm="100 kB", cold="20 MB", glacier_memory_enabled=False)
+    for number in range(60):
+        manager.store(f"k{number}", b"x" * 1000, "warm", ttl=500)
+    manager.store("stays", b"x" * 1000, "warm")
+    pass_time(600)
+    manager.store("large", b"x" * 70_000, "warm")
+    assert {"stays": "warm", "large": "warm"} == {key: manager.get_tier(key) for key in manager}
+
+
+def test_a_large_value_takes_the_quota_of_all_that_has_expired(
+    make: Make, pass_time: PassTime
+) -> None:
+    """A prefix is no different."""
+    rule = Rule(prefix="q/", quota={"warm": "20 kB"}, min_tier="warm", max_tier="warm")
+    manager = make(rules=[rule])
+    for number in range(12):
+        manager.store(f"q/{number}", b"x" * 1000, ttl=500)
+    pass_time(600)
+    manager.store("q/large", b"x" * 15_000)
+    assert ["q/large"] == list(manager)
+
+
+def test_many_listings_that_have_ended_are_forgotten(make: Make) -> None:
+    """Each thread that listed keys has left one."""
+    manager = make()
+    expiry_of = manager._hierarchy.expiry
+    ended = expiry.Listing(expiry.CallSite.of(sys._getframe()), 0.0, 1.0)
+    expiry_of.listings.update({-number: ended for number in range(1, expiry.MANY_LISTINGS + 1)})
+    expiry_of.record_listing(sys._getframe())
+    assert [threading.get_ident()] == list(expiry_of.listings)
+
+
 def test_what_has_expired_is_not_written_down(make: Make) -> None:
     """At the end of a manager it would be written to cold, or found too large for it."""
     manager = make()

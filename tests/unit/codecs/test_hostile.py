@@ -6,12 +6,17 @@ them.
 
 from __future__ import annotations
 
+import array
 import copy
+import dataclasses
+import enum
 import os
 import random
 import resource
+import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,8 +24,9 @@ import pytest
 from tests.format import make_golden
 
 from memories import codecs
+from memories.codecs import arrays, dtypes, structures
 from memories.codecs.base import Parts
-from memories.errors import CorruptDataError, MemoriesError
+from memories.errors import CorruptDataError, MemoriesError, UnsupportedTypeError
 
 ROUNDS = int(os.environ.get("MEMORIES_HOSTILE_ROUNDS", "1500"))
 JUNK = (
@@ -148,3 +154,65 @@ def test_room_at_the_end_of_a_sparse_matrix_is_no_damage() -> None:
     again = codecs.decode(codecs.encode(value))
     assert np.array_equal(np.eye(4), again.toarray())
     assert 4 == len(again.data) == len(again.indices)
+
+
+@dataclasses.dataclass
+class Plain:
+    """A class that a stored name may lead to."""
+
+    x: int
+
+
+class Colour(enum.Enum):
+    """Likewise."""
+
+    RED = 1
+
+
+DAMAGED: dict[str, tuple[Callable[[], object], str]] = {
+    "a name that is none": (lambda: structures.find_type("os"), "name of a type"),
+    "a field too many": (lambda: structures.build_dataclass(Plain, {"y": 1}), "no field 'y'"),
+    "a member of no enum": (lambda: structures.find_member(Plain, "RED"), "is not an enum"),
+    "an axis too many": (lambda: arrays.expect_array(np.zeros((2, 2)), "f"), "has 2 axes"),
+    "an array of objects": (lambda: dtypes.build([["a", "|O"]]), "dtype"),
+    "runs of another length": (
+        lambda: codecs.decode(Parts("numpy.scalar", {"dtype": "<f8", "data": b"1"})), "8 bytes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_description_is_named(what: str) -> None:
+    """As what it is, and by an error of ours."""
+    read, said = DAMAGED[what]
+    with pytest.raises(CorruptDataError, match=said):
+        read()
+
+
+def test_a_member_that_was_removed_is_no_damage() -> None:
+    """The class has changed since."""
+    with pytest.raises(UnsupportedTypeError, match="has no member 'BLUE' any more"):
+        structures.find_member(Colour, "BLUE")
+
+
+def test_the_memory_of_another_machine_is_not_read_as_of_this_one() -> None:
+    """Its numbers would be others; an empty one is read, for it has none."""
+    parts = codecs.encode(memoryview(array.array("i", [1, 2])))
+    other = {"little": "big", "big": "little"}[sys.byteorder]
+    with pytest.raises(UnsupportedTypeError, match="another byte order"):
+        codecs.decode(parts._replace(meta={**parts.meta, "order": other}))
+    empty = codecs.decode(codecs.encode(memoryview(array.array("i"))))
+    assert ("i", (0,)) == (empty.format, empty.shape)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (memoryview(np.zeros(2, "S3")), "store an array of it"),
+        (memoryview(np.zeros((0, 3))), "an empty memoryview of shape"),
+    ],
+)
+def test_memory_that_cannot_be_described_is_refused(value: memoryview, said: str) -> None:
+    """With what can be stored instead."""
+    with pytest.raises(UnsupportedTypeError, match=said):
+        codecs.encode(value)

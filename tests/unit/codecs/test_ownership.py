@@ -350,3 +350,17 @@ def test_storing_to_disk_copies_nothing(wrap: Callable[[Any], Any]) -> None:
         finally:
             tracemalloc.stop()
     assert peak < 4_000_000
+
+
+def test_a_codec_without_its_halves_is_refused() -> None:
+    """A name alone would be written into frames that nothing reads."""
+    with pytest.raises(InvalidOptionError, match="needs a codec, or all of name, encode and"):
+        codecs.register_codec(Checked, name="mine.checked", encode=vars)
+
+
+def test_what_is_kept_shows_no_value() -> None:
+    """What a log or a debugger prints of it is short."""
+    for value in ({"secret": np.arange(3)}, [bytearray(b"secret")]):
+        content = codecs.own_value(value)[1]
+        assert "secret" not in repr(content)
+        assert repr(content).endswith(" B>")

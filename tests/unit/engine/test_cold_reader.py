@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.disk_stores import without_maintenance
 from tests.support.values import identical
 
 from memories import ClosedError, CorruptDataError, KeyNotFoundError, MemoryManager
+from memories.core import wiring
 from memories.engine.cold_reader import NOT_READ
+from memories.testing.faults import FailingFiles
 
 VALUES: dict[str, Any] = {
     "noise": os.urandom(1024),
@@ -137,3 +141,21 @@ def test_a_closed_manager_reads_nothing(tmp_path: Path) -> None:
     for call in (lambda: manager.retrieve("k"), lambda: manager.retrieve_many(["k"])):
         with pytest.raises(ClosedError):
             call()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_where_a_read_fails_the_general_way_tries_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """Of many values each is read alone then, which finds the one that is to blame."""
+    files = FailingFiles(kinds=frozenset(("read",)))
+    monkeypatch.setattr(wiring, "DiskBackend", partial(wiring.DiskBackend, files=files))
+    small = {f"k{number}": os.urandom(200) for number in range(20)}
+    with opened(tmp_path) as manager:
+        without_maintenance(manager._hierarchy.catalog.journal)  # Upkeep reads, too.
+        manager.store_many(small, "cold")
+        files.arm(1)
+        found = manager.retrieve_many(small) if many else {"k7": manager.retrieve("k7")}
+        assert ["read"] == files.failed
+        assert all(small[key] == value for key, value in found.items())
+        assert list(found) == (list(small) if many else ["k7"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from memories import MemoryManager
-from memories.engine.eviction_pass import EvictionOutcome, EvictionPass
+from memories.engine.eviction_pass import MAX_KEPT, EvictionOutcome, EvictionPass
 from memories.engine.tier import Tier
 from memories.engine.victims import PolicyVictims
 from memories.model.entry import Entry
@@ -67,3 +67,19 @@ def test_a_victim_whose_terms_changed_while_it_was_offered_is_held_once(
 def test_an_untouched_victim_is_a_victim_again(manager: MemoryManager) -> None:
     """What is busy now may leave the next time."""
     assert 9 == policy_holds(sweep_while(manager, lambda key: None))
+
+
+def test_a_search_ends_after_many_that_stay(manager: MemoryManager) -> None:
+    """Its work is bounded, however many there are; all of them are victims again afterwards."""
+    manager.store_many({f"more{number}": b"value" for number in range(MAX_KEPT)}, "warm")
+    asked = list[str]()
+
+    def stays(victim: Entry | Record) -> bool:
+        asked.append(victim.key)
+        return False
+
+    tier = manager._hierarchy.tiers[TierName.WARM]
+    with manager._hierarchy.mover.eviction(tier) as sweep:
+        assert sweep.find_next(stays) is None
+    assert MAX_KEPT == len(set(asked)) == len(asked)
+    assert MAX_KEPT + 9 == policy_holds(tier)

@@ -83,3 +83,14 @@ def test_the_medium_of_cold_says_if_it_is_ram() -> None:
         MemoryManager("1 MB", "1 MB", "10 MB", storage_path=folder) as manager,
     ):
         assert "RAM (tmpfs)" == manager.stats().tiers[TierName.COLD].medium
+
+
+def test_a_store_on_a_network_file_system_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used all the same."""
+    monkeypatch.setattr(file_system, "remote_kind", lambda path: "nfs4")
+    with pytest.warns(match=r"is on a network file system \(nfs4\)"):
+        backend = DiskBackend(tmp_path / "s")
+    backend.write(record_for("k", 1), frame_for(b"value"))
+    backend.close()

@@ -18,11 +18,22 @@ from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk.backend import DiskBackend
 from memories.backends.disk.files import Files
-from memories.backends.disk.log_format import Position, encode_record, pack_inline
-from memories.backends.disk.manifest import load
+from memories.backends.disk.log_format import (
+    FILE,
+    INLINE,
+    PLACE,
+    Position,
+    encode_record,
+    pack_head,
+    pack_inline,
+    unpack_head,
+)
+from memories.backends.disk.manifest import load, version_of
+from memories.backends.disk.paths import StorePaths
+from memories.backends.disk.reader import GoneError
 from memories.backends.disk.run import BLOCK, FOOTER, MAGIC, Run
 from memories.backends.disk.run_table import RunDamagedError
-from memories.errors import MemoriesError
+from memories.errors import MemoriesError, StorageError
 from memories.model.record import Record
 from memories.model.tiers import TierName
 
@@ -185,3 +196,33 @@ def test_forged_heads_behind_damage_take_no_quadratic_time(store: Path) -> None:
         except MemoriesError as error:
             assert not repair, error
     assert time.monotonic() - started < SECONDS
+
+
+@pytest.mark.parametrize(
+    "place",
+    [b"", PLACE.pack(9, 1, 0, 5), PLACE.pack(INLINE, 1, 1 << 62, 5), PLACE.pack(FILE, 7, 0, 5)],
+)
+def test_a_forged_place_leads_nowhere(store: Path, place: bytes) -> None:
+    """No place, a kind that is none, one beyond every file, and a file that is not there."""
+    with DiskBackend(store) as backend:
+        forged = msgspec.structs.replace(record("key000", 1), place=place, stored=5)
+        with pytest.raises(GoneError):
+            backend._reader.read(forged)
+
+
+@pytest.mark.parametrize(("kind", "body"), [(9, encode_record(record("key", 1))), (FILE, b"\xc1")])
+def test_a_head_whose_sum_holds_may_still_be_none(kind: int, body: bytes) -> None:
+    """Of a kind that is none, or with a record that is none."""
+    head = pack_head(kind, body, oldest=1, synced=Position(1, 64))
+    assert unpack_head(head) is None
+
+
+def test_the_version_of_a_manifest_that_cannot_be_read(store: Path) -> None:
+    """Without one the store is of no version; what is no file is named."""
+    paths = StorePaths(store)
+    assert 0 < version_of(paths)
+    paths.manifest.unlink()
+    assert 0 == version_of(paths)
+    paths.manifest.mkdir()
+    with pytest.raises(StorageError, match="manifest cannot be read"):
+        version_of(paths)

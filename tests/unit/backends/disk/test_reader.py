@@ -6,11 +6,13 @@ import os
 import random
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.files import Files
 from memories.backends.disk.log_format import PLACE
+from memories.errors import ClosedError, StorageError
 from memories.testing.backends import frame_for, record_for
 
 
@@ -93,3 +95,32 @@ def test_more_records_than_are_sorted_together(tmp_path: Path) -> None:
         far = replace(records[0], place=PLACE.pack(kind, file, 1 << 40, length))
         frames = backend.use_neighbours([*chosen, far], lambda frame, _: frame, b"")
         assert [*expected, b""] == frames
+
+
+def test_a_pack_that_is_gone_is_named_among_many(tmp_path: Path) -> None:
+    """Read together the values are read one by one in the end, which finds the name."""
+    pack = tmp_path / "pack"
+    pack.write_bytes(os.urandom(5000))
+    with DiskBackend(tmp_path / "s") as backend:
+        backend.write(record_for("here", 1, size=4), [memoryview(b"here")])
+        backend.adopt(pack, [[(record_for(f"p{n}", 2 + n), n * 1000, 900) for n in range(5)]])
+        (adopted,) = (tmp_path / "s").rglob("*.pack")
+        adopted.unlink()
+        with pytest.raises(StorageError, match=r"could not read 'p0': .* is not there"):
+            backend.read_many(list(backend.scan()))
+
+
+def test_parts_of_a_frame_that_is_not_encrypted(tmp_path: Path) -> None:
+    """They are parts of the whole."""
+    with DiskBackend(tmp_path / "s") as backend:
+        record = backend.write(record_for("k", 1, size=5), [memoryview(b"frame")])
+        assert [b"fr", b"", b"me"] == backend.read_ranges(record, [(0, 2), (1, 1), (3, 5)])
+
+
+def test_a_closed_store_opens_no_file(tmp_path: Path) -> None:
+    """Also for a record that was looked up before."""
+    backend = DiskBackend(tmp_path / "s")
+    record = backend.write(record_for("k", 1, size=5), [memoryview(b"frame")])
+    backend.close()
+    with pytest.raises(ClosedError, match="was closed; open it again"):
+        backend.read(record)

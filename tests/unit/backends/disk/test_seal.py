@@ -9,9 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
+from xxhash import xxh3_64_intdigest
 
 from memories.backends.disk import DiskBackend, data_keys
-from memories.backends.disk.log_format import FILE, INLINE, PLACE
+from memories.backends.disk.log_format import (
+    FILE,
+    HEADER_BYTES,
+    INLINE,
+    MAGIC,
+    PLACE,
+    peek,
+    unpack_head,
+)
+from memories.backends.disk.paths import IDENTITY, StorePaths
+from memories.backends.disk.reader import GoneError
 from memories.errors import (
     CorruptDataError,
     EncryptionKeyError,
@@ -21,6 +33,7 @@ from memories.errors import (
 )
 from memories.sealing.master_key import EncryptionKey, MasterSecret, append_version, create_file
 from memories.testing.backends import frame_for, record_for
+from memories.testing.faults import FailingFiles, flip
 
 MARKER = b"planted-marker"
 LARGE = 2 << 20
@@ -306,6 +319,56 @@ def put_bytes(path: Path, place: bytes, data: bytes) -> None:
         opened.write(data)
 
 
+def test_an_altered_record_is_none_though_its_sum_holds(tmp_path: Path, key: EncryptionKey) -> None:
+    """The sum needs no key; the tag does."""
+    filled(tmp_path / "s", key)
+    data = min((tmp_path / "s" / "log").iterdir()).read_bytes()
+    data = data[data.index(MAGIC) :]
+    length = peek(data)
+    assert length is not None
+    front, body = data[: HEADER_BYTES - 8], bytearray(data[HEADER_BYTES:length])
+    with DiskBackend(tmp_path / "s", encryption=key) as backend:
+        seal = backend._files.seal
+        assert unpack_head(data[:length], seal) is not None
+        body[len(body) // 2] ^= 1
+        head_sum = xxh3_64_intdigest(front + body).to_bytes(8, "little")
+        assert unpack_head(front + head_sum + body, seal) is None
+
+
+def test_an_altered_index_is_built_again_though_its_sums_hold(
+    tmp_path: Path, key: EncryptionKey
+) -> None:
+    """Its manifest, and the heads of its runs: the log says the same."""
+    values = filled(tmp_path / "s", key)
+    manifest = tmp_path / "s" / "index" / "manifest"
+    whole = manifest.read_bytes()
+    body = whole[16:-1] + bytes([whole[-1] ^ 1])
+    manifest.write_bytes(whole[:8] + xxh3_64_intdigest(body).to_bytes(8, "little") + body)
+    assert values == read_all(tmp_path / "s", key)
+    manifest.write_bytes(whole)
+    for run in (tmp_path / "s" / "index").glob("*.run"):
+        flip(run, 0)
+    assert values == read_all(tmp_path / "s", key)
+
+
+def test_a_lost_or_cut_file_of_a_value_is_named(tmp_path: Path, key: EncryptionKey) -> None:
+    """As in a store that is not encrypted."""
+    with DiskBackend(tmp_path / "s", encryption=key) as backend:
+        record = backend.write(record_for("large", 1), frame_for(os.urandom(LARGE)))
+        (file,) = (tmp_path / "s" / "values").iterdir()
+        for place in (b"", PLACE.pack(FILE, 1, 1 << 62, 5)):
+            with pytest.raises(GoneError):
+                backend._reader.read(replace(record, place=place))
+        os.truncate(file, LARGE // 2)
+        with pytest.raises(CorruptDataError, match=r"'large' is damaged: .* is cut short"):
+            backend.read(record)
+        with pytest.raises(CorruptDataError, match=r"'large' is damaged: .* is cut short"):
+            backend.read_ranges(record, [(5, 6)])
+        file.unlink()
+        with pytest.raises(StorageError, match=r"could not read 'large': .* is not there"):
+            backend.read(record)
+
+
 def test_what_repair_sets_aside_is_as_it_lay(tmp_path: Path, key: EncryptionKey) -> None:
     """`lost+found` is beside the store, and for people: it names no key and shows no value."""
     path = tmp_path / "s"
@@ -364,3 +427,28 @@ def test_a_copy_of_the_directory_is_read_elsewhere_with_the_key(
     values = filled(tmp_path / "s", key)
     shutil.copytree(tmp_path / "s", tmp_path / "elsewhere")
     assert values == read_all(tmp_path / "elsewhere", key)
+
+
+def test_a_rotation_names_what_keeps_it_from_its_end(tmp_path: Path, key: EncryptionKey) -> None:
+    """A disk that fails, a key that is no file, and a store that does not know which it is."""
+    path = tmp_path / "s"
+    values = filled(path, key)
+    create_file(tmp_path / "other", "other")
+    other = EncryptionKey.from_file(tmp_path / "other")
+    with pytest.raises(StorageError, match="could not rotate the key of the store"):
+        data_keys.rotate(path, key, other, FailingFiles(at=1))
+    assert values == read_all(path, key)
+    (wrapped,) = (path / "keys").iterdir()
+    wrapped.rename(tmp_path / "wrapped")
+    wrapped.mkdir()
+    with pytest.raises(StorageError, match=r"00000001\.key cannot be read"):
+        data_keys.rotate(path, key, other)
+    wrapped.rmdir()
+    (tmp_path / "wrapped").rename(wrapped)
+    identity = StorePaths(path).statement(IDENTITY)
+    identity.rename(tmp_path / "identity")
+    with pytest.raises(CorruptDataError, match="is missing or damaged, and the store is encrypted"):
+        data_keys.rotate(path, key, other)
+    (tmp_path / "identity").rename(identity)
+    assert ("other", 1, 1, 1) == data_keys.rotate(path, key, other)
+    assert values == read_all(path, other)

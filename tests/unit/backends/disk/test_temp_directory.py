@@ -108,3 +108,12 @@ def test_coming_and_going_at_once(tmp_path: Path) -> None:
     assert [] == failures
     new_temp_directory(tmp_path / "base").remove()
     assert not (tmp_path / "base").exists()
+
+
+def test_a_directory_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
+    """It may be older than the rule that it is private."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base").chmod(0o755)
+    mine = new_temp_directory(tmp_path / "base")
+    assert 0o700 == (tmp_path / "base").stat().st_mode & 0o777
+    mine.remove()
