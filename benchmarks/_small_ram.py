@@ -22,7 +22,7 @@ from memories import MemoryManager
 THREADS = 8
 HITS_PER_STORE = 20  # A hit takes so much less time than a store.
 SHORT = 1000  # Hits between two looks at the clock, of a thread that reads for a while ...
-RATE_SECONDS = 0.4  # ... which is this long.
+RATE_SECONDS = 1.0  # ... which is this long.
 LOOK_SECONDS = 0.25  # In which the migrator looks at what has come.
 KILOBYTE = bytes(range(256)) * 4
 ARRAY = np.arange(128.0)
@@ -288,7 +288,7 @@ def hit_threads(scale: Scale) -> Iterator[Line]:
         for key in keys:
             manager.store(key, KILOBYTE)
         ways = {"ours": manager.retrieve, "a dict": plain.__getitem__, "an empty loop": None}
-        for number in range(2 * scale.rounds + 2):
+        for number in range(scale.rounds + 2):
             for name, get in ways.items():
                 rates = {}
                 for threads in (1, THREADS) if number % 2 else (THREADS, 1):
@@ -338,7 +338,7 @@ def rate(of_threads: Sequence[Sequence[Callable[[], None]]], scale: Scale) -> fl
 
 def store_threads(scale: Scale) -> Iterator[Line]:
     """Store by several threads what one thread stores alone."""
-    scale = scale.times(5 if scale.quick else 3)
+    scale = scale.times(5 if scale.quick else 12)  # The migrator reports them meanwhile.
     keys = names(scale.count)
     plain: dict[str, bytes] = {}
     scale = scale._replace(clock=time.perf_counter)

@@ -203,18 +203,26 @@ class _Recording:
             frame = frame.f_back
         self.place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
-    def __enter__(self) -> None:
+    def acquire(self, blocking: bool = True) -> bool:
         mine = self.held.__dict__.setdefault("places", [])
         # The recount after an interrupted call runs alone, and under all locks.
         alone = any(other.place.startswith("operations.py") for other in mine)
         if not self._is_owned() and not alone:
             self.under.update((other.place, self.place) for other in mine)
-        self._lock.acquire()
-        mine.append(self)
+        acquired = self._lock.acquire(blocking)
+        if acquired:
+            mine.append(self)
+        return acquired
 
-    def __exit__(self, *_: object) -> None:
+    def release(self) -> None:
         self.held.places.remove(self)
         self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def _is_owned(self) -> bool:
         return self._lock._is_owned()  # type: ignore[attr-defined, no-any-return]

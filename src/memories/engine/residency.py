@@ -144,7 +144,8 @@ class Residency:
         if key not in entries and self._record(key) is not None:
             return False
         try:
-            with table.lock:
+            try:
+                table.take_turn()
                 previous = entries.get(key)
                 if key in table.held or not self.open:
                     return False
@@ -185,7 +186,10 @@ class Residency:
                 # One line: an interrupt leaves all of it or nothing.
                 entries[key], table.version = entry, version
                 changes.append((previous, entry, stamp, started, slot.seconds))
+            finally:
+                table.end_turn()
         except BaseException:
+            table.end_turn()  # An interrupt may have come before it ended.
             self._operations.repair(key)
             raise
         self._announce()
@@ -215,7 +219,8 @@ class Residency:
             raise interrupting()
         started = self._monotonic()
         try:
-            with table.lock:
+            try:
+                table.take_turn()
                 entry = entries.get(key)
                 if entry is None or key in table.held or not self.open:
                     return False
@@ -225,7 +230,10 @@ class Residency:
                 changes = table.changes
                 del entries[key]
                 changes.append((entry, None, 0, started, 0.0))
+            finally:
+                table.end_turn()
         except BaseException:
+            table.end_turn()  # An interrupt may have come before it ended.
             self._operations.repair(key)
             raise
         self._announce()

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
-from memories.engine.entry_table import EVERY, Change
+from memories.engine.entry_table import EVERY, TRIES, Change
 from memories.engine.newcomers import Arrived
 from memories.foundation.fork_lock import holder_test, new_lock
 from memories.model.entry import Entry
@@ -139,6 +140,10 @@ class Settlement:
 
     def settle_some(self, most: int, *, wait: bool) -> None:
         """Report some changes, the oldest first; without `wait`, not if another thread does it."""
+        tries = TRIES if wait else 0
+        while self._taken and tries > 0:
+            sleep(0)  # As `EntryTable.take_turn` does: no queue forms.
+            tries -= 1
         if wait or not self._taken:
             self._settle(most)
 
