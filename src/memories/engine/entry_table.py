@@ -54,7 +54,7 @@ class EntryTable:
         if self.lock.acquire(False):
             return
         for _ in range(TRIES):
-            sleep(0)  # It lets go of the interpreter.
+            sleep(0)  # It releases the interpreter.
             if self.lock.acquire(False):
                 return
         self.lock.acquire()

@@ -36,5 +36,5 @@ def test_a_turn_waits_for_a_thread_that_holds_the_lock_for_long() -> None:
         assert thread.is_alive() and not taken
     until(lambda: bool(taken))
     thread.join()
-    assert table.lock.acquire(False), "nobody has it"
+    assert table.lock.acquire(False), "no thread has it"
     table.lock.release()
