@@ -303,7 +303,7 @@ def test_a_disk_that_fails_in_a_batch(
         assert held == dict(again)
 
 
-@pytest.mark.parametrize("way", ["retrieve", "store", "delete"])
+@pytest.mark.parametrize("way", ["retrieve one", "retrieve", "store", "delete"])
 def test_a_damaged_index_is_read_around(tmp_path: Path, way: str) -> None:
     """The short way finds it damaged, and leaves the keys to the one that makes it anew."""
     held: dict[str, bytes] = small(300)
@@ -315,6 +315,8 @@ def test_a_damaged_index_is_read_around(tmp_path: Path, way: str) -> None:
             flip(run, at)
     with opened(tmp_path) as manager:
         match way:
+            case "retrieve one":
+                assert held["k150"] == manager.retrieve("k150")
             case "retrieve":
                 assert held == manager.retrieve_many(held)
             case "store":
