@@ -4,7 +4,7 @@
 PYTHON ?=
 ARGS ?=
 # So many files of tests run at once; many wait for servers, disks and processes. 0 for a debugger.
-WORKERS ?= 4
+WORKERS ?= 5
 BASE ?= main
 export PYTHON
 BIN := .venv/bin
