@@ -19,7 +19,6 @@ from days.running import missing, race, run
 
 EPOCHS = 3
 SIDE = 224
-RATE = 1e-3
 
 
 def transform(number: int, calls: Path) -> Any:
@@ -68,17 +67,16 @@ def train(batches: Callable[[], Iterator[Any]], calls: Path) -> dict[str, Any]:
     model = torch.nn.Sequential(
         torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(3 * (SIDE // 8) ** 2, 1)
     )
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     made, seconds, loss = [], [], torch.zeros(())
     calls.touch()
     for _ in range(EPOCHS):
         started, before = time.perf_counter(), calls.stat().st_size
         for batch in batches():
             loss = (model(batch) ** 2).mean()
-            model.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            with torch.no_grad():  # To import an optimizer takes longer than a small day.
-                for weights in model.parameters():
-                    weights -= RATE * weights.grad
+            optimizer.step()
         made.append(calls.stat().st_size - before)
         seconds.append(time.perf_counter() - started)
     return {"loss": loss.item(), "transforms": made, "seconds": seconds}

@@ -140,10 +140,10 @@ class Settlement:
 
     def settle_some(self, most: int, *, wait: bool) -> None:
         """Report some changes, the oldest first; without `wait`, not if another thread does it."""
-        tries = TRIES if wait else 0
-        while self._taken and tries > 0:
+        for _ in range(TRIES if wait else 0):
+            if not self._taken:
+                break
             sleep(0)  # As `EntryTable.take_turn` does: no queue forms.
-            tries -= 1
         if wait or not self._taken:
             self._settle(most)
 

@@ -418,7 +418,8 @@ class DiskBackend(Backend):
         """Yield all records as of now; what they name stays readable until the block ends."""
         writer = self._writer
         if writer is None:
-            (follower := self._following()).refresh(now=True)
+            follower = self._following()
+            follower.refresh(now=True)
             rows = self._visible_index().frozen()
             yield StoreView(rows, follower.accounting, self._distrust_index)
             return
@@ -583,8 +584,7 @@ class DiskBackend(Backend):
 
     def statements(self) -> list[str]:
         """Return the names of all statements."""
-        there = self._paths.stores.iterdir() if self._paths.stores.exists() else ()
-        return sorted(path.name for path in there if not path.name.endswith(store_paths.DRAFT))
+        return store_paths.statement_names(self._paths)
 
     def is_pending(self, key: str) -> bool:
         """Return whether a crash would lose what `lookup` returns for `key`: it is not copied."""

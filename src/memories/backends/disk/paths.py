@@ -203,6 +203,15 @@ def read_statement(paths: StorePaths, name: str) -> bytes | None:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def statement_names(paths: StorePaths) -> list[str]:
+    """Return the names of all statements, in order."""
+    try:
+        names = [path.name for path in paths.stores.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if not name.endswith(DRAFT))
+
+
 def write_statement(paths: StorePaths, files: Files, name: str, data: bytes) -> None:
     """Keep `data` under `name`, in the place of what is kept there."""
     files.mkdir(paths.stores)
