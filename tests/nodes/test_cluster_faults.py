@@ -215,6 +215,25 @@ def test_a_primary_that_came_back_empty_as_a_replica_does_not_call_a_key_absent(
     until(lambda: manager.retrieve_distributed(key) == "there")
 
 
+def test_keys_are_not_listed_without_those_of_a_slot_that_no_node_serves(
+    manager: DistributedMemoryManager, cluster_nodes: LocalGroup
+) -> None:
+    """A Cluster may be set to go on without some slots; a list must not say that it is whole."""
+    keys = {key_of_shard(number) for number in range(3)}
+    for key in keys:
+        manager.store_distributed(key, "there")
+    assert keys == set(manager.scan_distributed())
+    for server in cluster_nodes.servers:
+        server.call("CONFIG", "SET", "cluster-require-full-coverage", "no")
+    for server in cluster_nodes.servers:
+        server.call("CLUSTER", "DELSLOTS", 0)
+    shards = manager._service.shards  # type: ignore[attr-defined]
+    until(lambda: shards.refresh() or not shards.slot_map.whole)
+    with pytest.raises(UnavailableError, match="no node serves some slots"):
+        list(manager.scan_distributed())
+    assert "there" == manager.retrieve_distributed(key_of_shard(2))
+
+
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_stores_go_on_without_a_replica(
     manager: DistributedMemoryManager,

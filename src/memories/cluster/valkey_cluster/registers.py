@@ -81,7 +81,10 @@ class ClusterRegisters(Registers):
 
     def scan(self, prefix: bytes) -> Iterator[list[bytes]]:
         """Yield batches of names from the primary of each shard, or a replica; see `Registers`."""
-        for shard in self._shards.slot_map.all_shards():
+        slot_map = self._shards.slot_map
+        if not slot_map.whole:
+            raise UnavailableError("the keys could not all be listed: no node serves some slots")
+        for shard in slot_map.all_shards():
             yield from self._scan_shard(shard, PREFIX + prefix)
 
     def _scan_shard(self, shard: Shard, prefix: bytes) -> Iterator[list[bytes]]:
