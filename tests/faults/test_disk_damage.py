@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from tests.support.disk_stores import without_maintenance
 
-from memories.backends.disk import DiskBackend, run_merge, size_limits
+from memories.backends.disk import DiskBackend, compaction, run_merge, size_limits
 from memories.backends.disk.run import FOOTER, RunFooter
 from memories.errors import CorruptDataError, StorageError, UnsupportedTypeError
 from memories.model.record import Record, Terms
@@ -323,6 +324,67 @@ def test_each_way_to_change_survives_a_damaged_index(tmp_path: Path, change: str
     with DiskBackend(tmp_path / "s") as backend:
         assert left == {record.key for record in backend.scan()}
         assert [] == backend.check()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("change", ["write", "remove"])
+def test_an_index_that_a_replay_finds_damaged(tmp_path: Path, change: str, read_only: bool) -> None:
+    """What a writer left behind its last checkpoint leads to rows that nothing else has touched."""
+    filled(tmp_path / "s")
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        CHANGES[change](backend)
+        backend.sync()
+        shutil.copytree(tmp_path / "s", tmp_path / "killed")
+    (run,) = (tmp_path / "killed" / "index").glob("*.run")
+    damage_a_row(run)
+    with DiskBackend(tmp_path / "killed", read_only=read_only) as backend:
+        left = set(KEYS) - ({"key060"} if change == "remove" else set())
+        assert left == {record.key for record in backend.scan()}
+        assert len(left) == backend.usage().keys
+        assert 500 == backend.newest("key060")[0]
+
+
+def test_a_pack_is_emptied_beside_a_damaged_index(tmp_path: Path) -> None:
+    """Compaction would have failed at each attempt."""
+    source = tmp_path / "source"
+    source.write_bytes(b"".join(content(key, 200, 60) for key in KEYS))
+    items = [(record_for(key, 200, size=60), 60 * at, 60) for at, key in enumerate(KEYS)]
+    with DiskBackend(tmp_path / "s") as backend:
+        backend.adopt(source, [items])
+    (run,) = (tmp_path / "s" / "index").glob("*.run")
+    damage_a_row(run)
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        assert backend._writer is not None
+        (number,) = backend._writer.accounting.packs
+        assert compaction._empty_pack(backend._writer, number, lambda: None)
+        assert {} == backend._writer.accounting.packs
+        for record in backend.scan():
+            assert content(record.key, 200, 60) == backend.read(record)
+        assert len(KEYS) == backend.usage().keys
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_hidden_versions_are_removed_beside_a_damaged_index(tmp_path: Path, hidden: bool) -> None:
+    """A restored snapshot replaces what is there: what it lacks would have come back."""
+    run = filled(tmp_path / "s")
+    with without_maintenance(DiskBackend(tmp_path / "s")) as backend:
+        assert backend._writer is not None
+        backend.write(record_for("new", 500), frame_for(b"new"))
+        if not hidden:
+            damage_a_row(run)
+        backend.hide_older(300, lambda record: nullcontext())
+        if hidden:
+            with backend._writer.index_files.merge_lock:
+                backend._writer.checkpoint(whole=True)
+            (run,) = set((tmp_path / "s" / "index").glob("*.run")) - {run}
+            damage_a_row(run)
+        assert 1 == backend.usage().keys
+        backend.remove_hidden()
+        assert 1 == backend.usage().keys
+        assert 500 == backend.newest("new")[0]
+        assert all(backend.newest(key)[1] is None for key in KEYS)
+    with DiskBackend(tmp_path / "s") as backend:
+        assert ["new"] == [record.key for record in backend.scan()]
 
 
 def test_a_merge_of_damaged_runs_reads_the_log(

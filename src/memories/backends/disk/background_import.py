@@ -23,6 +23,7 @@ from memories.backends.disk.log_format import PACKED, IndexRow
 from memories.backends.disk.maintenance import StoppedError
 from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.reader import SourceFile
+from memories.backends.disk.run_table import RunDamagedError
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
 from memories.foundation.call_owner import CallOwner
@@ -56,7 +57,7 @@ class BackgroundImport:
 
     def __init__(self, writer: Writer, show: Callable[[Index | OverlayIndex], None]) -> None:
         self._writer, self._show = writer, show
-        self._overlay = OverlayIndex(writer.index, writer.lock)
+        self._overlay = OverlayIndex(writer.index, writer.lock, writer.row)
         self._pending: list[PendingFile] = []  # Guarded by the writer's lock.
         self._replaced: list[Replaced] = []
         self._callbacks: list[ImportDone] = []
@@ -138,7 +139,12 @@ class BackgroundImport:
         with self._writer.lock:
             overlay = self._shown_overlay()
             self._replaced.append(replaced)
-        overlay.hide_older(below)
+        try:
+            overlay.hide_older(below)
+        except RunDamagedError:
+            self._writer.rebuild()
+            with self._writer.lock:
+                self._recount(overlay)
         with self._writer.lock:
             for file in list(self._pending):
                 rows = file.table.values()
@@ -151,7 +157,8 @@ class BackgroundImport:
         writer = self._writer
         if writer.appender.overlay is None:
             writer.space.import_bytes = writer.space.copied_bytes = 0
-            self._overlay = writer.appender.overlay = OverlayIndex(writer.index, writer.lock)
+            self._overlay = OverlayIndex(writer.index, writer.lock, writer.row)
+            writer.appender.overlay = self._overlay
             self._show(self._overlay)
         return self._overlay
 
@@ -202,22 +209,28 @@ class BackgroundImport:
             writer.space.import_bytes = sum(file.size for file in waiting)
             writer.space.copied_bytes = sum(file.copied_bytes for file in waiting)
             if overlay is not None:
-                overlay.recount([file.table for file in self._pending], writer.accounting.keys)
+                writer.sound(partial(self._recount, overlay))
             idle = self._thread is None or not self._thread.is_alive()
         if idle and (overlay is not None or self._callbacks) and not self._stopped:
             self.start(done)
+
+    def _recount(self, overlay: OverlayIndex) -> None:
+        overlay.recount([file.table for file in self._pending], self._writer.accounting.keys)
 
     def remove_hidden(self) -> None:
         """Remove the hidden versions; what replaced them is durable."""
         writer, below = self._writer, self._overlay.hidden_below
         if writer.appender.overlay is None or not below:
             return
-        for row in merged(writer.index.parts()):
+        writer.sound(lambda: self._remove_below(below))
+
+    def _remove_below(self, below: int) -> None:
+        for row in merged(self._writer.index.parts()):
             if row.record.version < below:
                 with ExitStack() as stack:
                     for replaced in self._replaced:
                         stack.enter_context(replaced(row.record))
-                    writer.remove(row.record.key, below)
+                    self._writer.remove(row.record.key, below)
 
     def stop(self) -> None:
         """End the copies when the store is closed; pending records are lost."""

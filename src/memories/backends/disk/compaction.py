@@ -499,7 +499,7 @@ def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
     """Write again what lives in a pack, and unlink it; return False if part is unreadable."""
     whole = True
     if writer.accounting.packs[number].live:
-        for row in list(_rows_in_pack(writer, number, pace)):
+        for row in writer.sound(lambda: list(_rows_in_pack(writer, number, pace))):
             try:
                 writer.rewrite(row)
             except GoneError as error:

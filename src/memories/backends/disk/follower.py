@@ -70,6 +70,8 @@ class Follower:
             except FileNotFoundError:
                 # A file was unlinked after the manifest was read: the next manifest is newer.
                 pass
+            except RunDamagedError:
+                self._ignore_runs = True
             self._manifest, self._segment = None, 0
             if time.monotonic() > give_up:
                 raise StorageError(

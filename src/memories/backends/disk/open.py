@@ -66,25 +66,27 @@ class StoreOpening:
         self._limits = limits or partial(SizeLimits.of, None)
         self._handles = HandleCache(paths, files)
         self._reader = FrameReader(paths, files, self._handles, map_large=mmap)
+        self._begin(*((None, ()) if distrust_index else self._checkpoint()))
+
+    def _begin(self, manifest: IndexManifest | None, runs: tuple[Run, ...]) -> None:
+        """Begin with what a checkpoint says, or with nothing and the whole log."""
         self._seen: set[int] = set()
         self._tail: dict[int, str] = {}
         self._renaming: RenameMark | None = None  # The latest one.
-        self._manifest, runs = (None, ()) if distrust_index else self._checkpoint()
-        self.index = Index(runs)
-        self.accounting = (
-            SpaceAccounting() if self._manifest is None else SpaceAccounting.load(self._manifest)
-        )
-
-        self.start = START
-        if self._manifest is not None:
-            self.start = Position(self._manifest.segment, self._manifest.offset)
+        self._manifest, self.index = manifest, Index(runs)
+        self.accounting = SpaceAccounting() if manifest is None else SpaceAccounting.load(manifest)
+        self.start = START if manifest is None else Position(manifest.segment, manifest.offset)
 
     def run(self) -> tuple[Writer, list[str]]:
         """Return the writer, and what was found damaged. The caller holds the writer lock."""
         assert self._writer_lock is not None
-        start, first_new = self.start, self.accounting.next_file
-        replayed = self.replay()
-        self._sweep(replayed, first_new)
+        try:
+            replayed = self._recover()
+        except RunDamagedError:
+            self.index.close()
+            self._begin(None, ())
+            replayed = self._recover()
+        start = self.start
         limits = self._limits(self._held() + self._writer_lock.directory.free_bytes())
         log = Log(
             self._paths, self._files, self._handles, replayed.end, segment_bytes=limits.segment,
@@ -115,12 +117,18 @@ class StoreOpening:
         self._finish_renaming(writer)
         return writer, replayed.damage
 
+    def _recover(self) -> ReplayResult:
+        first_new = self.accounting.next_file
+        replayed = self.replay()
+        self._sweep(replayed, first_new)
+        return replayed
+
     def _finish_renaming(self, writer: Writer) -> None:
         """Remove the old key of a renaming that was torn: its value has the new key already."""
         renaming = self._renaming
         if renaming is None:
             return
-        new, old = self.index.row(renaming.new), self.index.row(renaming.old)
+        new, old = writer.row(renaming.new), writer.row(renaming.old)
         if (
             new is not None
             and new.record.version == renaming.version
@@ -219,7 +227,7 @@ class StoreOpening:
         """Count a segment that the accounting lacks: it was left torn, or was away for a while."""
         handle = self._handles.get(number)
         self.accounting.extend_segment(number, self._files.size(handle.descriptor))
-        rows = live_records(self._files, handle, number, SEGMENT_HEADER_BYTES, self.index)
+        rows = live_records(self._files, handle, number, SEGMENT_HEADER_BYTES, self.index.row)
         for row, _ in rows:
             self.accounting.recount(row)
 

@@ -64,19 +64,21 @@ class StoreView:
 class OverlayIndex:
     """An index over another one: of a key's versions here and there, the highest counts.
 
-    Readers take no lock. Changes are made under the writer's.
+    Readers take no lock. Changes are made under the writer's. `newest` finds a row of `index`; a
+    writer's makes a damaged index anew.
     """
 
-    def __init__(self, index: Index, lock: RLock) -> None:
+    def __init__(self, index: Index, lock: RLock, newest: Callable[[str], IndexRow | None]) -> None:
         self._index = index
         self._lock = lock
+        self._newest = newest
         self._tables: tuple[Table, ...] = ()  # Of one file each, newest first.
         self.hidden_below = 0  # Versions below it are replaced, though the log does not say so yet.
         self.extra = 0  # How many keys are seen beyond those of the log.
 
     def over(self, index: Index) -> OverlayIndex:
         """Return the same records over another index, for a process that only reads."""
-        other = OverlayIndex(index, RLock())
+        other = OverlayIndex(index, RLock(), index.row)
         other._tables, other.hidden_below = self._tables, self.hidden_below
         return other
 
@@ -90,7 +92,7 @@ class OverlayIndex:
     def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`, a tombstone too."""
         # The tables first: what is removed from them stands in the log already.
-        return self._seen(self._pending(key), self._index.row(key))
+        return self._seen(self._pending(key), self._newest(key))
 
     def is_pending(self, key: str) -> bool:
         """Return whether what is seen of `key` would not survive a crash."""
@@ -192,7 +194,8 @@ class OverlayIndex:
     def hide_older(self, below: int) -> None:
         """Hide every version below this one; reads every row, to count those that are hidden.
 
-        Takes the lock, but does not hold it while rows are read.
+        Takes the lock, but does not hold it while rows are read. Where the index is damaged, the
+        versions are hidden, and have yet to be counted, by `recount`.
         """
         with self._lock:
             before, self.hidden_below = self.frozen(), below

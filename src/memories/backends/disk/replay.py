@@ -122,12 +122,16 @@ class SegmentWalk:
 
 
 def live_records(
-    files: Files, handle: Handle, number: int, start: int, index: Index
+    files: Files,
+    handle: Handle,
+    number: int,
+    start: int,
+    newest: Callable[[str], IndexRow | None],
 ) -> Iterator[tuple[IndexRow, bytes]]:
     """Yield the live rows of one segment, from `start` on, with the bytes of their records."""
     walk = SegmentWalk(files, handle, start, files.size(handle.descriptor))
     for offset, head in walk:
-        row = index.row(head.record.key)
+        row = newest(head.record.key)
         if row is not None and (row.segment, row.offset) == (number, offset):
             yield row, walk.bytes(offset, head.extent)
 

@@ -123,11 +123,15 @@ class Writer:
 
     def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`; rebuilds the index if a run of it is damaged."""
+        return self.sound(lambda: self.index.row(key))
+
+    def sound(self, read: Callable[[], T]) -> T:
+        """Return what `read` finds in the index; where a run is damaged, in the one made anew."""
         try:
-            return self.index.row(key)
+            return read()
         except RunDamagedError:
             self.rebuild()
-            return self.index.row(key)
+            return read()
 
     def _rows(self, keys: Sequence[str]) -> list[IndexRow | None]:
         """Return what `row` returns of each key."""
@@ -513,7 +517,7 @@ class Writer:
                 handle = self.reader.segment(number)
             except FileNotFoundError:
                 continue
-            found += live_records(self.files, handle, number, start, self.index)
+            found += live_records(self.files, handle, number, start, self.row)
         return found
 
     def _rescue(self) -> None:
@@ -535,7 +539,7 @@ class Writer:
         self.appender.mark()
         for number in gone:
             handle = self.reader.segment(number)
-            rows = list(live_records(self.files, handle, number, SEGMENT_HEADER_BYTES, self.index))
+            rows = list(live_records(self.files, handle, number, SEGMENT_HEADER_BYTES, self.row))
             if rows:
                 self.copy_records(rows)
             self.drop_segment(number)
