@@ -123,6 +123,7 @@ def restore_snapshot(
         restore = Restore(
             hierarchy, chain, Mode(mode),
             copy_later=verify == "lazy" and not wait, arrivals=arrivals if wait else None,
+            verified=verify == "full",
         )  # fmt: skip
         restore.check()
         if hierarchy.trust.binding is not None:

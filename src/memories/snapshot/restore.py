@@ -24,12 +24,14 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from enum import StrEnum
 
+from memories.backends.base import LARGE_BYTES
 from memories.backends.disk import DiskBackend
 from memories.backends.disk.import_file import Adopted, Adoption
 from memories.engine.archive import is_archived
 from memories.engine.batch_write import batched
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.payload import Payload
+from memories.engine.verified_frames import MAX_REMEMBERED
 from memories.errors import TierFullError
 from memories.foundation.keys import INTERNAL
 from memories.foundation.periodic import Latch
@@ -72,12 +74,16 @@ class Restore:
         *,
         copy_later: bool = False,
         arrivals: Arrivals | None = None,
+        verified: bool = False,
     ) -> None:
+        """`verified` says that every byte of the chain's files was verified."""
         self._hierarchy = hierarchy
         self._chain = chain
         self._mode = mode
         self._arrivals = arrivals  # Brings each batch into RAM, where the caller waits for that.
         self._copy_later = copy_later  # Whether files that cannot be shared may be pending.
+        self._verified = verified
+        self._large: list[Record] = []  # Adopted from the file at hand; kept if it was verified.
         self.imported = Latch()
         self.imported.set()
         # Keys that are to be removed from the archive, and the versions of those removals.
@@ -133,9 +139,19 @@ class Restore:
                     adopted = journal.adopt(file.path, batches, descriptor=descriptor)
             self.shared &= adopted.shared
             pending |= adopted.pending
+            if adopted.shared:
+                self._remember_verified()
+            self._large.clear()
             if not pending:
                 self._end_removals()
         return pending
+
+    def _remember_verified(self) -> None:
+        """Let no read verify the large values again whose bytes were verified where they lie."""
+        for adopted in self._large:
+            found = self._hierarchy.catalog.record(adopted.key)
+            if found is not None and found.version == adopted.version:
+                self._hierarchy.verified.add(found)
 
     def _finish_later(self) -> None:
         """Hide what the files replace until they are copied, and remove it then."""
@@ -245,6 +261,8 @@ class Restore:
             self._drop_replaced(entries)
             raise
         self._hierarchy.mover.batch.drop(entries)
+        if self._verified and len(self._large) < MAX_REMEMBERED:
+            self._large += [one for one, _, length in adoptions if length >= LARGE_BYTES]
         if not self._copy_later:
             self._end_removals()
         if self._arrivals is not None:

@@ -28,7 +28,7 @@ from memories import (
     TierFullError,
     codecs,
 )
-from memories.backends.disk import import_file
+from memories.backends.disk import background_import, import_file
 from memories.engine.payload import Payload
 from memories.frames.writer import pack
 from memories.model.record import Record
@@ -155,6 +155,29 @@ def test_a_file_on_another_file_system_is_copied(
         manager.clear()
         manager.restore_snapshot(Path(far, "s"), verify=verify)
     assert_all_there(manager)
+
+
+@pytest.mark.parametrize(
+    ("verify", "linked", "knows"),
+    [("full", True, True), ("full", False, False), ("lazy", True, False)],
+)
+def test_no_read_verifies_again_what_the_restore_has_verified_in_place(
+    manager: MemoryManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    verify: Any, linked: bool, knows: bool,
+) -> None:  # fmt: skip
+    """The bytes of a copy are other ones, and a lazy restore has verified none."""
+    noise = np.random.default_rng(1).bytes(1 << 20)
+    manager.store("large", noise, tier="cold")
+    manager.create_snapshot(tmp_path / "s")
+    if not linked:
+        monkeypatch.setattr(background_import, "share", lambda *_: False)
+    with make(tmp_path / "other") as other:
+        other.restore_snapshot(tmp_path / "s", verify=verify, wait=True)
+        hierarchy = other._hierarchy
+        record = hierarchy.catalog.record("large")
+        assert record is not None
+        assert hierarchy.verified.knows(record) is knows
+        assert other.retrieve("large") == noise
 
 
 def test_restoring_again_gives_the_same(manager: MemoryManager, tmp_path: Path) -> None:
