@@ -366,7 +366,6 @@ def _check_list_views(field: Field, batch: _Batch, sizes: dict[int, int], length
     if len(starts) and not (
         int(starts.min()) >= 0
         and int(counts.min()) >= 0
-        and int(counts.max()) <= end
         and bool((starts.astype(np.int64) <= end - counts.astype(np.int64)).all())
     ):
         raise _damaged("a list lies outside of the items")
