@@ -275,7 +275,7 @@ def test_every_byte_of_every_type_may_be_another() -> None:
 
 
 def test_a_stream_that_is_cut_is_refused() -> None:
-    """Unless it is cut after a message: whoever asked compares the rows."""
+    """Unless it is cut after a message: the caller compares the rows."""
     stream = stream_of(pa.array(["a", "b"]), pa.array(["c", None]))
     ends = {at for at in range(len(stream)) if not said(stream[:at])}
     assert {0, 2, 4} == {check(stream[:at]) for at in ends}
