@@ -27,7 +27,10 @@ _PAUSE_SECONDS = 0.05
 NOT_ANSWERED = "no node of its slot answers"
 NOT_PRIMARY = "the node is not a primary any more"
 NOT_COPIED = "the node restarted, and has not copied its primary yet"
-_NEVER_SYNCED = frozenset({"0", "1"})  # Offsets of a replica before its first copy is complete.
+# What a replica says before its first copy is complete: its offset, and in newer versions, since
+# when it has lost its primary. An offset may also be of its time as a primary, or of its disk.
+_NEVER_SYNCED = frozenset({"0", "1"})
+_NEVER_CONNECTED = "-1"
 
 
 class _ShardRead:
@@ -227,14 +230,16 @@ def ask_redirected(node: Node, command: Command, *others: Command) -> list[Any]:
 def has_copy(replication: bytes) -> bool:
     """Return whether a node has all that its primary had while they were connected.
 
-    A replica that restarted empty serves reads before it has copied its primary: it knows nothing
-    then, and may not say that a key is absent.
+    A replica that restarted serves reads before it has copied its primary: it has nothing then, or
+    what its disk kept, and may not say that a key is absent.
     """
     info = parse_info(replication)
     if info.get("role") == "master" or info.get("master_link_status") == "up":
         return True
-    copying = info.get("master_sync_in_progress") == "1"
-    return not copying and info.get("slave_repl_offset", "0") not in _NEVER_SYNCED
+    if info.get("master_sync_in_progress") == "1":
+        return False
+    connected = info.get("master_link_down_since_seconds") != _NEVER_CONNECTED
+    return connected and info.get("slave_repl_offset", "0") not in _NEVER_SYNCED
 
 
 def _read_command(name: bytes, whole: bool) -> Command:
