@@ -27,6 +27,35 @@ DIFFERED: dict[str, tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
             ("store_into", {"key": "b", "kind": "large int", "tier": "cold"}),
         ],
     ),
+    # The event of a read that found nothing came after that of the store which followed it.
+    "a store into cold after a read that waits": (
+        OPTIONS,
+        [
+            ("clear", {}),
+            ("store", {"key": "b", "kind": "none"}),
+            ("retrieve_as", {"key": "a", "copy": False}),
+            ("store_into", {"key": "a", "kind": "text", "tier": "cold"}),
+        ],
+    ),
+    "a new key for a value in cold after a read that waits": (
+        OPTIONS,
+        [
+            ("clear", {}),
+            ("store_into", {"key": "b", "kind": "text", "tier": "cold"}),
+            ("store", {"key": "c/d", "kind": "none"}),
+            ("retrieve_as", {"key": "a", "copy": False}),
+            ("rename", {"key": "b", "new": "a"}),
+        ],
+    ),
+    "many stores into cold after a read that waits": (
+        OPTIONS,
+        [
+            ("clear", {}),
+            ("store", {"key": "b", "kind": "none"}),
+            ("retrieve_as", {"key": "a", "copy": False}),
+            ("store_many", {"some": {"a"}, "kind": "none", "tier": "cold"}),
+        ],
+    ),
     "a store with options over one that waits": (
         OPTIONS | {"sizes": "tiny", "on_full": "evict"},
         [

@@ -62,6 +62,8 @@ class Settlement:
         # Called with False at the first change that waits, with True when many do.
         self.wake: Callable[[bool], None] = _nothing
         self.changes = catalog.table.changes
+        # As many as there are among the changes, or more for a moment.
+        self._misses: list[Missed] = []
         self._tiers = tiers
         self._catalog = catalog
         self._operations = operations
@@ -92,13 +94,14 @@ class Settlement:
     def settle_before(self, entries: Sequence[Entry], keys: Sequence[str] = ()) -> None:
         """Report how `entries` came, and what left from `keys`, before these keys change.
 
-        With keys, every change is reported if the bytes of what has left are still charged.
-        Otherwise only arrivals wait, which are in the order of their policy before it decides. The
-        caller has locked the keys, or looks again when it has.
+        With keys, every change is reported if the bytes of what has left are still charged, or if a
+        miss waits, which came before what the caller will report. Otherwise only arrivals wait,
+        which are in the order of their policy before it decides. The caller has locked the keys, or
+        looks again when it has.
         """
         if (
             (entries and any(entry.link is None for entry in entries))
-            or (keys and self._departures_wait())
+            or (keys and (self._misses or self._departures_wait()))
             or (self._taken and self._is_reporting([*[entry.key for entry in entries], *keys]))
         ):
             self.settle()
@@ -121,6 +124,7 @@ class Settlement:
         if not (self.changes or self._taken or self._operations.holds_lock()):
             self._events.emit_apart(miss)
             return
+        self._misses.append(miss)
         self.changes.append(miss)
         if not len(self.changes) % EVERY:
             self.announce(len(self.changes))
@@ -176,8 +180,11 @@ class Settlement:
                 raise
 
     def _settle_first(self, count: int) -> None:
+        changes, misses = self.changes, self._misses
+        taken = changes[:count]
+        missed = sum([type(change) is Missed for change in taken]) if misses else 0
         # One line: an interrupt leaves all of it or nothing. Other threads append meanwhile.
-        self._taken, self._events_left, self.changes[:count] = self.changes[:count], None, []
+        self._taken, self._events_left, changes[:count], misses[:missed] = taken, None, [], []
         self._release(self._taken)
         self._report(self._taken)
 
