@@ -56,12 +56,12 @@ def pack_plain(value: Any) -> bytes | None:
     return None
 
 
-def is_plain(body: memoryview) -> bool:
+def is_plain(body: bytes | memoryview) -> bool:
     """Return whether the body of a register is a plain value, and not a frame."""
-    return body.nbytes > 0 and body[0] in _KINDS
+    return len(body) > 0 and body[0] in _KINDS
 
 
-def read_plain(body: memoryview) -> Any:
+def read_plain(body: bytes | memoryview) -> Any:
     """Return the value of a body whose checksum has been compared.
 
     Raises:
@@ -69,7 +69,7 @@ def read_plain(body: memoryview) -> Any:
     """
     rest = body[1:]
     if body and body[0] == _BYTES_KIND:
-        return bytes(rest)
+        return rest if type(rest) is bytes else bytes(rest)
     kind = bytes(body[:1])
     try:
         if kind == b"m":

@@ -6,18 +6,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from memories.cluster.manifest import ChunkUpload
 from memories.cluster.register_copy import RegisterCopy
-from memories.cluster.register_format import HEADER_BYTES, RegisterBody, RegisterKind
+from memories.cluster.register_format import HEADER_BYTES, Buffer, RegisterBody, RegisterKind
 from memories.cluster.versions import RegisterVersion
 
 
-class FoundRegister(NamedTuple):
-    """The content of a register. `body` is None where only the version was requested."""
+class FoundRegister(msgspec.Struct, frozen=True, gc=False):
+    """The content of a register. `body` is None where only the version was requested.
+
+    There may be ten thousand at once, and the garbage collector need not look at any of them.
+    """
 
     version: RegisterVersion
     kind: RegisterKind
-    body: memoryview | None
+    body: Buffer | None
     expires_ms: int = 0  # Set where there is no body; else the body has it.
 
 

@@ -22,10 +22,11 @@ CHUNK_PREFIX = b"m:c:"
 
 Buffer: TypeAlias = bytes | memoryview
 KIND_AT = TEXT_BYTES
-_CLIENT_AT = TEXT_BYTES // 2
-_BODY_SUM = slice(KIND_AT + 1, KIND_AT + 17)
-_HEAD_SUM = slice(KIND_AT + 17, HEADER_BYTES)
-_HEAD_SUM_DIGITS = HEADER_BYTES - KIND_AT - 17
+_COPIED_BYTES = 4096  # To copy a smaller body costs less than a view of it.
+_LEAD_BYTES = KIND_AT + 17  # The version, the kind, and the checksum of the body.
+_SUMS = slice(KIND_AT + 1, HEADER_BYTES)  # Of the body, and of the lead and the name.
+_SUMS_DIGITS = HEADER_BYTES - KIND_AT - 1
+_HEAD_SUM_DIGITS = HEADER_BYTES - _LEAD_BYTES
 
 
 class RegisterKind(Enum):
@@ -122,20 +123,25 @@ def read_header(name: bytes, data: bytes) -> RegisterHeader:
     Raises:
         CorruptDataError: it is damaged, or belongs to another register.
     """
-    return RegisterHeader(*_read_lead(name, data))
+    lead = data[:_LEAD_BYTES]
+    if data[_LEAD_BYTES:HEADER_BYTES] != _head_sum(name, lead):
+        raise _damaged(name)
+    return RegisterHeader(*_read_lead(name, lead))
 
 
-def read_register(name: bytes, data: bytes) -> tuple[RegisterVersion, RegisterKind, memoryview]:
+def read_register(name: bytes, data: bytes) -> tuple[RegisterVersion, RegisterKind, Buffer]:
     """Return the version, the kind and the body of a register; both checksums are compared.
 
     Raises:
         CorruptDataError: it is damaged, or belongs to another register.
     """
-    version, kind = _read_lead(name, data)
-    body = memoryview(data)[HEADER_BYTES:]
-    if data[_BODY_SUM] != xxhash.xxh3_64_hexdigest(body).encode():
+    small = len(data) < _COPIED_BYTES
+    body = data[HEADER_BYTES:] if small else memoryview(data)[HEADER_BYTES:]
+    lead = data[:_LEAD_BYTES]
+    sums = xxhash.xxh3_64_hexdigest(body) + xxhash.xxh3_64_hexdigest(lead + name)
+    if data[_SUMS] != sums[:_SUMS_DIGITS].encode():
         raise _damaged(name)
-    return version, kind, body
+    return *_read_lead(name, lead), body
 
 
 def key_text(name: bytes) -> str:
@@ -147,16 +153,11 @@ def _key_text(name: bytes) -> bytes:
     return name[len(PREFIX) :].removeprefix(b"\0").replace(b"\0", b":", 1)
 
 
-def _read_lead(name: bytes, data: bytes) -> tuple[RegisterVersion, RegisterKind]:
-    lead = data[: _HEAD_SUM.start]
-    kind = _KINDS.get(lead[KIND_AT : KIND_AT + 1])
-    if kind is None or data[_HEAD_SUM] != _head_sum(name, lead):
-        raise _damaged(name)
+def _read_lead(name: bytes, lead: bytes) -> tuple[RegisterVersion, RegisterKind]:
     try:
-        counter, client = int(lead[:_CLIENT_AT], 16), int(lead[_CLIENT_AT:KIND_AT], 16)
-    except ValueError:
+        return RegisterVersion.parse(lead[:KIND_AT]), _KINDS[lead[KIND_AT : KIND_AT + 1]]
+    except (ValueError, KeyError):
         raise _damaged(name) from None
-    return RegisterVersion(counter, client), kind
 
 
 def _damaged(name: bytes) -> CorruptDataError:

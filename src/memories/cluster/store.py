@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from memories.cluster.chunks import ChunkStore
 from memories.cluster.manifest import (
     INLINE_BYTES,
@@ -16,7 +18,13 @@ from memories.cluster.manifest import (
     read_manifest,
 )
 from memories.cluster.register_api import FoundRegister, Registers, WrittenRegister
-from memories.cluster.register_format import PREFIX, RegisterBody, RegisterKind, name_prefix
+from memories.cluster.register_format import (
+    PREFIX,
+    Buffer,
+    RegisterBody,
+    RegisterKind,
+    name_prefix,
+)
 from memories.cluster.seal import Fetch, NodeSeal
 from memories.cluster.settling import Settling
 from memories.cluster.value_terms import (
@@ -43,11 +51,11 @@ _CHUNK_GRACE_MS = 60_000  # Chunks outlive their value: a read that began before
 _READ_ATTEMPTS = 5  # Reads of a value that is replaced during each of them.
 
 
-class StoredFrame(NamedTuple):
+class StoredFrame(msgspec.Struct, frozen=True, gc=False):
     """A frame that was read from the nodes; its checksums have been compared."""
 
     version: RegisterVersion
-    frame: memoryview
+    frame: Buffer
     terms: ValueTerms = NO_TERMS
 
 
@@ -318,7 +326,7 @@ class FrameStore:
             return found
         try:
             metadata = seal.open_metadata(key, found.terms.metadata)
-            frame = seal.open_frame(key, found.frame)
+            frame = seal.open_frame(key, memoryview(found.frame))
         except CorruptDataError as error:
             return CorruptDataError(f"{key[:200]!r} cannot be read: {error}")
         return StoredFrame(found.version, frame, found.terms._replace(metadata=metadata))
@@ -468,7 +476,8 @@ def _manifest_body(manifest: bytes, terms: ValueTerms) -> RegisterBody:
 
 def _split_body(found: FoundRegister) -> tuple[ValueTerms, memoryview]:
     assert found.body is not None
-    return split_terms(found.body) if found.kind.has_terms else (NO_TERMS, found.body)
+    body = memoryview(found.body)
+    return split_terms(body) if found.kind.has_terms else (NO_TERMS, body)
 
 
 def _expiry_of(found: FoundRegister) -> int:

@@ -586,7 +586,7 @@ class DistributedMemoryManager(MemoryManager):
             if is_plain(frame):
                 payload = Payload.of(read_plain(frame))
             else:
-                payload = Payload.of_frame(frame, key=key, verified=True)
+                payload = Payload.of_frame(memoryview(frame), key=key, verified=True)
             return options.apply(key, payload, False, self._trust, self._services.device)
         except UNREADABLE as error:
             raise about_key(error, key) from error.__cause__
@@ -615,7 +615,8 @@ class DistributedMemoryManager(MemoryManager):
             return self._open_plain(key, stored, token)
         trust = self._trust
         try:
-            payload = Payload.of_frame(stored.frame, key=key, verified=True)
+            frame = memoryview(stored.frame)
+            payload = Payload.of_frame(frame, key=key, verified=True)
             # Local copies do not expire.
             if not token or stored.terms.expires_ms or not self._make_room_for(payload.size):
                 return payload.open(trust)

@@ -250,8 +250,16 @@ class ReplyDecoder:
         """
         items: list[Reply] = []
         data, at = self._data, self._at
-        here = len(data)
+        line, length = b"", 0  # Of the string before: values in a row often have one length.
         while len(items) < count:
+            if length and data.startswith(line, at):
+                start = at + len(line)
+                end = start + length
+                if data[end : end + 2] != b"\r\n":
+                    break
+                items.append(data[start:end])
+                at = end + 2
+                continue
             kind = data[at : at + 1]
             if kind != b"$" and kind != b":":
                 break
@@ -269,8 +277,9 @@ class ReplyDecoder:
                 items.append(int(digits))
                 at = start
                 continue
-            end = start + int(digits)
-            if end + 2 > here or data[end : end + 2] != b"\r\n":
+            line, length = data[at:start], int(digits)
+            end = start + length
+            if data[end : end + 2] != b"\r\n":
                 break
             items.append(data[start:end])
             at = end + 2

@@ -163,6 +163,22 @@ def test_replies_mean_what_they_mean_to_redis_py(data: bytes, piece: int) -> Non
     assert parser._read_response(disable_decoding=True) == decoded(data, piece)
 
 
+@given(
+    st.lists(st.sampled_from([b"abc", b"$3\r", b"\r\n$", b"", b"four", None])), st.integers(1, 60)
+)
+def test_values_of_one_length_are_read_in_a_row(values: list[bytes | None], piece: int) -> None:
+    """A read of many small values gets such replies, and takes a short way through them."""
+    parts = [b"$-1\r\n" if one is None else b"$%d\r\n%b\r\n" % (len(one), one) for one in values]
+    assert values == decoded(b"*%d\r\n%b" % (len(parts), b"".join(parts)), piece)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+def test_a_value_in_a_row_that_is_longer_than_announced_is_refused(piece: int) -> None:
+    """What follows it would be taken for the next reply."""
+    with pytest.raises(GarbledError, match="longer than announced"):
+        decoded(b"*3\r\n$3\r\nabc\r\n$3\r\nabcd\r\n$3\r\nabc\r\n", piece)
+
+
 def test_an_error_is_a_reply_with_a_code() -> None:
     """A full node answers, with an error."""
     error = decoded(b"-OOM command not allowed\r\n")
