@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any, Unpack
 
 import msgspec
-from numpy import ndarray
 
 from memories import codecs
 from memories.cluster.connect import check_addresses, check_factor, check_nodes, open_service
@@ -124,7 +123,7 @@ class DistributedMemoryManager(MemoryManager):
                     keys=voucher_keys(self._hierarchy.trust),
                 )
                 # A separate object: references to it do not keep the manager alive.
-                self._near = Freshness(near_copies.drop)
+                self._attach_near(Freshness(near_copies.drop), self._services.clock.monotonic)
         except BaseException:
             super().cleanup(flush=False)
             raise
@@ -139,7 +138,6 @@ class DistributedMemoryManager(MemoryManager):
         self._frames = self._service.frames(namespace, seal)
         self._trust = self._hierarchy.trust.for_nodes()
         self._near_copies = near_copies
-        self._monotonic = self._services.clock.monotonic
         self._hierarchy.events.subscribe(_weak_observer(self._near), kinds=(Removed,))
         if near_cache:
             self._service.start_near_cache(self._near, namespace, seal)
@@ -185,7 +183,6 @@ class DistributedMemoryManager(MemoryManager):
         self,
         key: str,
         default: Any = MISSING,
-        *,
         region: Any = None,
         copy: bool | None = None,
         device: str | None = None,
@@ -213,19 +210,14 @@ class DistributedMemoryManager(MemoryManager):
             CorruptDataError: every reachable copy is damaged.
             UntrustedDataError: it would run code, and no trusted key has signed it.
         """
-        near = self._near
+        # All parameters are positional: keyword-only ones make the plain call slower.
         default_form = region is None and copy is None and device is None and like is None
-        if default_form and near.fresh_until > self._monotonic():
-            try:
-                source = self._at_front[near.fresh[key]]
-            except (KeyError, TypeError):
+        if default_form:
+            value = self._retrieve_fresh(key)
+            if value is MISSING:
                 value = self._fresh_copy(check_key(key))
-                if value is not MISSING:
-                    return value
-            else:
-                source.hits += 1.0
-                value = source.payload
-                return value.view() if type(value) is ndarray else value
+            if value is not MISSING:
+                return value
         key = check_key(key)
         self._service.require_open()
         try:

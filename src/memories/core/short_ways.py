@@ -28,6 +28,7 @@ from memories.options.choices import ArrayLibrary
 from memories.options.settings import check_seconds
 
 if TYPE_CHECKING:
+    from memories.cluster.near_cache.freshness import Freshness
     from memories.core.value_reader import ValueReader
     from memories.core.value_writer import ValueWriter
     from memories.engine.hierarchy import Hierarchy
@@ -234,6 +235,22 @@ class ShortWays:
         except NOT_NOW:
             return ABSENT  # It has expired, cannot be read or is no key: the long way says which.
         return value
+
+    def _attach_near(self, near: Freshness, monotonic: Callable[[], float]) -> None:
+        """Read the local copies of values on nodes, too."""
+        self._near: Freshness = near
+        self._monotonic: Callable[[], float] = monotonic
+
+    def _retrieve_fresh(self, key: Unchecked[str]) -> Any:
+        """Return the local copy of a value on nodes, if it is the newest; ABSENT as above, too."""
+        try:
+            if self._near.fresh_until > self._monotonic():
+                name = self._near.fresh.get(key)
+                if name is not None:
+                    return self._retrieve_now(name)
+        except TypeError:
+            pass  # An unhashable object, which `check_key` refuses.
+        return ABSENT
 
     def _store_now(self, key: Unchecked[str], data: Any, tier: Unchecked[StoreTier]) -> bool:
         """Store a small value if that is done at once; return whether it is stored."""
