@@ -45,7 +45,7 @@ from memories.backends.disk.reader import (
     SourceFiles,
     read_batch,
 )
-from memories.backends.disk.run_table import RunDamagedError
+from memories.backends.disk.run_table import RunDamagedError, read_mended
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.small_reads import SmallReads
 from memories.backends.disk.space import NoRoomError, Reserve
@@ -239,7 +239,7 @@ class DiskBackend(Backend):
 
         The version is 0 where the log says nothing. A pending record does not count.
         """
-        row = self._sound(lambda: self._log_index().row(key))
+        row = read_mended(lambda: self._log_index().row(key), self._distrust_index)
         if row is None:
             return 0, None
         return row.record.version, None if row.kind == TOMBSTONE else row.record
@@ -433,7 +433,7 @@ class DiskBackend(Backend):
 
     def soonest(self) -> float | None:
         """Return a time before which no record's ends; None if none will."""
-        return self._sound(lambda: self._visible_index().soonest())
+        return read_mended(lambda: self._visible_index().soonest(), self._distrust_index)
 
     def expired(self, now: float) -> Iterator[Record]:
         """Yield the records whose time had ended at `now`, perhaps twice; others cost nothing."""
@@ -756,14 +756,6 @@ class DiskBackend(Backend):
     def _new_reader(self, sources: SourceFiles | None = None) -> FrameReader:
         handles = HandleCache(self._paths, self._files)
         return FrameReader(self._paths, self._files, handles, map_large=self._mmap, sources=sources)
-
-    def _sound(self, read: Callable[[], T]) -> T:
-        """Return what `read` finds in the index; where that is damaged, in the one made anew."""
-        try:
-            return read()
-        except RunDamagedError:
-            self._distrust_index()
-            return read()
 
     def _distrust_index(self) -> None:
         if self._writer is None:

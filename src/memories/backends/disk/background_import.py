@@ -23,7 +23,7 @@ from memories.backends.disk.log_format import PACKED, IndexRow
 from memories.backends.disk.maintenance import StoppedError
 from memories.backends.disk.overlay_index import OverlayIndex
 from memories.backends.disk.reader import SourceFile
-from memories.backends.disk.run_table import RunDamagedError
+from memories.backends.disk.run_table import RunDamagedError, read_mended
 from memories.backends.disk.writer import Writer
 from memories.errors import StorageError
 from memories.foundation.call_owner import CallOwner
@@ -209,7 +209,7 @@ class BackgroundImport:
             writer.space.import_bytes = sum(file.size for file in waiting)
             writer.space.copied_bytes = sum(file.copied_bytes for file in waiting)
             if overlay is not None:
-                writer.sound(partial(self._recount, overlay))
+                read_mended(partial(self._recount, overlay), writer.rebuild)
             idle = self._thread is None or not self._thread.is_alive()
         if idle and (overlay is not None or self._callbacks) and not self._stopped:
             self.start(done)
@@ -222,7 +222,7 @@ class BackgroundImport:
         writer, below = self._writer, self._overlay.hidden_below
         if writer.appender.overlay is None or not below:
             return
-        writer.sound(lambda: self._remove_below(below))
+        read_mended(partial(self._remove_below, below), writer.rebuild)
 
     def _remove_below(self, below: int) -> None:
         for row in merged(self._writer.index.parts()):

@@ -15,6 +15,7 @@ from memories.backends.disk.log_format import PACKED, TOMBSTONE, IndexRow, Recor
 from memories.backends.disk.reader import GoneError
 from memories.backends.disk.replay import SegmentWalk, look_at
 from memories.backends.disk.run_merge import MERGE_ALL_ROWS, Pace, merge, merge_pays, merge_runs
+from memories.backends.disk.run_table import read_mended
 from memories.backends.disk.size_limits import BLOCK_BYTES, SLACK_SHARE, blocks
 from memories.backends.disk.space_accounting import SpaceAccounting
 from memories.backends.disk.tombstones import kept_in, needed
@@ -499,7 +500,7 @@ def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
     """Write again what lives in a pack, and unlink it; return False if part is unreadable."""
     whole = True
     if writer.accounting.packs[number].live:
-        for row in writer.sound(lambda: list(_rows_in_pack(writer, number, pace))):
+        for row in read_mended(lambda: _rows_in_pack(writer, number, pace), writer.rebuild):
             try:
                 writer.rewrite(row)
             except GoneError as error:
@@ -512,8 +513,10 @@ def _empty_pack(writer: Writer, number: int, pace: Pace) -> bool:
     return whole
 
 
-def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> Iterator[IndexRow]:
+def _rows_in_pack(writer: Writer, number: int, pace: Pace) -> list[IndexRow]:
+    found = list[IndexRow]()
     for row in writer.index.rows():
         pace()
         if row.kind == PACKED and unpack_place(row.record.place).file == number:
-            yield row
+            found.append(row)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -26,6 +26,7 @@ DAMAGED: Final[tuple[type[Exception], ...]] = (
 )
 _ROW_BYTES: Final[int] = ROW.size
 _OFFSET_MASK: Final = (1 << OFFSET_BITS) - 1
+T = TypeVar("T")
 # Names of this module, which compiled code finds without a look-up.
 _unpack: Final[Callable[..., tuple[Any, ...]]] = ROW.unpack_from
 _decode: Final[Callable[[bytes], Any]] = decode_record
@@ -36,6 +37,15 @@ _Row: Final[Callable[..., Any]] = IndexRow
 @mypyc_attr(native_class=False)  # The compiler would make another kind of class of it.
 class RunDamagedError(Exception):
     """A run of the index is not what was written; it never leaves this package."""
+
+
+def read_mended(read: Callable[[], T], mend: Callable[[], object]) -> T:
+    """Return what `read` finds in the index; where that is damaged, what it finds after `mend`."""
+    try:
+        return read()
+    except RunDamagedError:
+        mend()
+        return read()
 
 
 class RunTable:

@@ -39,7 +39,7 @@ from memories.backends.disk.obsolete_files import ObsoleteFiles
 from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.reader import AbsentError, FrameReader
 from memories.backends.disk.replay import START, live_records
-from memories.backends.disk.run_table import RunDamagedError
+from memories.backends.disk.run_table import RunDamagedError, read_mended
 from memories.backends.disk.run_writer import merged_rows, run_rows
 from memories.backends.disk.size_limits import SizeLimits
 from memories.backends.disk.size_limits import blocks as in_blocks
@@ -123,15 +123,7 @@ class Writer:
 
     def row(self, key: str) -> IndexRow | None:
         """Return the newest row of `key`; rebuilds the index if a run of it is damaged."""
-        return self.sound(lambda: self.index.row(key))
-
-    def sound(self, read: Callable[[], T]) -> T:
-        """Return what `read` finds in the index; where a run is damaged, in the one made anew."""
-        try:
-            return read()
-        except RunDamagedError:
-            self.rebuild()
-            return read()
+        return read_mended(lambda: self.index.row(key), self.rebuild)
 
     def _rows(self, keys: Sequence[str]) -> list[IndexRow | None]:
         """Return what `row` returns of each key."""
