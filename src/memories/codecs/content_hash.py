@@ -6,18 +6,21 @@ everything that it refers to, any other object by what pickle would store of it.
 
 from __future__ import annotations
 
+import sys
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
+from xxhash import xxh3_128_hexdigest
 
-from memories.codecs.digests import hash_all
+from memories.codecs.digests import WIDTH_BEFORE, hash_all, head_of
 from memories.codecs.function_hash import (
     HashWalk,
     UnhashableReferenceError,
     Variable,
     is_caller_deep,
 )
-from memories.codecs.part_hash import hash_part
+from memories.codecs.part_hash import STRUCTURES, hash_part, hash_structure, join_plain_parts
 from memories.codecs.plain_hash import CONTAINERS, plain_hash
 from memories.codecs.scalars import IMMUTABLE
 from memories.codecs.value_hash import ABSENT, hash_other
@@ -28,6 +31,8 @@ _MAX_CLASSES: Final = 512
 _IMMUTABLE: Final = IMMUTABLE  # The compiler would look it up in its module each time.
 _MOST_UNSHARED: Final = 4096  # Bytes of an array: to look whether it was hashed takes as long.
 _COMPUTED: Final[tuple[bytes, Any]] = (b"", None)
+_NAMESPACES: Final = frozenset({dict, MappingProxyType})
+_ONE_ARGUMENT: Final = head_of(b"args") + WIDTH_BEFORE
 
 
 @mypyc_attr(native_class=False)
@@ -40,34 +45,73 @@ class _KnownClass:
 
     def __init__(self, digest: bytes, variables: list[Variable]) -> None:
         self.digest = digest
-        # Most are unchanged if the same object is at the same place.
+        # Most are unchanged if the same object is at the same place, and nothing came into it.
         self._named: list[tuple[Any, str, Any]] = []
+        self._undefined: list[tuple[Any, str]] = []
         self._enclosed: list[tuple[Any, Any]] = []
+        self._empty: list[Any] = []
         self._others: list[Variable] = []
         for one in variables:
-            same = one.fixed or one.steady
-            if same and one.namespace is not None:
-                self._named.append((one.namespace, one.name, one.value))
-            elif same and one.cell is not None and one.value is not ABSENT:
-                self._enclosed.append((one.cell, one.value))
+            value = one.value
+            if not (one.fixed or one.steady or one.empty):
+                self._others.append(one)
+            elif type(one.namespace) in _NAMESPACES:
+                if value is ABSENT:
+                    self._undefined.append((one.namespace, one.name))
+                else:
+                    self._named.append((one.namespace, one.name, value))
+            elif one.cell is not None and value is not ABSENT:
+                self._enclosed.append((one.cell, value))
             else:
                 self._others.append(one)
+                continue
+            if one.empty:
+                self._empty.append(value)
 
     def is_current(self) -> bool:
         """Return whether nothing that the class refers to has changed."""
-        for namespace, name, value in self._named:
-            if namespace.get(name, ABSENT) is not value:
-                return False
         try:
+            for namespace, name, value in self._named:
+                if namespace[name] is not value:
+                    return False
             for cell, value in self._enclosed:
                 if cell.cell_contents is not value:
                     return False
-        except ValueError:  # It is empty by now.
+        except (KeyError, ValueError):  # A name is not defined any more, a cell empty by now.
             return False
+        for namespace, name in self._undefined:
+            if name in namespace:
+                return False
+        for value in self._empty:
+            if value:
+                return False
         return not any(map(Variable.has_changed, self._others))
 
 
-_classes: dict[type, _KnownClass] = {}  # Bounded: it keeps them alive.
+class _NamedClass:
+    """The hash of a class that counts by its name and its file, and where it is found."""
+
+    def __init__(self, digest: bytes, kind: type, namespace: dict[str, Any]) -> None:
+        self.digest = digest
+        self._kind = kind
+        self._namespace = namespace
+        self._file = namespace.get("__file__")
+
+    def is_current(self) -> bool:
+        """Return whether its name still leads to the class."""
+        kind, namespace = self._kind, self._namespace
+        module = sys.modules.get(kind.__module__)
+        return (
+            module is not None
+            and module.__dict__ is namespace
+            and namespace.get(kind.__qualname__) is kind
+            and namespace.get("__file__") is self._file
+        )
+
+
+# By class, with its code and without. Bounded: they keep the classes alive.
+_classes: dict[type, _KnownClass] = {}
+_named_classes: dict[type, _NamedClass] = {}
 
 
 def content_hash(*values: Any, code: bool = True) -> str:
@@ -94,6 +138,9 @@ def content_hash(*values: Any, code: bool = True) -> str:
         if is_caller_deep():
             raise
         raise UnsupportedTypeError("the arguments are nested too deeply to be hashed") from error
+    if len(digests) == 1:
+        hexadecimal: str = xxh3_128_hexdigest(_ONE_ARGUMENT + digests[0])
+        return hexadecimal
     return hash_all(b"args", digests).hex()
 
 
@@ -107,11 +154,44 @@ def _digests_of(values: tuple[Any, ...], code: bool) -> list[bytes]:
             digest = plain_hash(value)
         elif kind is np.ndarray or kind in _IMMUTABLE:
             digest = hash_part(None, value)  # It has no parts.
+        elif kind in STRUCTURES:
+            digest = _hash_plain_structure(kind, value, code)
         if digest is None:
             hasher = hasher or _ValueHasher(code)
             digest = hasher.digest_by_parts(value)
         digests.append(digest)
     return digests
+
+
+def _hash_plain_structure(kind: type, value: Any, code: bool) -> bytes | None:
+    """Return the hash of a dataclass or a named tuple that holds plain values only, else None."""
+    joined = join_plain_parts(value)
+    return None if joined is None else hash_structure(kind, _digest_class(kind, code), joined)
+
+
+def _digest_class(kind: type, code: bool) -> bytes:
+    """Return the hash of a class, which is the last one unless something has changed."""
+    if code:
+        known = _classes.get(kind)
+        if known is not None and known.is_current():
+            return known.digest
+    else:
+        named = _named_classes.get(kind)
+        if named is not None and named.is_current():
+            return named.digest
+    walk = HashWalk(code=code)
+    found = walk.finish(walk.digest(kind))
+    if code:
+        if len(_classes) >= _MAX_CLASSES:
+            _classes.clear()
+        _classes[kind] = _KnownClass(found, list(walk.variables.values()))
+        return found
+    namespace = getattr(sys.modules.get(kind.__module__), "__dict__", None)
+    if type(namespace) is dict and namespace.get(kind.__qualname__) is kind:
+        if len(_named_classes) >= _MAX_CLASSES:
+            _named_classes.clear()
+        _named_classes[kind] = _NamedClass(found, kind, namespace)
+    return found
 
 
 class _ValueHasher:
@@ -137,6 +217,10 @@ class _ValueHasher:
             found = hash_part(self, value)
             if found is not None:  # Such a value holds nothing, least of all itself.
                 return found
+        elif kind in STRUCTURES:
+            found = _hash_plain_structure(kind, value, self._code)
+            if found is not None:
+                return found
         return self.digest_by_parts(value)
 
     def digest_by_parts(self, value: Any) -> bytes:
@@ -157,16 +241,10 @@ class _ValueHasher:
 
     def digest_definition(self, value: Any) -> bytes:
         """Return the hash of a function or a class, complete in itself."""
-        known = _classes.get(value) if self._code and isinstance(value, type) else None
-        if known is not None and known.is_current():
-            return known.digest
+        if isinstance(value, type):
+            return _digest_class(value, self._code)
         walk = HashWalk(code=self._code)
-        found = walk.finish(walk.digest(value))
-        if self._code and isinstance(value, type):
-            if len(_classes) >= _MAX_CLASSES:
-                _classes.clear()
-            _classes[value] = _KnownClass(found, list(walk.variables.values()))
-        return found
+        return walk.finish(walk.digest(value))
 
     def digest_set_item(self, value: Any) -> bytes:
         """Return the hash of an item of a set."""

@@ -15,7 +15,7 @@ from xxhash import xxh3_128, xxh3_128_digest
 from memories.codecs import scalars
 from memories.codecs.arrays import ORDINARY_DTYPES, is_ordinary
 from memories.codecs.digests import WIDTH_BEFORE, hash_all, head_of, join
-from memories.codecs.plain_hash import ATOMS
+from memories.codecs.plain_hash import ATOMS, plain_hash
 from memories.errors import UnsupportedTypeError
 
 BLOCK_BYTES: Final = 1 << 18
@@ -29,9 +29,9 @@ _ROWS: Final = {row.kind: (row.name.encode(), row.to_meta) for row in scalars.RO
 _NUMPY_SCALARS: Final = {dtype.type: dtype.str for dtype in ORDINARY_DTYPES}
 _pack: Final = msgspec.msgpack.Encoder().encode
 _array_heads: Final[dict[tuple[int, tuple[int, ...]], bytes]] = {}  # By the dtype and the shape.
-# The fields of dataclasses, and for named tuples what stands for them. Bounded: it keeps the
-# classes alive.
-_structures: Final[dict[type, frozenset[str]]] = {}
+# The fields of dataclasses whose values keep them in a dict, and for named tuples what stands for
+# them. Bounded: it keeps the classes alive.
+STRUCTURES: Final[dict[type, frozenset[str]]] = {}
 _NAMED_TUPLE: Final = frozenset[str]()
 # What stands before the hashes of values of these types.
 _EMPTY: Final = join([b""])
@@ -40,6 +40,8 @@ _TUPLE: Final = head_of(b"tuple") + _EMPTY
 _DICT: Final = head_of(b"dict") + _EMPTY
 _TEXT: Final = head_of(b"str") + join([_pack(None)]) + WIDTH_BEFORE
 _BYTES: Final = head_of(b"bytes") + join([_pack(None)]) + WIDTH_BEFORE
+_DATACLASS: Final = head_of(b"dataclass") + WIDTH_BEFORE
+_TUPLE_WITH_NAME: Final = head_of(b"namedtuple") + WIDTH_BEFORE
 _ATOMS: Final = join([b"atoms"]) + WIDTH_BEFORE
 
 
@@ -67,21 +69,43 @@ def hash_part(hasher: Any, value: Any) -> bytes | None:
     if kind is type:
         definition: bytes = hasher.digest_definition(value)
         return definition
-    fields = _structures.get(kind)
+    fields = STRUCTURES.get(kind)
     return None if fields is None else _hash_structure(hasher, value, fields)
 
 
 def note_structure(kind: type, fields: frozenset[str] | None) -> None:
     """Note that `kind` is a dataclass with these fields, all in a dict; None for a named tuple."""
-    if len(_structures) >= _MOST_CLASSES:
-        _structures.clear()
-    _structures[kind] = _NAMED_TUPLE if fields is None else fields
+    if len(STRUCTURES) >= _MOST_CLASSES:
+        STRUCTURES.clear()
+    STRUCTURES[kind] = _NAMED_TUPLE if fields is None else fields
+
+
+def join_plain_parts(value: Any) -> bytes | None:
+    """Return the joined hash of what a value of a class in `STRUCTURES` holds, if that is plain.
+
+    `hash_structure` makes the hash of the value of it.
+    """
+    fields = STRUCTURES.get(type(value))
+    if fields is _NAMED_TUPLE:
+        return _join_atoms(list(value))
+    state: dict[str, Any] = value.__dict__.copy()
+    for name in state:
+        if fields is None or name not in fields:
+            return None  # It has other attributes, too.
+    digest = plain_hash(state)
+    return None if digest is None else WIDTH_BEFORE + digest
+
+
+def hash_structure(kind: type, class_digest: bytes, joined: bytes) -> bytes:
+    """Return the hash of a value of this class, from those of the class and of what it holds."""
+    head = _TUPLE_WITH_NAME if STRUCTURES.get(kind) is _NAMED_TUPLE else _DATACLASS
+    return xxh3_128_digest(head + class_digest + joined)
 
 
 def _hash_structure(hasher: Any, value: Any, fields: frozenset[str]) -> bytes | None:
     if fields is _NAMED_TUPLE:
-        kind = join([hasher.digest(type(value))])
-        return xxh3_128_digest(head_of(b"namedtuple") + kind + join_items(hasher, list(value)))
+        class_digest = hasher.digest(type(value))
+        return hash_structure(type(value), class_digest, join_items(hasher, list(value)))
     state: dict[str, Any] = value.__dict__.copy()
     for name in state:
         if name not in fields:
@@ -105,12 +129,19 @@ def _hash_set(hasher: Any, mark: bytes, value: Any) -> bytes | None:
 
 def join_items(hasher: Any, items: list[Any]) -> bytes:
     """Return the joined hashes of several values, which are one where all are atoms."""
-    if _are_all(ATOMS, items):
-        try:
-            return _ATOMS + xxh3_128_digest(_pack(items))
-        except (OverflowError, ValueError):
-            pass  # Some number has more than 64 bits, some text is none, some bytes too many.
+    joined = _join_atoms(items)
+    if joined is not None:
+        return joined
     return WIDTH_BEFORE.join([b"", *[hasher.digest(item) for item in items]])
+
+
+def _join_atoms(items: list[Any]) -> bytes | None:
+    if not _are_all(ATOMS, items):
+        return None
+    try:
+        return _ATOMS + xxh3_128_digest(_pack(items))
+    except (OverflowError, ValueError):
+        return None  # Some number has more than 64 bits, some text is none, some bytes too many.
 
 
 def join_unordered(hasher: Any, value: Any) -> bytes:

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from xxhash import xxh3_128_digest
 
-from memories.codecs.digests import hash_all
+from memories.codecs.digests import WIDTH_BEFORE, head_of
 
 ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
 CONTAINERS: Final = frozenset({list, tuple, dict})
 _PLAIN: Final = ATOMS | CONTAINERS
 _FEW: Final = 8  # Of more parts the types are collected in one call, of less one by one.
 MOST_CONTAINERS = 1 << 20  # Of one value, those that occur twice twice: it may contain itself.
+_HEAD: Final = head_of(b"plain") + WIDTH_BEFORE
 _VERSION: Final = 2  # Of marshal: the last one that does not depend on which objects are the same.
 
 
@@ -37,7 +38,7 @@ def plain_hash(value: Any) -> bytes | None:
         if not _are_plain(one, waiting):
             return None
     try:
-        return hash_all(b"plain", [xxh3_128_digest(marshal.dumps(value, _VERSION))])
+        return xxh3_128_digest(_HEAD + xxh3_128_digest(marshal.dumps(value, _VERSION)))
     except ValueError:
         return None  # It is nested too deeply.
 

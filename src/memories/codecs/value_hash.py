@@ -14,7 +14,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from types import FunctionType, MappingProxyType, MethodType, ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -22,7 +22,7 @@ from xxhash import xxh3_128_digest
 
 from memories.codecs import dtypes, registry, scalars, structures
 from memories.codecs.arrays import bytes_of, is_flat, without_padding
-from memories.codecs.base import carries_code
+from memories.codecs.base import Codec, carries_code
 from memories.codecs.buffers import fetch
 from memories.codecs.containers import EXACT, container_of
 from memories.codecs.digests import hash_all, head_of, join
@@ -68,6 +68,19 @@ class _Absent:
 ABSENT: Final = _Absent()
 
 
+class _Route(NamedTuple):
+    """How values with one codec are hashed: by their structure, by their parts, or otherwise."""
+
+    codec: Codec
+    mark: bytes
+    take_apart: Callable[[Any], Any] | None
+    is_leaf: bool
+
+
+# Of types of other packages, which are neither containers nor definitions.
+_routes: dict[type, _Route] = {}
+
+
 class PartHasher(Protocol):
     """Hashes the parts of a value."""
 
@@ -90,6 +103,8 @@ def hash_value(hasher: PartHasher, value: Any) -> bytes:
 def hash_other(hasher: PartHasher, value: Any) -> bytes:
     """Return the hash of a value for which `hash_part` returns None."""
     kind = type(value)
+    if kind in _routes:
+        return _hash_coded(hasher, value)
     if kind is np.ndarray and is_flat(value):
         return _hash_flat(value)
     if kind in scalars.IMMUTABLE:
@@ -115,17 +130,32 @@ def _hash_coded(hasher: PartHasher, value: Any) -> bytes:
         described = join([hasher.digest(type(value)), repr(value.shape).encode()])
         items = join_items(hasher, list(value.reshape(-1, order="C")))
         return xxh3_128_digest(head_of(b"objects") + described + items)
-    codec = registry.codec_for(value)
-    if isinstance(codec, StructureCodec):
-        structure = _structure_of(codec, value)
+    route = _route_for(value)
+    if route.take_apart is not None:
+        structure = _structure_of(route.take_apart, value)
         if structure is not ABSENT:
-            return hash_all(codec.name.encode(), [hasher.digest(structure)])
-    elif not carries_code(codec.name) and not isinstance(codec, TreeCodec):
-        parts = fetch(codec.encode(value))
+            return hash_all(route.mark, [hasher.digest(structure)])
+    elif route.is_leaf:
+        parts = fetch(route.codec.encode(value))
         if not carries_code(parts.codec):
             buffers = [xxh3_128_digest(buffer) for buffer in parts.buffers]
             return hash_all(parts.codec.encode(), [_pack(parts.meta), *buffers])
     return _hash_reduced(hasher, value)
+
+
+def _route_for(value: Any) -> _Route:
+    codec = registry.codec_for(value)
+    route = _routes.get(type(value))
+    if route is not None and route.codec is codec:
+        return route
+    structured = isinstance(codec, StructureCodec)
+    is_leaf = not (structured or carries_code(codec.name) or isinstance(codec, TreeCodec))
+    take_apart = codec.take_apart if isinstance(codec, StructureCodec) else None
+    route = _Route(codec, codec.name.encode(), take_apart, is_leaf)
+    package = type(value).__module__.partition(".")[0]
+    if (structured or is_leaf) and package in registry.FAMILIES and package != "numpy":
+        _routes[type(value)] = route
+    return route
 
 
 def _hash_container(hasher: PartHasher, name: str, value: Any) -> bytes:
@@ -213,10 +243,10 @@ def _hash_global(hasher: PartHasher, value: Any, name: str) -> bytes:
     return hash_all(b"global", [origin.encode("utf-8", "surrogateescape"), name.encode()])
 
 
-def _structure_of(codec: StructureCodec, value: Any) -> Any:
+def _structure_of(take_apart: Callable[[Any], Any], value: Any) -> Any:
     """Return what `value` is made of, or `ABSENT` where it is not as its codec expects."""
     try:
-        return codec.take_apart(value)
+        return take_apart(value)
     except (MemoriesError, RecursionError, MemoryError):
         raise
     except Exception:  # What a package makes of its own types may fail in any way.

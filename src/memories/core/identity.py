@@ -65,8 +65,7 @@ class Identity:
         cached = self._cached
         if cached is not None:
             text, steady, moving = cached
-            looked_at = steady if self._running else [*steady, *moving]
-            if not any(variable.has_changed() for variable in looked_at):
+            if not (_has_any_changed(steady) or (not self._running and _has_any_changed(moving))):
                 return text
         return self._compute()
 
@@ -109,6 +108,13 @@ class Identity:
                 variable.value = None
         self._cached = text, steady, moving
         return text
+
+
+def _has_any_changed(variables: list[Variable]) -> bool:
+    for variable in variables:  # noqa: SIM110 - a generator takes longer than most of the list.
+        if variable.has_changed():
+            return True
+    return False
 
 
 def definition_of(function: Any) -> Any:

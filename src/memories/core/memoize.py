@@ -113,6 +113,7 @@ class Memo:
         self._key = key
         self._key_identity = Identity(key, None, outer) if key and version is None else None
         self._name = f"{PREFIX}{self._identity.label}/{self._identity.place}/"
+        self._known_prefix = "", ""  # Of the keys, and the text of the identity that it is for.
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return how another process keeps results of this function, if it gets a copy of it.
@@ -142,7 +143,9 @@ class Memo:
                 known = self._known_hashes.get(call)
                 if known is not None:
                     return prefix + known
-        arguments = self._hashed_arguments(args, kwargs)
+            arguments = self._by_name(names, args)
+        else:
+            arguments = self._hashed_arguments(args, kwargs)
         try:
             found = content_hash(arguments, code=self._version is None)
             if call is not None and sum(map(getsizeof, args)) <= _KNOWN_NBYTES:
@@ -360,7 +363,10 @@ class Memo:
         text = self._identity.text()
         if self._key_identity is not None:
             text += f".{self._key_identity.text()}"
-        return f"{self._name}{text}/"
+        known = self._known_prefix
+        if text is not known[0]:
+            known = self._known_prefix = text, f"{self._name}{text}/"
+        return known[1]
 
     def _hashed_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what is hashed for a call: the arguments by name, including hashable defaults."""
@@ -368,18 +374,19 @@ class Memo:
             return self._key(*args, **kwargs)
         if self._signature is None:
             return args, kwargs
-        names = self._positional
-        if names is not None and not kwargs and len(args) == len(names):
-            arguments: Iterable[tuple[str, Any]] = zip(names, args, strict=True)
-        else:
-            bound = self._signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            arguments = bound.arguments.items()
-        return {
-            name: value
-            for name, value in arguments
-            if name not in self._ignored and self._no_hash.get(name, _NOTHING) is not value
-        }
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return self._by_name(bound.arguments, bound.arguments.values())
+
+    def _by_name(self, names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
+        arguments = dict(zip(names, values, strict=True))
+        if self._ignored or self._no_hash:
+            return {
+                name: value
+                for name, value in arguments.items()
+                if name not in self._ignored and self._no_hash.get(name, _NOTHING) is not value
+            }
+        return arguments
 
     def _unhashable(self, arguments: Any) -> str:
         """Return a description of the argument that has no hash."""

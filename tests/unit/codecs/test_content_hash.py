@@ -26,7 +26,7 @@ import pytest
 
 from memories import UnsupportedTypeError
 from memories.codecs import content_hash as content_hash_module
-from memories.codecs import value_hash
+from memories.codecs import part_hash, value_hash
 from memories.codecs.content_hash import content_hash
 from memories.codecs.part_hash import BLOCK_BYTES, hash_part
 
@@ -387,8 +387,20 @@ def test_unused_bytes_of_long_doubles_do_not_count(code: str) -> None:
 
 def test_the_second_hash_of_a_structure_is_the_first() -> None:
     """Of a class that is known already, fewer questions are asked."""
-    for make in (lambda: Point([1]), lambda: Row(1), lambda: Slotted(1), lambda: Point(np.ones(2))):
-        assert 1 == len({content_hash(make()) for _ in range(3)})
+    makes: list[Callable[[], Any]] = [
+        lambda: Point([1]), lambda: Row(1), lambda: Slotted(1), lambda: Point(np.ones(2)),
+        lambda: Row(2**70), lambda: Row("\ud800"), lambda: Row([1, {"a": 2}]),
+        lambda: Point(Row(1)), lambda: Point({1, 2}), lambda: Row(np.ones(2)),
+    ]  # fmt: skip
+    for make in makes:
+        for code in (True, False):
+            first = []
+            for value in (make(), [make()], {"x": make()}):
+                part_hash.STRUCTURES.clear()
+                first.append(content_hash(value, code=code))
+            assert first == [
+                content_hash(value, code=code) for value in (make(), [make()], {"x": make()})
+            ]
     more, less = Extended([1]), Extended([1])
     more.beside = 2  # type: ignore[attr-defined]
     del less.x
@@ -416,6 +428,20 @@ def test_a_class_that_was_changed_is_another(monkeypatch: pytest.MonkeyPatch) ->
     assert len(found) == len(set(found))
     monkeypatch.undo()
     assert content_hash(Changing(1)) == found[0]
+
+
+def test_without_code_a_class_counts_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hash is kept, too, until the name leads to another class or the file is another."""
+    before = content_hash(Place(1), code=False)
+    monkeypatch.setattr(Place, "show", identity, raising=False)
+    assert before == content_hash(Place(1), code=False) != content_hash(Point(1), code=False)
+    renamed = Place
+    monkeypatch.setitem(globals(), "Place", Point)
+    assert before != content_hash(renamed(1), code=False)
+    monkeypatch.undo()
+    assert before == content_hash(Place(1), code=False)
+    monkeypatch.setitem(globals(), "__file__", "elsewhere.py")
+    assert before != content_hash(Place(1), code=False)
 
 
 def test_what_was_empty_counts_when_it_has_grown() -> None:

@@ -95,11 +95,20 @@ def frame_apart(value: Any) -> Any:
 def _data_apart(value: Any) -> Any:
     """Return the columns; several of one plain dtype as one block."""
     columns = list(value._iter_column_arrays())  # A series for each takes ten times as long.
-    dtype = columns[0].dtype if len(columns) > 1 else None
-    plain = isinstance(dtype, np.dtype) and dtype.kind in "biufc"
-    if plain and all(column.dtype == dtype for column in columns):
+    if len(columns) > 1 and _are_numbers_alike(columns):
         return value.to_numpy()
     return [c if isinstance(c, np.ndarray) else without_frequency(c) for c in columns]
+
+
+def _are_numbers_alike(columns: list[Any]) -> bool:
+    """Return whether columns are arrays of numbers of the same dtype."""
+    first = columns[0].dtype
+    if not isinstance(first, np.dtype) or first.kind not in "biufc":
+        return False
+    for column in columns:  # To compare it with a dtype of pandas takes far longer.
+        if not isinstance(column, np.ndarray) or column.dtype != first:
+            return False
+    return True
 
 
 def frame_together(structure: Any, kind: Any = None) -> Any:

@@ -21,6 +21,7 @@ from memories.foundation.optional_imports import package
 
 _WIDTHS = {"string": np.int32, "large_string": np.int64}
 _OFFSETS, _TEXT, _MASK = range(3)  # The buffers.
+_OWN_MASK, _OWN_ALL = frozenset({_MASK}), frozenset({_OFFSETS, _TEXT, _MASK})
 _HIGH_BITS = 0x8080808080808080
 
 
@@ -35,16 +36,20 @@ class PandasTextCodec(Codec):
         kind = str(data.type)
         if kind not in _WIDTHS:
             return STREAMS.encode(value)
-        pieces = getattr(data, "chunks", [data])
-        array = pieces[0] if len(pieces) == 1 else package("pyarrow").concat_arrays(pieces)
+        pieces, owned = getattr(data, "num_chunks", None), _OWN_MASK
+        if pieces is None:
+            array = data
+        elif pieces == 1:
+            array = data.chunk(0)
+        else:
+            array, owned = package("pyarrow").concat_arrays(data.chunks), _OWN_ALL
         offsets, text = _text_of(array, _WIDTHS[kind])
-        owned = {_MASK} if len(pieces) == 1 else {_OFFSETS, _TEXT, _MASK}
-        if offsets[0]:  # A slice of a longer array.
-            text, offsets = text[offsets[0] :], offsets - offsets[0]
-            owned.add(_OFFSETS)
-        buffers = (view_bytes(offsets), text[: offsets[-1]], _mask_of(array))
+        first, last = offsets[0], offsets[-1]
+        if first:  # A slice of a longer array.
+            offsets, owned = offsets - first, owned | {_OFFSETS}
+        buffers = (view_bytes(offsets), text[first:last], _mask_of(array))
         meta = {"kind": kind, "count": len(array), "nan": is_nan(value.dtype.na_value)}
-        return Parts(self.name, meta, buffers, frozenset(owned))
+        return Parts(self.name, meta, buffers, owned)
 
     def decode(self, parts: Parts, *, writable: bool = False) -> Any:
         """Return an array over the buffers, with all offsets and texts checked."""
@@ -129,7 +134,7 @@ def _text_of(array: Any, kind: Any) -> tuple[Any, memoryview]:
     _, offsets, text = array.buffers()
     if offsets is None or not offsets.size:
         return np.zeros(1, kind), EMPTY
-    start = array.offset * np.dtype(kind).itemsize
+    start = array.offset and array.offset * np.dtype(kind).itemsize
     numbers = np.frombuffer(offsets, kind, len(array) + 1, start)
     return numbers, view_bytes(text) if text is not None else EMPTY
 
