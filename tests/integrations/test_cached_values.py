@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memories import InvalidOptionError, KeyNotFoundError, MemoryManager, SharedMemoryManager
+from memories import (
+    InvalidKeyError,
+    InvalidOptionError,
+    KeyNotFoundError,
+    MemoryManager,
+    SharedMemoryManager,
+)
 from memories.integrations.cached_values import CachedValues, manager_for
 
 SIZES: dict[str, Any] = {
@@ -106,3 +112,22 @@ def test_a_host_has_one_manager_of_a_directory(tmp_path: Path) -> None:
         with pytest.raises(InvalidOptionError):
             manager_for(*wrong)
     second.cleanup()
+
+
+@pytest.mark.parametrize("name", [1, None, b"x", ("a",)])
+def test_a_name_is_a_text(values: CachedValues, name: Any) -> None:
+    """Anything else is refused by each call."""
+    for call in (
+        lambda: values.put(name, 1), lambda: values.add(name, 1), lambda: values.get(name, None),
+        lambda: values.has(name), lambda: values.remove(name),
+    ):  # fmt: skip
+        with pytest.raises(InvalidKeyError, match=f"not {type(name).__name__}"):
+            call()
+
+
+def test_settings_of_hosts_are_checked(tmp_path: Path) -> None:
+    """They come from files, where a wrong type is soon written."""
+    with pytest.raises(InvalidOptionError, match="storage_path=3 is not a path"):
+        manager_for(None, 3, {})  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptionError, match="options=3 must be a dict"):
+        manager_for(None, tmp_path, 3)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -586,3 +586,17 @@ def test_a_planted_directory_gives_errors_and_nothing_else(tmp_path: Path) -> No
     assert 0 != run("import", "diskcache", tmp_path / "other", tmp_path / "n2").exit_code
     (tmp_path / "other" / "cache.db").unlink()
     assert 0 != run("import", "diskcache", tmp_path / "other", tmp_path / "n2").exit_code
+
+
+def test_arguments_of_wrong_types_are_named(cache: dc.Cache, tmp_path: Path) -> None:
+    """They change nothing."""
+    calls: list[tuple[str, Callable[[], Any]]] = [
+        ("expire='x'", lambda: cache.set("a", 1, expire="x")),  # type: ignore[arg-type]
+        ("expire='x'", lambda: cache.push(1, expire="x")),  # type: ignore[arg-type]
+        ("must be a file, not 3", lambda: cache.set("a", 3, read=True)),
+        ("maxlen='x'", lambda: dc.Deque(maxlen="x", directory=tmp_path)),  # type: ignore[arg-type]
+    ]
+    for message, call in calls:
+        with pytest.raises(InvalidOptionError, match=message):
+            call()
+    assert 0 == len(cache)

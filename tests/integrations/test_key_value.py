@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from memories import MemoryManager
+from memories import MemoryManager, UnsupportedTypeError
 
 pytest.importorskip("key_value.aio", reason="this is a store of py-key-value")
 
@@ -54,3 +54,11 @@ def test_stores_share_a_manager_by_prefix(manager: MemoryManager) -> None:
         assert await two.get("a") is None
 
     asyncio.run(main())
+
+
+def test_a_value_of_another_program_is_named(manager: MemoryManager) -> None:
+    """Another program may use the prefix, too."""
+    store = KeyValueStore(manager)
+    manager.store("key-value/mine/a", 5)
+    with pytest.raises(UnsupportedTypeError, match="holds a int"):
+        asyncio.run(store.get("a", collection="mine"))

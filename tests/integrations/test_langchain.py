@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from memories import MemoryManager
+from memories import InvalidKeyError, InvalidOptionError, MemoryManager
 
 pytest.importorskip("langchain_tests", reason="these are its tests")
 
@@ -66,3 +66,25 @@ def test_prompts_are_distinguished() -> None:
         cache.update("ab", "c", [Generation(text="1")])
         assert cache.lookup("a", "bc") is None
         assert manager.info(next(manager.scan())).expires_at is not None
+
+
+@pytest.mark.parametrize("key", [1, None, b"x", ("a",)])
+def test_keys_and_prompts_are_texts(key: Any) -> None:
+    """Anything else is refused by name, and nothing is stored."""
+    with MemoryManager("10 MB", "10 MB", "100 MB") as manager:
+        store, cache = LangchainStore(manager), LangchainCache(manager)
+        calls: list[Callable[[], Any]] = [
+            lambda: store.mset([("a", 1), (key, 2)]),
+            lambda: store.mget([key]),
+            lambda: store.mdelete([key]),
+            lambda: cache.lookup(key, "model"),
+            lambda: cache.update("prompt", key, [Generation(text="1")]),
+        ]
+        for call in calls:
+            with pytest.raises(InvalidKeyError, match=f"not {type(key).__name__}"):
+                call()
+        with pytest.raises(InvalidKeyError, match="must be a str, not int"):
+            LangchainStore(manager, 3)  # type: ignore[arg-type]
+        with pytest.raises(InvalidOptionError, match="ttl='soon'"):
+            LangchainCache(manager, ttl="soon")  # type: ignore[arg-type]
+        assert [] == list(manager.scan())

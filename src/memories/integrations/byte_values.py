@@ -8,6 +8,7 @@ import numpy as np
 
 from memories.core.manager import MemoryManager
 from memories.errors import KeyNotFoundError, UnsupportedTypeError
+from memories.foundation.keys import check_prefix
 
 IN_RAM = ("hot", "warm")
 
@@ -71,6 +72,10 @@ def is_in_ram(manager: MemoryManager, key: str) -> bool | None:
 
 
 def folder(prefix: str) -> str:
-    """Return a prefix as the beginning of keys: empty, or with one slash at its end."""
-    prefix = prefix.strip("/")
+    """Return a prefix as the beginning of keys: empty, or with one slash at its end.
+
+    Raises:
+        InvalidKeyTypeError: it is not a `str`.
+    """
+    prefix = check_prefix(prefix).strip("/")
     return f"{prefix}/" if prefix else ""

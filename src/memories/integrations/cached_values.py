@@ -39,8 +39,12 @@ def manager_for(
     """Return the manager that a host uses: a given one, one of a directory, or the default one.
 
     Raises:
-        InvalidOptionTypeError: it is not a manager, or both are given.
+        InvalidOptionTypeError: it is not a manager, both are given, or one has a wrong type.
     """
+    if not isinstance(options, Mapping):
+        raise InvalidOptionTypeError(
+            f"options={options!r:.60} must be a dict of options of SharedMemoryManager"
+        )
     if manager is not None:
         if storage_path or options:
             raise InvalidOptionTypeError(
@@ -153,8 +157,14 @@ class CachedValues:
             logger.debug("a value is too large to be cached: %s", error)
             self.manager.delete_many([key])  # What was there is not the value any more.
 
-    def _key(self, name: str) -> str:
-        """Return the key of a name; that of one that is no key is its hash."""
+    def _key(self, name: Any) -> str:
+        """Return the key of a name; that of one that is no key is its hash.
+
+        Raises:
+            InvalidKeyTypeError: it is not a `str`.
+        """
+        if not isinstance(name, str):
+            check_key(name)
         if name and not name.startswith(_HASHED):
             try:
                 return check_key(self._prefix + name)

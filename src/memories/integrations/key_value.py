@@ -14,6 +14,7 @@ from key_value.aio.stores.base import (
     BaseEnumerateKeysStore,
 )
 
+from memories.errors import UnsupportedTypeError
 from memories.integrations.byte_values import folder
 from memories.integrations.cached_values import manager_for
 
@@ -46,7 +47,13 @@ class KeyValueStore(
         super().__init__(default_collection=default_collection, seed=seed, stable_api=True)
 
     async def _get_managed_entry(self, *, collection: str, key: str) -> Any:
-        kept = await to_thread(self.manager.retrieve, self._key(collection, key), None)
+        name = self._key(collection, key)
+        kept = await to_thread(self.manager.retrieve, name, None)
+        if not isinstance(kept, str | None):
+            raise UnsupportedTypeError(
+                f"{name!r} holds a {type(kept).__name__}, and an entry is a text: another program "
+                "uses this prefix; give the store a prefix of its own"
+            )
         return None if kept is None else self._serialization_adapter.load_json(json_str=kept)
 
     async def _put_managed_entry(self, *, collection: str, key: str, managed_entry: Any) -> None:

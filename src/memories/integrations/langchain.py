@@ -9,8 +9,10 @@ from typing import Any
 from langchain_core.caches import BaseCache
 from langchain_core.stores import BaseStore
 
+from memories.foundation.keys import check_key
 from memories.integrations.byte_values import folder
 from memories.integrations.cached_values import CachedValues, manager_for
+from memories.options.settings import check_seconds
 
 
 class LangchainStore(BaseStore[str, Any]):
@@ -27,20 +29,28 @@ class LangchainStore(BaseStore[str, Any]):
 
     def mget(self, keys: Sequence[str]) -> list[Any]:
         """Return the values of `keys`, None for those that are absent."""
-        return [self.manager.retrieve(self._prefix + key, None) for key in keys]
+        return [self.manager.retrieve(self._key(key), None) for key in keys]
 
     def mset(self, key_value_pairs: Sequence[tuple[str, Any]]) -> None:
         """Store values."""
-        self.manager.store_many({self._prefix + key: value for key, value in key_value_pairs})
+        self.manager.store_many({self._key(key): value for key, value in key_value_pairs})
 
     def mdelete(self, keys: Sequence[str]) -> None:
         """Remove those `keys` that are present."""
-        self.manager.delete_many([self._prefix + key for key in keys])
+        self.manager.delete_many([self._key(key) for key in keys])
 
     def yield_keys(self, *, prefix: str | None = None) -> Iterator[str]:
         """Yield the keys that start with `prefix`, in order."""
-        for key in self.manager.scan(self._prefix + (prefix or "")):
+        for key in self.manager.scan(self._key(prefix or "")):
             yield key.removeprefix(self._prefix)
+
+    def _key(self, name: Any) -> str:
+        """Return the key of a name.
+
+        Raises:
+            InvalidKeyTypeError: it is not a `str`.
+        """
+        return self._prefix + (name if isinstance(name, str) else check_key(name))
 
 
 class LangchainCache(BaseCache):
@@ -59,7 +69,7 @@ class LangchainCache(BaseCache):
         self, manager: Any = None, prefix: str = "langchain/cache", ttl: float | None = None
     ) -> None:
         self.values = CachedValues(manager_for(manager, None, {}), folder(prefix))
-        self._ttl = ttl
+        self._ttl = check_seconds("ttl", ttl)
 
     def lookup(self, prompt: str, llm_string: str) -> Any:
         """Return the answer to a prompt; None if there is none."""
@@ -75,10 +85,16 @@ class LangchainCache(BaseCache):
         self.values.clear()
 
 
-def _name_of(prompt: str, llm_string: str) -> str:
-    """Return what no other prompt has: those who write prompts must not find a second one."""
+def _name_of(prompt: Any, llm_string: Any) -> str:
+    """Return what no other prompt has: those who write prompts must not find a second one.
+
+    Raises:
+        InvalidKeyTypeError: one of the two is not a `str`.
+    """
     digest = hashlib.sha256()
     for text in (prompt, llm_string):
+        if not isinstance(text, str):
+            check_key(text)
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from memories.core.at_exit import close_at_exit
 from memories.core.manager import MemoryManager
 from memories.errors import InvalidOptionError, InvalidOptionTypeError, StoreLockedError
 from memories.foundation.fork_lock import new_lock
+from memories.options.settings import check_path
 from memories.sharing import SharedMemoryManager
 
 _lock = new_lock()
@@ -66,7 +67,7 @@ def open_shared(
     It is closed at the exit: hosts make their caches from settings, and close none. The options of
     the first one are in force, as far as the directory is open.
     """
-    where = str(Path(storage_path).expanduser().absolute())
+    where = str(check_path(storage_path))
     with _lock:
         manager = _shared.get(where)
         if manager is None or manager.closed:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from memories.core.value_reader import MISSING
-from memories.errors import InvalidOptionError, KeyNotFoundError
+from memories.errors import InvalidOptionError, InvalidOptionTypeError, KeyNotFoundError
 from memories.integrations.diskcache.calls import arguments_key, name_of_function
 from memories.integrations.diskcache.items import CLOCK, Items, Row
 from memories.integrations.diskcache.keys import key_of, name_of
@@ -125,7 +125,7 @@ class Cache:
             UnsupportedTypeError: the value cannot be stored.
         """
         name, kept = name_of(key)
-        value = value.read() if read else value
+        value = _content_of(value) if read else value
         with self._items.locked(retry):
             row = self._items.row(name)
             number = self._items.next_number() if row is None else row.number
@@ -327,7 +327,7 @@ class Cache:
             tag: See `set`.
             retry: See `set`.
         """
-        value = value.read() if read else value
+        value = _content_of(value) if read else value
         with self._items.locked(retry):
             queue = Queue(self._items, prefix)
             number = queue.free(side)
@@ -495,7 +495,18 @@ class Cache:
 
 
 def _end_of(expire: float | None) -> float | None:
-    return None if expire is None else CLOCK.wall() + expire
+    try:
+        return None if expire is None else CLOCK.wall() + expire
+    except TypeError as error:
+        raise InvalidOptionTypeError(
+            f"expire={expire!r:.60} must be a number of seconds"
+        ) from error
+
+
+def _content_of(file: Any) -> Any:
+    if not hasattr(file, "read"):
+        raise InvalidOptionTypeError(f"with read=True the value must be a file, not {file!r:.60}")
+    return file.read()
 
 
 def _with_terms(value: Any, row: Row | None, expire_time: bool, tag: bool) -> Any:

@@ -11,7 +11,12 @@ from itertools import islice
 from typing import Any, Self
 
 from memories.core.value_reader import MISSING
-from memories.errors import BusyError, InvalidOptionError, KeyNotFoundError
+from memories.errors import (
+    BusyError,
+    InvalidOptionError,
+    InvalidOptionTypeError,
+    KeyNotFoundError,
+)
 from memories.integrations.diskcache.cache import Cache
 
 _FOR_EVER: dict[str, Any] = {"eviction_policy": "none"}
@@ -164,8 +169,8 @@ class Deque(_Kept, Sequence[Any]):
         directory: str | os.PathLike[str] | None = None,
         maxlen: float | None = None,
     ) -> None:
+        self._maxlen = _most(maxlen)
         self._cache = Cache(directory, **_FOR_EVER)
-        self._maxlen = float("inf") if maxlen is None else maxlen
         self.extend(iterable)
 
     @classmethod
@@ -175,7 +180,7 @@ class Deque(_Kept, Sequence[Any]):
         """Return the deque that a cache is, with further values."""
         made = cls.__new__(cls)
         made._cache = cache
-        made._maxlen = float("inf") if maxlen is None else maxlen
+        made._maxlen = _most(maxlen)
         made.extend(iterable)
         return made
 
@@ -187,7 +192,7 @@ class Deque(_Kept, Sequence[Any]):
     @maxlen.setter
     def maxlen(self, value: float) -> None:
         """Change it; what is too many leaves at the front."""
-        self._maxlen = value
+        self._maxlen = value = _most(value)
         with self._cache.transact(retry=True):
             while len(self) > value:
                 self._cache.pull()
@@ -423,3 +428,16 @@ def _unless_late(default: Any, call: Callable[..., Any], *args: Any, **options: 
         return call(*args, **options)
     except BusyError:
         return default
+
+
+def _most(maxlen: float | None) -> float:
+    """Return how many values a deque may have.
+
+    Raises:
+        InvalidOptionTypeError: it is not a number.
+    """
+    if maxlen is None:
+        return float("inf")
+    if not isinstance(maxlen, int | float):
+        raise InvalidOptionTypeError(f"maxlen={maxlen!r:.60} must be a number, or None")
+    return maxlen
