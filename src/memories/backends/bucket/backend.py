@@ -284,7 +284,8 @@ class BucketBackend(Backend):
     def abort(self, key: str, version: int) -> None:
         """Forget what was prepared under this number. Idempotent."""
         self._guard_write()
-        self._changes.abort(key, version)
+        if self._changes.abort(key, version):
+            self._maintenance.delete_failed_soon()
 
     def prepared(self) -> list[PreparedChange]:
         """Return what was neither committed nor aborted."""
@@ -409,16 +410,11 @@ class BucketBackend(Backend):
         return max(self._session.lease.lease.version, self._bucket.db.number("last_version"))
 
     def sync(self) -> None:
-        """Upload what is staged, and delete what was uploaded and then aborted.
-
-        A fresh machine would take an aborted version for the newest: it has the higher number.
-        """
+        """Upload what is staged, and delete what was uploaded and then aborted."""
         self._guard()
         if not self._read_only and (self.away is None or self._packs.staged_since() is not None):
             self._availability.require()
-            self._session.lease.ensure()
-            self._session.delete_failed_uploads()
-            self._uploader.flush()
+            self._settle()
 
     def protect(self, *places: bytes, holder: str = "snapshot") -> None:
         """Keep the objects at `places` from being unlinked until `holder` releases them."""
@@ -535,8 +531,7 @@ class BucketBackend(Backend):
         """Upload what is staged, and release the lease."""
         try:
             if self.away is None:
-                self._session.lease.ensure()
-                self._uploader.flush()
+                self._settle()
                 self._maintenance.write_manifests()
                 self._session.lease.release()
             elif self._packs.staged_since() is not None:
@@ -554,6 +549,12 @@ class BucketBackend(Backend):
                 f"{len(staged)} small values of the archive ({some_of(staged)}) are staged in "
                 f"{self._bucket.db.path.parent} and did not reach the bucket; {what}: {error}"
             ) from error.__cause__
+
+    def _settle(self) -> None:
+        self._session.lease.ensure()
+        # A fresh machine would take an aborted version for the newest: it has the higher number.
+        self._session.delete_failed_uploads()
+        self._uploader.flush()
 
     def _end(self) -> None:
         self._flushed = True

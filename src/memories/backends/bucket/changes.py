@@ -125,8 +125,8 @@ class Changes:
             if live and (what == _LINKED or (what == _PACKED and self._packs.is_indexed(token))):
                 self._index.add_link(known, self._packs.open_pack()[0])
 
-    def abort(self, key: str, version: int) -> None:
-        """Forget a prepared change. Idempotent.
+    def abort(self, key: str, version: int) -> bool:
+        """Forget a prepared change; return whether an object is to be deleted. Idempotent.
 
         A frame in a pack is uploaded with the others, and no key refers to it.
         """
@@ -136,6 +136,8 @@ class Changes:
                 size = db.row("SELECT size FROM object WHERE token = ?", found[1])
                 db.add("physical", -size[0] if size else 0)
                 db.run("UPDATE object SET status = 'failed' WHERE token = ?", found[1])
+                return True
+        return False
 
     def amend(self, record: Record) -> None:
         """Give the live version of `record` its terms, here and in the bucket."""

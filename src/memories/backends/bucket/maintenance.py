@@ -18,7 +18,7 @@ from memories.backends.bucket.staging import StagedPacks
 from memories.backends.bucket.uploader import Uploader
 from memories.errors import ClosedError
 from memories.foundation.fork_lock import new_lock
-from memories.foundation.periodic import Periodic
+from memories.foundation.periodic import AutoResetEvent, Periodic
 
 CLOSED = "the archive is closed: open it again"
 
@@ -47,6 +47,7 @@ class BucketMaintenance:
         self._stopping = new_lock()
         self._stopped = False
         self._threads: list[Periodic] = []
+        self._failed = AutoResetEvent()  # Set when an object is to be deleted.
 
     def make_threads(self) -> list[Periodic]:
         """Return the threads of this bucket, not started yet.
@@ -57,7 +58,9 @@ class BucketMaintenance:
         # The lease has a thread of its own: an upload may take longer than the lease lasts.
         threads = [
             Periodic(self._session.lease.renew, "lease", seconds=self._limits.lease_seconds / 3),
-            Periodic(self.run, "glacier", seconds=self._limits.flush_seconds),
+            Periodic(
+                self.run, "glacier", seconds=self._limits.flush_seconds, wake_event=self._failed
+            ),
         ]
         with self._stopping:
             if self._stopped:
@@ -89,6 +92,10 @@ class BucketMaintenance:
                     self.collector.reclaim(self._limits.grace_seconds)
             finally:
                 self.lock.release()
+
+    def delete_failed_soon(self) -> None:
+        """Have a thread delete what was uploaded and then aborted."""
+        self._failed.set()
 
     def write_manifests(self) -> None:
         """Sum up objects that no manifest covers."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.buckets.kit import WatchedStore, frame, record
+from tests.support.waiting import until
 
 from memories.backends.bucket import BucketBackend, BucketLimits
 from memories.backends.bucket.directory import DirectoryStore
@@ -62,17 +63,32 @@ def test_a_frame_comes_back_from_the_stage_the_bucket_and_a_fresh_machine(
     assert data == bytes(fresh.read(kept))
 
 
+@pytest.mark.parametrize("synced", [True, False])
 @pytest.mark.parametrize("size", [1000, 300_000])
-def test_an_aborted_version_is_not_in_the_bucket_after_a_sync(opened: Open, size: int) -> None:
+def test_an_aborted_version_is_not_in_the_bucket_afterwards(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, size: int, synced: bool
+) -> None:
     """A process was killed between the upload and its commit; the key was removed afterwards."""
+    by_itself = "memories.backends.bucket.maintenance.BucketMaintenance.delete_failed_soon"
+    monkeypatch.setattr(by_itself, lambda self: None)
     backend = opened()
     backend.write(record("k", 1), frame(b"first"))
     backend.prepare(record("k", 3), frame(os.urandom(size)))
     backend.abort("k", 3)
     backend.remove("k", 2)
-    backend.sync()
+    if synced:
+        backend.sync()
     backend.close()
     assert {} == content(opened("another home"))
+
+
+def test_an_aborted_version_leaves_the_bucket_by_itself(opened: Open, store: WatchedStore) -> None:
+    """The process may be killed before it syncs or closes anything."""
+    backend = opened(limits=BucketLimits(flush_seconds=3600.0))
+    backend.prepare(record("k", 3), frame(os.urandom(300_000)))
+    assert 1 == len(list(store.list("objects/")))
+    backend.abort("k", 3)
+    until(lambda: not list(store.list("objects/")))
 
 
 def test_a_read_frame_is_read_only(opened: Open) -> None:
