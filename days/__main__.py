@@ -64,7 +64,9 @@ def main() -> int:
         tables.keep(judged, options.keep)
     bars = [bar for one in judged.values() for bar in one.bars]
     missed = [bar for bar in bars if not bar.met]
-    print(f"\n{len(bars) - len(missed)} of {len(bars)} bars met")
+    beyond = sum(not bar.reachable for bar in missed)
+    print(f"\n{len(bars) - len(missed)} of {len(bars)} bars met", end="")
+    print(f"; the floor misses {beyond} of the others, too" if beyond else "")
     return int(bool(missed))
 
 

@@ -46,17 +46,24 @@ class Bar:
     Attributes:
         counted: Whether the value is a count, or bytes, and the same on every machine: the tests
             ask for it. Seconds are shown only.
+        floor: What the least program with our promises reaches (`days.floor`), where one ran.
     """
 
     text: str
     value: float
     at_most: float
     counted: bool = False
+    floor: float | None = None
 
     @property
     def met(self) -> bool:
         """Return whether the value keeps the limit."""
         return self.value <= self.at_most
+
+    @property
+    def reachable(self) -> bool:
+        """Return whether the least program keeps the limit, or none ran."""
+        return self.floor is None or self.floor <= self.at_most
 
 
 @dataclass

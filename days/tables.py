@@ -35,11 +35,14 @@ def text(judgement: Judgement) -> str:
     if judgement.facts:
         facts = ", ".join(f"{name} {value:,.10g}" for name, value in judgement.facts.items())
         lines += ["", f"{facts}."]
-    lines += ["", "| bar | measured | at most | |", "|---|---:|---:|---|"]
-    lines += [
-        f"| {bar.text} | {bar.value:.3g} | {bar.at_most:g} | {'' if bar.met else 'missed'} |"
-        for bar in judgement.bars
-    ]
+    lines += ["", "| bar | measured | at most | the floor | |", "|---|---:|---:|---:|---|"]
+    for bar in judgement.bars:
+        missed = "missed" if bar.reachable else "missed, as the floor does"
+        floor = "" if bar.floor is None else f"{bar.floor:.3g}"
+        lines.append(
+            f"| {bar.text} | {bar.value:.3g} | {bar.at_most:g} | {floor} "
+            f"| {'' if bar.met else missed} |"
+        )
     return "\n".join(lines)
 
 
@@ -58,7 +61,9 @@ def keep(judged: Mapping[str, Judgement], folder: Path) -> None:
                 name: {key: value for key, value in asdict(run).items() if key != "answer"}
                 for name, run in one.runs.items()
             },
-            "bars": [asdict(bar) | {"met": bar.met} for bar in one.bars],
+            "bars": [
+                asdict(bar) | {"met": bar.met, "reachable": bar.reachable} for bar in one.bars
+            ],
             "facts": one.facts,
             "absent": one.absent,
         }

@@ -21,7 +21,7 @@ from typing import Any
 
 from days.judging import Bar, Judgement, Run, Scale
 from days.running import missing, run
-from days.tile_server import ours, peers
+from days.tile_server import floors, ours, peers
 from days.tile_server.raster import (
     TILE_BYTES,
     Answer,
@@ -45,6 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
 CACHED, BY_HAND, BY_REGION = "memories, @cache", "memories, by hand", "memories, region="
 LRU, DISKCACHE, JOBLIB, GDAL = "lru_cache", "diskcache", "joblib", "GDAL's block cache"
 NO_CACHE = "no cache"
+FLOORS = {CACHED: "the floor, cached", BY_HAND: "the floor, by hand"}
 Program = Callable[[Path, World], Answer]
 PROGRAMS: dict[str, tuple[Program, tuple[str, ...]]] = {
     CACHED: (ours.cached, ()),
@@ -55,18 +56,21 @@ PROGRAMS: dict[str, tuple[Program, tuple[str, ...]]] = {
     DISKCACHE: (peers.diskcache, ("diskcache",)),
     JOBLIB: (peers.joblib, ("joblib",)),
     GDAL: (peers.gdal, ("rasterio",)),
+    FLOORS[CACHED]: (floors.cached, ()),
+    FLOORS[BY_HAND]: (floors.by_hand, ()),
 }
-TWICE = (CACHED, BY_HAND, BY_REGION, DISKCACHE, JOBLIB)  # The others keep nothing between runs.
+# The others keep nothing between runs.
+TWICE = (CACHED, BY_HAND, BY_REGION, DISKCACHE, JOBLIB, *FLOORS.values())
 ONCE_A_DAY = (BY_REGION, JOBLIB, GDAL)  # No bar needs a second round of them.
 SERVED = {
     "cut": tuple(PROGRAMS),
-    "drawn": (CACHED, BY_HAND, NO_CACHE, LRU, DISKCACHE),
-    "remote": (CACHED, BY_HAND, LRU),
+    "drawn": (CACHED, BY_HAND, NO_CACHE, LRU, DISKCACHE, *FLOORS.values()),
+    "remote": (CACHED, BY_HAND, LRU, *FLOORS.values()),
 }
 SMALL = {
     "cut": (CACHED, BY_REGION, LRU),
     "drawn": (CACHED, LRU),
-    "remote": (CACHED, BY_HAND, LRU),
+    "remote": (CACHED, BY_HAND, LRU, *FLOORS.values()),
 }
 ROUNDS = {"cut": 3, "drawn": 1, "remote": 1}
 Runs = dict[str, Run]
@@ -109,7 +113,10 @@ def judge(scale: Scale, folder: Path) -> Judgement:
                 each = fresh[LRU].answer.seconds / fresh[LRU].answer.made
                 facts["ms for a remote tile"] = round(1000 * each, 2)
                 misses = world.reads - best_hits(keys, world.room)
-                bars += _bars_of_remote(title, fresh[name], warm[name], each * misses, different)
+                floor = fresh[FLOORS[name]]
+                bars += _bars_of_remote(
+                    title, fresh[name], warm[name], floor, each * misses, different
+                )
     pixels = world.tiles**2 * TILE_BYTES / MB
     title = f"A tile server: {world.reads:,} reads of a raster of {pixels:.0f} MB"
     return Judgement(title, shown, bars, facts, absent)
@@ -118,23 +125,31 @@ def judge(scale: Scale, folder: Path) -> Judgement:
 def _bars(title: str, name: str, fresh: Runs, warm: Runs, least: float) -> list[Bar]:
     """Return the bars that one of our programs has to meet beside the others."""
     bars = []
-    one, again = fresh[name], warm[name]
+    floor = FLOORS[name]
+
+    def beside(what: str, runs: Runs, seconds: float, limit: float) -> Bar:
+        least_seconds = runs[floor].seconds / seconds
+        return Bar(f"{title}: {what}", runs[name].seconds / seconds, limit, floor=least_seconds)
+
     if NO_CACHE in fresh:
-        bars.append(Bar(f"{title}: beside no cache", one.seconds / fresh[NO_CACHE].seconds, 0.9))
+        bars.append(beside("beside no cache", fresh, fresh[NO_CACHE].seconds, 0.9))
     if DISKCACHE in fresh:
-        bars.append(Bar(f"{title}: beside diskcache", one.seconds / fresh[DISKCACHE].seconds, 0.5))
+        bars.append(beside("beside diskcache", fresh, fresh[DISKCACHE].seconds, 0.5))
         better = min(warm[DISKCACHE].seconds, warm[LRU].seconds)
-        bars.append(Bar(f"{title}: warm, beside the better twin", again.seconds / better, 1.0))
-    for run_, when in ((one, ""), (again, ", warm")):
+        bars.append(beside("warm, beside the better twin", warm, better, 1.0))
+    for run_, when in ((fresh[name], ""), (warm[name], ", warm")):
         less = max(0.0, least - run_.answer.from_ram)
         bars.append(Bar(f"{title}{when}: share of reads that LRU has in RAM, and we not", less, 0))
     return bars
 
 
-def _bars_of_remote(title: str, fresh: Run, warm: Run, best: float, tiles: int) -> list[Bar]:
+def _bars_of_remote(
+    title: str, fresh: Run, warm: Run, floor: Run, best: float, tiles: int
+) -> list[Bar]:
     """Return the bars where a source is slow: nothing is asked of it twice, in any run."""
     return [
-        Bar(f"{title}: beside the best policy for this RAM", fresh.seconds / best, 1.02),
+        Bar(f"{title}: beside the best policy for this RAM", fresh.seconds / best, 1.02,
+            floor=floor.seconds / best),
         Bar(f"{title}: tiles made twice", fresh.answer.made - tiles, 0, counted=True),
         Bar(f"{title}: tiles made in the second run", warm.answer.made, 0, counted=True),
         Bar(f"{title}: bytes on the disk for each of a tile",
