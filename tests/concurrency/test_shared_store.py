@@ -269,6 +269,19 @@ def test_a_change_in_doubt_is_an_error_and_a_read_is_not(
             assert second.is_writer
 
 
+def test_a_writer_that_was_killed_between_calls_is_replaced(tmp_path: Path) -> None:
+    """A change that never reached it is made by the one that takes over."""
+    path = tmp_path / "store"
+    with Other(path) as writer:
+        writer.run("m.store('a', 1)")
+        with SharedMemoryManager(path, **SIZES) as second:
+            second.store("b", 2)
+            writer.kill()
+            second.store("a", 3)
+            assert second.is_writer
+            assert (3, 2) == (second["a"], second["b"])
+
+
 def test_results_are_shared(first: SharedMemoryManager, tmp_path: Path) -> None:
     """A result that one process has computed is found by all others."""
     module = tmp_path / "work.py"

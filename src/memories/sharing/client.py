@@ -51,8 +51,8 @@ class Client:
         """Return what the call returns in the other process, or raise what it raises.
 
         Raises:
-            RetiredError: the writer retired before it looked at the call.
-            LostError: the writer is gone; the call may be done or not.
+            RetiredError: the writer ended before it looked at the call.
+            LostError: it ended, or takes too long; the call may be done or not.
         """
         if name in _LOCAL:
             found = self._read(name, args, kwargs)

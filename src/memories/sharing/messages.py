@@ -57,8 +57,8 @@ class Channel:
 
         Raises:
             UnsupportedTypeError: it cannot be stored, so it cannot be sent; nothing was sent.
-            RetiredError: the other process has retired.
-            LostError: it is gone.
+            RetiredError: the other process has retired, or is gone.
+            LostError: it takes nothing in time.
         """
         plain = _packed(name, args, kwargs)
         segments: Sequence[bytes | memoryview]
@@ -81,19 +81,10 @@ class Channel:
                     file.write(segment)
                 file.flush()
                 socket.send_fds(self.connection, [head], [file.fileno()])
-        except (ConnectionError, TimeoutError) as error:
-            # It may have retired and closed a moment ago: what it has sent before is still here.
-            raise (RetiredError if self._has_retired() else LostError) from error
-
-    def _has_retired(self) -> bool:
-        """Return whether the last message of a process that is gone says that it retires."""
-        descriptors: list[int] = []
-        try:
-            return self._head(descriptors)[0] == _RETIRED
-        except (ConnectionError, TimeoutError):
-            return False
-        finally:
-            _close_all(descriptors)
+        except ConnectionError as error:  # It never got the whole message.
+            raise RetiredError from error
+        except TimeoutError as error:
+            raise LostError from error
 
     def retire(self) -> None:
         """Tell the other process that no further message is looked at, and close."""
