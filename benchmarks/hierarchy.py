@@ -58,11 +58,11 @@ class Outcome(NamedTuple):
     idle: IdleOutcome = IdleOutcome()
 
 
-def scaled(trace: Trace, requests: int) -> Trace:
-    """Return the first requests, their sizes scaled so that the mean is `VALUE_BYTES`."""
+def scaled(trace: Trace, requests: int, value_bytes: int = VALUE_BYTES) -> Trace:
+    """Return the first requests, their sizes scaled so that the mean is `value_bytes`."""
     part = Trace(*(column[:requests] for column in trace))
     mean = part.footprint_bytes / part.distinct_keys
-    sizes = [max(1, round(size * VALUE_BYTES / mean)) for size in part.sizes]
+    sizes = [max(1, round(size * value_bytes / mean)) for size in part.sizes]
     return Trace(part.times, part.keys, sizes)
 
 
@@ -186,6 +186,9 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="every trace, twice as long")
     parser.add_argument("--requests", type=int, help="how many of each trace")
     parser.add_argument("--prefetch", default="off", help="as in MemoryManager")
+    parser.add_argument(
+        "--value-bytes", type=int, default=VALUE_BYTES, help="of a value in the mean, once scaled"
+    )
     arguments = parser.parse_args()
     folder = find_traces(arguments.traces)
     if folder is None:
@@ -202,7 +205,7 @@ def main() -> int:
     requests = arguments.requests or (WHOLE_REQUESTS if arguments.whole else QUICK_REQUESTS)
     for name in arguments.only or (WHOLE if arguments.whole else QUICK):
         started = time.perf_counter()
-        trace = scaled(read_trace(folder / f"{name}.npz"), requests)
+        trace = scaled(read_trace(folder / f"{name}.npz"), requests, arguments.value_bytes)
         base, ours, ideal = chain(trace), engine(trace, arguments.prefetch), simulated(trace)
         four = simulated_tiers(trace)
         ratio = ours.seconds / base.seconds
