@@ -5,6 +5,7 @@ from __future__ import annotations
 from binascii import crc_hqx
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 from memories.cluster.client.address import host_and_port
@@ -97,7 +98,11 @@ class SlotMap:
 
     def all_shards(self) -> list[Shard]:
         """Return every shard once."""
-        return list(dict.fromkeys(shard for shard in self.shards if shard is not None))
+        return list(self._distinct)
+
+    @cached_property
+    def _distinct(self) -> tuple[Shard, ...]:
+        return tuple(dict.fromkeys(shard for shard in self.shards if shard is not None))
 
     def with_moved(self, slot: int, primary: str) -> SlotMap:
         """Return the map with another primary for one slot, after a MOVED reply."""
