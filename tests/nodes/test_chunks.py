@@ -33,7 +33,7 @@ def nodes(plain_nodes: LocalGroup) -> Iterator[dict[str, Node]]:
 def chunks(nodes: dict[str, Node]) -> Iterator[ChunkStore]:
     """A store where every chunk prefers the nodes in the same order, and has two copies."""
     workers = WorkerPool(4, "test")
-    placement = ChunkPlacement(nodes, lambda name: list(nodes), 2)
+    placement = ChunkPlacement(nodes, lambda name: list(nodes), 2, len(nodes))
     yield QuorumChunks(lambda: placement, workers.submit, lambda manifest: None)
     workers.close()
 
@@ -98,11 +98,11 @@ def test_of_a_few_uploads_the_most_even_one_is_used(
 ) -> None:
     """A write lasts as long as its busiest node, and the names of chunks are random."""
     names = list(nodes)
-    crowds = iter([0, 1, 2, 3, 0, 0, 0, 0])  # How many chunks of each upload are not on node 0.
+    crowds = iter([0, 1, 2, 3, *[0] * 12])  # How many chunks of each upload are not on node 0.
     moved: dict[bytes, int] = {}
 
-    def drawn(nbytes: int, wall_seconds: float) -> tuple[ChunkUpload, int]:
-        upload, chunk_bytes = new_upload(nbytes, wall_seconds)
+    def drawn(nbytes: int, wall_seconds: float, count: int) -> tuple[ChunkUpload, int]:
+        upload, chunk_bytes = new_upload(nbytes, wall_seconds, count)
         moved[upload.id] = next(crowds)
         return upload, chunk_bytes
 
@@ -113,12 +113,12 @@ def test_of_a_few_uploads_the_most_even_one_is_used(
 
     monkeypatch.setattr("memories.cluster.chunks.new_upload", drawn)
     workers = WorkerPool(1, "test")
-    placement = ChunkPlacement(nodes, rank, 1)
+    placement = ChunkPlacement(nodes, rank, 1, len(nodes))
     store = QuorumChunks(lambda: placement, workers.submit, lambda manifest: None)
     upload, _ = store.new_upload(COUNT << 22, time.time())
     assert 3 == moved[upload.id] == placement.most_on_one(upload.names())
-    assert 8 == len(moved)
+    assert 16 == len(moved)
     crowds = iter([2])
-    placement = ChunkPlacement({names[0]: nodes[names[0]]}, lambda name: names[:1], 1)
+    placement = ChunkPlacement({names[0]: nodes[names[0]]}, lambda name: names[:1], 1, 1)
     assert 1 == store.new_upload(1, time.time())[0].chunks, "one draw is as even as can be"
     workers.close()

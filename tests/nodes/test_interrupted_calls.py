@@ -30,7 +30,7 @@ pytestmark = pytest.mark.server
 
 ABSENT = "<absent>"
 SAMPLE = 31  # In `make test` every so many lines, and fewer of the slower calls of a Cluster.
-LARGE = 5_000_000  # In two chunks.
+LARGE = 5_000_000  # In chunks.
 
 
 class Case(NamedTuple):

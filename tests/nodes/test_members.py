@@ -242,12 +242,13 @@ def test_reads_bring_every_value_to_enough_living_nodes(tmp_path: Path) -> None:
         for key in large:
             manager.retrieve_distributed(key)
         assert 2 * len(values | large) == sum(map(registers_on, left))
-        chunks = 4 * 2  # Each value has two.
+        each = 4  # Chunks, as many as there were nodes.
+        chunks = len(large) * each
         until(lambda: 2 * chunks == sum(len(one.call("KEYS", "m:c:*")) for one in left))  # type: ignore[arg-type]
         for key in large:
             manager.retrieve_distributed(key)
         manager.delete_distributed("large 0")  # The copies expire with the others.
-        assert 2 * 2 == sum(
+        assert 2 * each == sum(
             one.call("TTL", name) != -1
             for one in left
             for name in one.call("KEYS", "m:c:*")  # type: ignore[union-attr]

@@ -22,17 +22,22 @@ from memories.foundation.worker_pool import Task
 
 REPLACED_SECONDS = 20  # How long the chunks of a replaced value stay, for reads in progress.
 WINDOW = 4  # Chunks in flight on one connection.
-_DRAWS = 8  # Uploads to choose from.
+_DRAWS = 16  # Uploads to choose from.
+_EVEN_ENOUGH = 20  # To draw again costs more than a twentieth more on one node.
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class ChunkPlacement(NamedTuple):
-    """Where chunks may be: nodes by name, and the order in which a chunk prefers them."""
+    """Where chunks may be: nodes by name, and the order in which a chunk prefers them.
+
+    A write sends `copies` of each chunk, all of them to `receivers` nodes.
+    """
 
     nodes: Mapping[str, Node]
     rank: Callable[[bytes], list[str]]
     copies: int
+    receivers: int
 
     def usable_first(self, name: bytes) -> list[Node]:
         """Return all nodes in the order in which `name` prefers them, the failing ones last."""
@@ -108,13 +113,14 @@ class ChunkStore(ABC):
         whose chunks lie most evenly, because a write lasts as long as its busiest node.
         """
         placement = self.placement()
-        best = new_upload(nbytes, wall_seconds)
+        nodes = max(1, placement.receivers)
+        best = new_upload(nbytes, wall_seconds, nodes)
         least = placement.most_on_one(best[0].names())
-        even = -(-best[0].chunks * placement.copies // len(placement.nodes))
+        even = -(-best[0].chunks * placement.copies // nodes)
         for _ in range(_DRAWS - 1):
-            if least <= even:
+            if least <= even + even // _EVEN_ENOUGH:
                 break
-            drawn = new_upload(nbytes, wall_seconds)
+            drawn = new_upload(nbytes, wall_seconds, nodes)
             most = placement.most_on_one(drawn[0].names())
             if most < least:
                 best, least = drawn, most

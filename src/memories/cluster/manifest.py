@@ -123,11 +123,17 @@ def read_manifest(body: bytes | memoryview) -> ChunkManifest:
     return ChunkManifest(upload, *sizes, tuple(int.from_bytes(part, "little") for part in parts))
 
 
-def new_upload(nbytes: int, wall_seconds: float) -> tuple[ChunkUpload, int]:
-    """Return a new upload for a frame of `nbytes`, and how long its chunks are."""
+def new_upload(nbytes: int, wall_seconds: float, nodes: int = 1) -> tuple[ChunkUpload, int]:
+    """Return a new upload for a frame of `nbytes`, and how long its chunks are.
+
+    Each of the `nodes` can get as many as the others, unless the chunks would be small for that.
+    """
     size = _CHUNK_BYTES
     while nbytes > size * _MAX_CHUNKS:
         size *= 2
+    even = -(-nbytes // (size * nodes)) * nodes
+    if even <= _MAX_CHUNKS:
+        size = max(min(size, INLINE_BYTES), -(-nbytes // even))
     name = b"%016x%016x" % (int(wall_seconds * 1_000_000), secrets.randbits(64))
     return ChunkUpload(name, -(-nbytes // size)), size
 

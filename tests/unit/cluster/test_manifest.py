@@ -29,10 +29,10 @@ def test_chunks_are_the_bytes_of_the_segments_in_order(parts: list[bytes], size:
         assert chunk_sum([memoryview(b"".join(chunk))]) == chunk_sum(chunk)
 
 
-@given(st.integers(1, 10**13), st.floats(0, 2e9))
-def test_a_manifest_is_read_as_it_was_packed(nbytes: int, wall: float) -> None:
+@given(st.integers(1, 10**13), st.floats(0, 2e9), st.integers(1, 40))
+def test_a_manifest_is_read_as_it_was_packed(nbytes: int, wall: float, nodes: int) -> None:
     """Whatever the size, the number of chunks stays bounded, and so does the manifest."""
-    upload, chunk_bytes = new_upload(nbytes, wall)
+    upload, chunk_bytes = new_upload(nbytes, wall, nodes)
     if upload.chunks > 2000:
         assert upload.chunks <= 8192 or chunk_bytes > 1 << 29
         return
@@ -42,6 +42,24 @@ def test_a_manifest_is_read_as_it_was_packed(nbytes: int, wall: float) -> None:
     assert manifest == read_manifest(manifest.pack())
     assert abs(wall - upload_seconds(upload.id)) < 0.01
     assert {upload.id} == {upload_of(name) for name in upload.names()}
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "nodes", "expected"),
+    [
+        (8_000_200, 3, (3, 2_666_734)),
+        (8_000_200, 1, (2, 4_000_100)),
+        (14_000_000, 3, (6, 2_333_334)),
+        (1_500_000, 10, (2, 1 << 20)),
+        ((4 << 20) * 8192, 3, (8192, 4 << 20)),
+    ],
+)
+def test_each_node_can_get_as_many_chunks(
+    nbytes: int, nodes: int, expected: tuple[int, int]
+) -> None:
+    """With two chunks for three nodes one of them has twice as much to do as the others."""
+    upload, chunk_bytes = new_upload(nbytes, 0.0, nodes)
+    assert expected == (upload.chunks, chunk_bytes)
 
 
 @given(st.binary(max_size=200))

@@ -194,7 +194,9 @@ class QuorumService(NodeService):
 
     def _placement(self) -> ChunkPlacement:
         nodes = {node.name: node for node in self.members.all_members()}
-        return ChunkPlacement(nodes, self.members.rank, self.members.current.copies)
+        return ChunkPlacement(
+            nodes, self.members.rank, self.members.current.copies, receivers=len(nodes)
+        )
 
     def _mark_stale(self, node: Node) -> None:
         if not self.forked:

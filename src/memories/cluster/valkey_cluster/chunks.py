@@ -49,7 +49,13 @@ class ClusterChunks(ChunkStore):
     def placement(self) -> ChunkPlacement:
         """Return where chunks may be: on the primary of their slot, and on its replicas."""
         nodes: Mapping[str, Node] = {node.name: node for node in self._shards.all_nodes()}
-        return ChunkPlacement(nodes, lambda name: list(self._shards.shard_of(name).nodes), 1)
+        primaries = len(self._shards.slot_map.all_shards())
+        return ChunkPlacement(
+            nodes,
+            lambda name: list(self._shards.shard_of(name).nodes),
+            copies=1,
+            receivers=primaries,
+        )
 
     def plan_write(self, names: Sequence[bytes]) -> _ClusterWritePlan:
         """Return the plan of a write of chunks that have these names."""
