@@ -56,6 +56,11 @@ DIFFERED: dict[str, tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]] = {
             ("store_many", {"some": {"a"}, "kind": "none", "tier": "cold"}),
         ],
     ),
+    # The policy had not been shown that it came, and gave it another place afterwards.
+    "a newcomer that is pinned for a while": (
+        OPTIONS | {"sizes": "no hot"},
+        [("pin", {"key": "full/k", "pinned": True}), ("pin", {"key": "full/k", "pinned": False})],
+    ),
     "a store with options over one that waits": (
         OPTIONS | {"sizes": "tiny", "on_full": "evict"},
         [

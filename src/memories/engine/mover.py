@@ -229,7 +229,7 @@ class Mover:
     def replace_terms(self, entry: Entry, terms: Terms) -> Entry:
         """Give a version in RAM other terms, and return its entry, which may be another one."""
         tier = self.tiers.volatile[entry.tier]
-        tier.victims.discard(entry)
+        tier.victims.set_aside(entry)
         if entry.terms.expires_at == terms.expires_at:
             entry.terms = terms
         else:  # Entries that expire are of another class. The payload stays charged.

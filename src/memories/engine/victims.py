@@ -227,8 +227,12 @@ class PolicyVictims(Victims[Entry]):
         """Remove the entry from the policy, if it is there."""
         self.discard_batch([found])
 
-    def discard_batch(self, found: Sequence[Entry]) -> None:
-        """Remove the entries from the policy that are there."""
+    def set_aside(self, found: Entry) -> None:
+        """Remove an entry that stays in the tier, once the policy has been shown that it came."""
+        self.discard_batch([found], whole=True)
+
+    def discard_batch(self, found: Sequence[Entry], *, whole: bool = False) -> None:
+        """Remove the entries from the policy that are there; if `whole`, it knows all newcomers."""
         if any(entry.link is None for entry in found):
             self.settle()  # The policy may not know yet that it has come.
         else:
@@ -242,7 +246,7 @@ class PolicyVictims(Victims[Entry]):
                 entry for entry in found if not self._unlinked(entry) and entry.link is not None
             ]
             if linked:
-                self._change(remove_each, after_notes=False)
+                self._change(remove_each, after_notes=False, whole=whole)
 
     def discard_newcomer(self, found: Entry) -> None:
         """Remove an entry that the policy was not shown, before the one that replaces it is added.
