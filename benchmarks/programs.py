@@ -116,10 +116,6 @@ def hash_rows() -> None:
     def cached(value: Any) -> None:
         """Stand for a function whose results are kept."""
 
-    folder = tempfile.mkdtemp()
-    manager = MemoryManager("64MB", "64MB", "64MB", storage_path=folder)
-    key_of = manager.cache(cached).cache_key
-    joblib_key_of = joblib.Memory(folder, verbose=0).cache(cached)._get_args_id
     rng = np.random.default_rng(0)
     table = {"a": rng.random(500_000), "b": rng.integers(0, 9, 500_000)}
     nested = {f"k{i}": [i, float(i), f"t{i}", (i, None)] for i in range(20_000)}
@@ -141,29 +137,40 @@ def hash_rows() -> None:
         "a dataclass": Options(),
         "a named tuple": Size(3, 4),
     }
-    for title, value in values.items():
-        best = {}
-        joblib.hash(value), content_hash(value), key_of(value), joblib_key_of(value)
-        start = time.perf_counter()
-        joblib.hash(value)
-        # Several calls: the first one after the others waits for memory that they have evicted.
-        calls = max(5, int(0.02 / (time.perf_counter() - start)))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MemoryManager("64MB", "64MB", "64MB", storage_path=folder) as manager,
+    ):
         hashes = {
-            "joblib": joblib.hash, "memories": content_hash,
-            "key of joblib": joblib_key_of, "of memories": key_of,
-        }  # fmt: skip
-        for _ in range(5):  # In turn: a busy machine must not favour one.
-            for name, hashed in hashes.items():
-                start = time.perf_counter()
-                for _ in range(calls):
-                    hashed(value)
-                seconds = (time.perf_counter() - start) / calls
-                best[name] = min(seconds, best.get(name, seconds))
-        times = best["joblib"] / best["memories"]
-        keys = best["key of joblib"] / best["of memories"]
-        found = (f"{n} {s * 1e6:.1f} us " for n, s in best.items())
-        print(title.ljust(32), *found, f"{times:.1f}, {keys:.1f}")
-    manager.close()
+            "joblib": joblib.hash,
+            "memories": content_hash,
+            "key of joblib": joblib.Memory(folder, verbose=0).cache(cached)._get_args_id,
+            "of memories": manager.cache(cached).cache_key,
+        }
+        for title, value in values.items():
+            hash_row(title, value, hashes)
+
+
+def hash_row(title: str, value: Any, hashes: dict[str, Callable[[Any], object]]) -> None:
+    """Print the least time of each way to hash a value."""
+    for hashed in hashes.values():
+        hashed(value)
+    start = time.perf_counter()
+    hashes["joblib"](value)
+    # Several calls: the first one after the others waits for memory that they have evicted.
+    calls = max(5, int(0.02 / (time.perf_counter() - start)))
+    best: dict[str, float] = {}
+    for _ in range(5):  # In turn: a busy machine must not favour one.
+        for name, hashed in hashes.items():
+            start = time.perf_counter()
+            for _ in range(calls):
+                hashed(value)
+            seconds = (time.perf_counter() - start) / calls
+            best[name] = min(seconds, best.get(name, seconds))
+    times = best["joblib"] / best["memories"]
+    keys = best["key of joblib"] / best["of memories"]
+    found = (f"{n} {s * 1e6:.1f} us " for n, s in best.items())
+    print(title.ljust(32), *found, f"{times:.1f}, {keys:.1f}")
 
 
 def import_rows() -> None:

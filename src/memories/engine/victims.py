@@ -232,7 +232,7 @@ class PolicyVictims(Victims[Entry]):
         self.discard_batch([found], whole=True)
 
     def discard_batch(self, found: Sequence[Entry], *, whole: bool = False) -> None:
-        """Remove the entries from the policy that are there; if `whole`, it knows all newcomers."""
+        """Remove those of the entries that the policy has; `whole`: show it the newcomers first."""
         if any(entry.link is None for entry in found):
             self.settle()  # The policy may not know yet that it has come.
         else:

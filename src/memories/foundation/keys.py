@@ -24,12 +24,21 @@ def check_key(key: Any) -> str:
         InvalidKeyError: it is empty, too long, holds NUL, or is not encodable as UTF-8.
     """
     if not isinstance(key, str):
-        raise InvalidKeyTypeError(
-            f"a key must be a str, not {type(key).__name__}; use str(key) or a format of your own"
-        )
+        raise _no_text(key)
     if type(key) is str and key.isascii() and 0 < len(key) <= MAX_KEY_BYTES and "\0" not in key:
         return key  # Most keys, in one call.
     return _check_text(str.__str__(key))
+
+
+def check_name(name: Any) -> str:
+    """Return `name` if it is a text, which becomes a part of a key and may be no key by itself.
+
+    Raises:
+        InvalidKeyTypeError: it is not a `str`.
+    """
+    if not isinstance(name, str):
+        raise _no_text(name)
+    return name
 
 
 def check_prefix(prefix: Any) -> str:
@@ -41,6 +50,12 @@ def check_prefix(prefix: Any) -> str:
     if not isinstance(prefix, str):
         raise InvalidKeyTypeError(f"a prefix must be a str, not {type(prefix).__name__}")
     return prefix
+
+
+def _no_text(key: Any) -> InvalidKeyTypeError:
+    return InvalidKeyTypeError(
+        f"a key must be a str, not {type(key).__name__}; use str(key) or a format of your own"
+    )
 
 
 def _check_text(key: str) -> str:

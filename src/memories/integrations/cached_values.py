@@ -24,7 +24,7 @@ from memories.errors import (
     UntrustedDataError,
 )
 from memories.foundation.clock import SystemClock
-from memories.foundation.keys import check_key
+from memories.foundation.keys import check_key, check_name
 from memories.foundation.logging import logger
 from memories.integrations.managers import open_shared
 from memories.sharing import SharedMemoryManager
@@ -163,8 +163,7 @@ class CachedValues:
         Raises:
             InvalidKeyTypeError: it is not a `str`.
         """
-        if not isinstance(name, str):
-            check_key(name)
+        check_name(name)
         if name and not name.startswith(_HASHED):
             try:
                 return check_key(self._prefix + name)

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.caches import BaseCache
 from langchain_core.stores import BaseStore
 
-from memories.foundation.keys import check_key
+from memories.foundation.keys import check_name
 from memories.integrations.byte_values import folder
 from memories.integrations.cached_values import CachedValues, manager_for
 from memories.options.settings import check_seconds
@@ -50,7 +50,7 @@ class LangchainStore(BaseStore[str, Any]):
         Raises:
             InvalidKeyTypeError: it is not a `str`.
         """
-        return self._prefix + (name if isinstance(name, str) else check_key(name))
+        return self._prefix + check_name(name)
 
 
 class LangchainCache(BaseCache):
@@ -93,8 +93,6 @@ def _name_of(prompt: Any, llm_string: Any) -> str:
     """
     digest = hashlib.sha256()
     for text in (prompt, llm_string):
-        if not isinstance(text, str):
-            check_key(text)
-        data = text.encode("utf-8", "surrogatepass")
+        data = check_name(text).encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()

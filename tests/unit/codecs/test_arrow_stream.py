@@ -16,7 +16,6 @@ from memories.errors import CorruptDataError
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 pytest.importorskip("pyarrow.ipc", reason="pyarrow is not installed")
 
-ROWS = 3
 SHORT = pa.array([1, 2, 3], pa.int16())
 
 

@@ -225,11 +225,7 @@ class DiskBackend(Backend):
 
     def lookup(self, key: str) -> Record | None:
         """Return the newest record of `key`, or None."""
-        try:
-            row = (self._index if self._writer is not None else self._visible_index()).row(key)
-        except RunDamagedError:
-            self._distrust_index()
-            row = self._visible_index().row(key)
+        row = read_mended(lambda: self._visible_index().row(key), self._distrust_index)
         if row is None and self._closed:
             self._following()  # It found nothing because the files were closed meanwhile.
         return None if row is None or row.kind == TOMBSTONE else row.record
