@@ -55,6 +55,10 @@ class ObsoleteFiles:
         self.packs.add(number)
         self._add(self._paths.pack(number), size)
 
+    def numbers(self) -> tuple[set[int], set[int], set[int]]:
+        """Return the numbers of the segments, the packs and the value files among them."""
+        return set(self._segments.copy().values()), self.packs.copy(), set(self.values.copy())
+
     def pin(self, view: object) -> None:
         """Keep every file until `unpin`, or until `view` dies."""
         self.pins.add(weakref.ref(view, self.pins.discard))

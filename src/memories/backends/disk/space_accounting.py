@@ -6,7 +6,7 @@ saves the figures; a replay of the log arrives at the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from math import sqrt
 from typing import Any, NamedTuple, TypeVar
 
@@ -130,12 +130,26 @@ class SpaceAccounting:
         _put_back(self.retired, image.retired)
 
     def update_from(self, other: SpaceAccounting) -> None:
-        """Become what `other`, which was counted from the log, is; no number is given out twice."""
+        """Become what `other`, which was counted from the log, is; no number is given out twice.
+
+        A pack that the log does not name stays counted until its file is unlinked: its records are
+        still to come, or the segments that named it were emptied.
+        """
+        for pack in self.packs.keys() - other.packs.keys():
+            other.add_pack(pack, self.packs[pack].size)
         last_version = max(self.last_version, other.last_version)
         next_file = max(self.next_file, other.next_file)
         self.__dict__.update(
             other.__dict__ | {"last_version": last_version, "next_file": next_file}
         )
+
+    def leave_out(self, segments: Set[int], packs: Set[int], values: Set[int]) -> None:
+        """Stop counting files that are about to be unlinked, though the log still names them."""
+        for number in segments & self.segments.keys():
+            self.remove_segment(number)
+        for number in packs & self.packs.keys():
+            self.remove_pack(number)
+        self.remove_retired(values & self.retired.keys())
 
     def file_number(self) -> int:
         """Return a number that no value file, pack or run has ever had."""

@@ -556,7 +556,9 @@ class Writer:
         """Rebuild index and accounting from the log."""
         with self.lock:
             self.require_log()
+            obsolete = self.obsolete.numbers()  # Another thread may be unlinking them.
             index, accounting = self._rebuild()
+            accounting.leave_out(*obsolete)
             self.index.update_from(index)
             self.accounting.update_from(accounting)
             self.index_files.covered, self.index_files.saved = START, None
