@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from memories import MemoryManager, StorageError
+from memories.engine.payload import Payload
 
 REPOSITORY = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")
@@ -139,3 +141,54 @@ def test_a_failing_disk_fails_the_restore_and_loses_nothing(
         assert failures or call == "fdatasync"  # Which comes in the background.
         manager.restore_snapshot(tmp_path / "s")
         assert {key: value_of(key, 1) for key in KEYS} == dict(manager)
+
+
+# Most of a cold tier of 4 MB, and not to be compressed.
+FULL = {f"k{n}": random.Random(n).randbytes(1_200_000) for n in range(3)}
+
+
+def full(path: Path, *, glacier: bool) -> MemoryManager:
+    """Return a manager whose cold tier has no room for a snapshot of `FULL` beside its values."""
+    manager = MemoryManager(
+        "1MB", "1MB", "4MB", glacier, storage_path=path, migration=False, prefetch="off"
+    )
+    for key, value in FULL.items():
+        manager.store(key, value, tier="cold")
+    return manager
+
+
+@pytest.mark.parametrize("stored", range(3))
+def test_a_restore_into_a_full_cold_tier_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: int
+) -> None:
+    """It is interrupted after some values, which are stored one by one there."""
+    with full(tmp_path / "store", glacier=True) as manager:
+        manager.create_snapshot(tmp_path / "s")
+        manager.store("extra", 1, tier="cold")
+        made, count = Payload.of_frame, 0
+
+        def failing(*arguments: Any, **options: Any) -> Payload:
+            nonlocal count
+            if count == stored:
+                raise StorageError("the disk is gone")
+            count += 1
+            return made(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Payload, "of_frame", failing)
+            with pytest.raises(StorageError, match="gone"):
+                manager.restore_snapshot(tmp_path / "s")
+        assert FULL == dict(manager)
+        manager.restore_snapshot(tmp_path / "s")
+        assert FULL == dict(manager)
+
+
+def test_a_restore_where_no_tier_has_room_for_both_makes_room(tmp_path: Path) -> None:
+    """What it replaces goes first there, as the page of the snapshots says."""
+    with full(tmp_path / "store", glacier=False) as manager:
+        manager.create_snapshot(tmp_path / "s")
+        for key, value in FULL.items():
+            manager.delete(key)
+            manager.store(key, value[::-1], tier="cold")
+        manager.restore_snapshot(tmp_path / "s")
+        assert FULL == dict(manager)

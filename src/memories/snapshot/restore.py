@@ -3,7 +3,8 @@
 Everything in the file is journaled first, and what that replaces is removed afterwards. So at every
 moment, after a crash as well, each key has its old value or its restored one. A pending file is
 read where it lies until the disk store has copied it; what it replaces in durable tiers is removed
-after that.
+after that. Where cold has no room for the file, each value is stored by itself; only if the tiers
+have no room for old and restored values together, the old ones are removed first.
 
 `DiskBackend.adopt` takes the batches from a generator, which runs on in between:
 
@@ -20,7 +21,7 @@ was wholly appended replaces anything. Two callbacks would have to hand over the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from contextlib import closing, contextmanager
 from enum import StrEnum
 
@@ -300,17 +301,29 @@ class Restore:
     def _store_values(self) -> None:
         """Store value by value, where cold has no room for the file.
 
-        Each is copied to the tier it had, or to the first one below it with room.
+        Each is copied to the tier it had, or to the first one below it with room. Keys that are not
+        in the snapshot make room before. Old values of the others do so only where the tiers
+        together cannot hold them beside restored ones.
         """
         if self._replaces():
-            self._hierarchy.clear()
+            self._remove_others({row.key for row in self._chain.rows()})
         for row in self._chain.rows():
             frame = self._chain.frame(row)
-            if frame is not None and self._wanted(row):
-                payload = Payload.of_frame(frame, key=row.key)
-                terms = row.terms or DEFAULT_TERMS
-                tier = row.tier if row.tier in self._hierarchy.tiers else TierName.COLD
-                self._hierarchy.put(row.key, payload, tier=tier, terms=terms)
+            if frame is None or not self._wanted(row):
+                continue
+            try:
+                self._store(row, frame)
+            except TierFullError:
+                if not self._replaces():
+                    raise
+                self._remove_others()
+                self._store(row, frame)
+
+    def _store(self, row: SnapshotRow, frame: memoryview) -> None:
+        payload = Payload.of_frame(frame, key=row.key)
+        tier = row.tier if row.tier in self._hierarchy.tiers else TierName.COLD
+        terms = row.terms or DEFAULT_TERMS
+        self._hierarchy.put(row.key, payload, tier=tier, terms=terms)
 
     def _drop_old_entries(self) -> None:
         """Remove old entries from RAM; their records stay in the journal until the import ended."""
@@ -331,14 +344,14 @@ class Restore:
             if not entry.backed:
                 self._emit_replaced(entry)
 
-    def _remove_others(self) -> None:
-        """Remove every key that the restore has not written."""
+    def _remove_others(self, kept: Set[str] = frozenset()) -> None:
+        """Remove every key that the restore has not written, except those of `kept`."""
         hierarchy = self._hierarchy
         journal = hierarchy.catalog.journal
         journal.remove_hidden()
         if not self._had_keys:
             return
-        for keys in batched(self._other_keys()):
+        for keys in batched(key for key in self._other_keys() if key not in kept):
             _, left = hierarchy.mover.batch.remove(keys, Cause.REPLACED, self._is_old)
             for key in left:
                 with hierarchy.locks.lock(key):
