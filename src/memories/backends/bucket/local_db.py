@@ -82,15 +82,19 @@ CREATE TABLE IF NOT EXISTS data_key (
 );
 """
 
-# What a column holds. SQLite itself holds no column to its type, and the file may be forged.
-_INTEGERS = ("epoch", "sequence", "size", "live", "version", "state", "length", "offset", "aside")
+# What a column of a table or a query holds. SQLite itself holds no column to its type, and the file
+# may be forged.
+_INTEGERS = (
+    *("epoch", "sequence", "size", "live", "version", "state", "length", "offset", "aside"),
+    *("highest", "live_sum", "size_sum"),
+)
 _TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(_INTEGERS, frozenset((int,))),
     **dict.fromkeys(("token", "key", "frame", "header"), frozenset((bytes,))),
     **dict.fromkeys(("manifest", "record"), frozenset((bytes, NoneType))),
     **dict.fromkeys(("name", "status", "what", "holder"), frozenset((str,))),
     "created_at": frozenset((float,)),
-    "retired_at": frozenset((float, NoneType)),
+    **dict.fromkeys(("retired_at", "oldest"), frozenset((float, NoneType))),
 }
 
 # What the module raises: also where the message about a damaged schema is not text.
@@ -190,8 +194,13 @@ class LocalDb:
     def row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a query, or None."""
         with self._lock:
-            found: tuple[Any, ...] | None = self._execute(query, values).fetchone()
-            return found
+            found = self._fetched(self._execute(query, values), 1)
+            return found[0] if found else None
+
+    def one(self, query: str, *values: Any) -> tuple[Any, ...]:
+        """Return the row of a query that always has one."""
+        with self._lock:
+            return self._fetched(self._execute(query, values))[0]
 
     def identity(self) -> str:
         """Return the id of the store this map belongs to, made at first need."""

@@ -25,6 +25,10 @@ _NO_FRAME = -1  # The length in the row of a tombstone, dead or not,
 _ELSEWHERE = -2  # and in that of a link.
 _PAGE = 1000  # Rows per query of a scan, so that no lock is held over it.
 
+_HIGHEST = "SELECT coalesce(max(version), 0) AS highest FROM entry"
+_TOTALS = (
+    "SELECT coalesce(sum(live), 0) AS live_sum, coalesce(sum(size), 0) AS size_sum FROM object"
+)
 _LOSERS = """
 UPDATE entry SET state = 0, record = NULL WHERE (key, version, token) IN (
     SELECT key, version, token FROM (
@@ -266,16 +270,14 @@ class ObjectIndex:
         """Decide anew which rows are live: per key the highest version, then the latest object."""
         with self._db.transaction() as db:
             self._follow_links()
-            found = db.row("SELECT max(version) FROM entry WHERE key = ?", EVERYTHING.encode())
-            cleared = (found and found[0]) or 0
+            (cleared,) = db.one(f"{_HIGHEST} WHERE key = ?", EVERYTHING.encode())
             db.set("cleared", cleared)
             db.run(
                 "UPDATE entry SET state = 0, record = NULL "
                 "WHERE state != 0 AND version <= ? AND key != ?", cleared, EVERYTHING.encode(),
             )  # fmt: skip
             db.run(_LOSERS)
-            found = db.row("SELECT max(version) FROM entry")
-            self._raise_last_version((found and found[0]) or 0)
+            self._raise_last_version(*db.one(_HIGHEST))
             self._recount(now)
 
     def forget(self, token: bytes, now: float) -> None:
@@ -330,10 +332,8 @@ class ObjectIndex:
         )
         db.run("UPDATE object SET retired_at = ? WHERE live = 0 AND retired_at IS NULL", now)
         db.run("UPDATE object SET retired_at = NULL WHERE live > 0")
-        found = db.row("SELECT coalesce(sum(live), 0), coalesce(sum(size), 0) FROM object")
-        keys = db.row("SELECT count(*) FROM entry WHERE state = 1")
-        assert found is not None and keys is not None
-        for name, value in zip(("live", "physical", "keys"), (*found, *keys), strict=True):
+        totals = db.one(_TOTALS) + db.one("SELECT count(*) FROM entry WHERE state = 1")
+        for name, value in zip(("live", "physical", "keys"), totals, strict=True):
             db.set(name, value)
 
     def _raise_last_version(self, version: int) -> None:

@@ -67,10 +67,10 @@ class StagedPacks:
         found = self._db.row("SELECT token, size FROM object WHERE status = 'open'")
         if found is not None:
             return found[0], found[1]
-        waiting = self._db.row("SELECT count(*) FROM object WHERE status = 'sealed'")
-        if waiting is not None and waiting[0] >= _MAX_PACKS:
+        (waiting,) = self._db.one("SELECT count(*) FROM object WHERE status = 'sealed'")
+        if waiting >= _MAX_PACKS:
             raise UnavailableError(
-                f"{waiting[0]} packs of small values are staged, and {self._url} has taken none of "
+                f"{waiting} packs of small values are staged, and {self._url} has taken none of "
                 "them: they are safe on the disk; restore the connection"
             )
         token = new_token()
@@ -133,10 +133,11 @@ class StagedPacks:
 
     def staged_since(self) -> float | None:
         """Return when the oldest staged pack was begun, None if nothing is staged."""
-        found = self._db.row(
-            "SELECT min(created_at) FROM object WHERE status IN ('open', 'sealed')"
+        found: float | None
+        (found,) = self._db.one(
+            "SELECT min(created_at) AS oldest FROM object WHERE status IN ('open', 'sealed')"
         )
-        return None if found is None else found[0]
+        return found
 
     def keys(self) -> list[str]:
         """Return the keys of the values that are staged."""

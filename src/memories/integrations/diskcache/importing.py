@@ -174,7 +174,8 @@ def _items(folder: Path) -> Iterator[ImportedItem]:
 
 def _bytes_of(folder: Path) -> int:
     with closing(_database(folder)) as database:
-        return int(database.execute("SELECT COALESCE(SUM(size), 0) FROM Cache").fetchone()[0])
+        query = "SELECT CAST(COALESCE(SUM(size), 0) AS INTEGER) FROM Cache"
+        return int(database.execute(query).fetchone()[0])
 
 
 def _database(folder: Path) -> sqlite3.Connection:

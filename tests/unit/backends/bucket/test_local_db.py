@@ -10,6 +10,8 @@ import pytest
 from tests.support.interrupting import Interrupter
 
 from memories.backends.bucket.local_db import LocalDb
+from memories.backends.bucket.object_index import ObjectIndex
+from memories.backends.bucket.staging import StagedPacks
 from memories.errors import StorageError
 
 
@@ -77,4 +79,34 @@ def test_a_number_that_became_too_large_is_an_error_of_ours(tmp_path: Path) -> N
     with pytest.raises(StorageError, match="the archive's map"), state.transaction():
         state.add("physical", 1)
     assert 2**63 - 1 == state.number("physical")
+    state.close()
+
+
+def test_a_column_of_another_type_is_an_error_of_ours(tmp_path: Path) -> None:
+    """SQLite gives what is in the file, whatever the table was made for."""
+    state = LocalDb(tmp_path / "map")
+    columns = {"version": b"1", "token": "t", "state": "s", "length": "much", "record": 3.5}
+    for name, value in columns.items():
+        fields = {"version": 1, "token": b"t", "state": 1, "length": 2, "record": None, name: value}
+        state.run("DELETE FROM entry")
+        state.run(
+            "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)", b"key",
+            *(fields[one] for one in ("version", "token", "state", "length", "record")),
+        )  # fmt: skip
+        for read in (state.row, state.rows, state.one):
+            with pytest.raises(StorageError, match=f"{name} is of another type"):
+                read(f"SELECT {name} FROM entry WHERE key = ?", b"key")
+    state.close()
+
+
+def test_a_total_of_another_type_is_an_error_of_ours(tmp_path: Path) -> None:
+    """What is read of many rows at once is checked like what is read of one."""
+    state = LocalDb(tmp_path / "map")
+    index = ObjectIndex(state)
+    state.run("INSERT INTO object VALUES (?, 1, 1, 5, 5, 'open', ?, NULL, NULL)", b"t", "then")
+    state.run("INSERT INTO entry VALUES (?, ?, ?, 1, 5, NULL)", b"key", "much", b"t")
+    with pytest.raises(StorageError, match="highest is of another type"):
+        index.recompute(0.0)
+    with pytest.raises(StorageError, match="oldest is of another type"):
+        StagedPacks("memory://", state, index, pack_bytes=1, wall=lambda: 0.0).staged_since()
     state.close()
