@@ -14,7 +14,7 @@ import redis
 from memories.cluster.client.address import NodeAddress
 from memories.cluster.client.connection import Connection, ready
 from memories.cluster.client.pool import ConnectionPool
-from memories.cluster.client.resp import ReplyError
+from memories.cluster.client.resp import Command, ReplyError
 from memories.cluster.local import LocalServer
 from memories.errors import ClosedError, ForkedError, UnavailableError
 
@@ -84,6 +84,28 @@ def test_a_stream_keeps_the_node_busy_while_a_reply_is_processed(connection: Con
     assert isinstance(replies[9], ReplyError)
     assert chunks == [bytes(one) for one in room[:8]]
     assert [3, 3, 3, 3, 3, 3, 3, 2, 1, 0] == under_way
+
+
+@pytest.mark.parametrize(("window", "most"), [(1, [0, 1, 1, 1, 1]), (3, [0, 1, 2, 3, 3])])
+def test_an_upload_makes_each_command_when_it_may_be_sent(
+    connection: Connection, window: int, most: list[int]
+) -> None:
+    """What is made long before it is sent has left the processor's cache."""
+    chunks = [os.urandom(300_000) for _ in range(4)]
+    under_way = []
+
+    def commands() -> Iterator[Command]:
+        for number, chunk in enumerate(chunks):
+            under_way.append(connection.pending)
+            yield ("SET", f"c{number}", chunk)
+        under_way.append(connection.pending)
+        yield ("INCR", "c0")
+
+    *stored, refusal = connection.upload(commands(), window=window)
+    assert most == under_way
+    assert [b"OK"] * 4 == stored
+    assert isinstance(refusal, ReplyError)
+    assert chunks == connection.pipeline([("GET", f"c{number}") for number in range(4)])
 
 
 def test_an_error_in_a_pipeline_is_in_its_place(connection: Connection) -> None:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from memories.cluster.client.node import Node
@@ -206,9 +207,9 @@ class ChunkStore(ABC):
         last = self.confirmation(node)
         for start in range(0, len(indices), WINDOW):
             window = indices[start : start + WINDOW]
-            commands = [command(node, index) for index in window]
+            commands = (command(node, index) for index in window)
             try:
-                replies = node.pipeline([*commands, *last], bulk=True)
+                replies = node.upload(chain(commands, last), window=WINDOW)
             except (UnavailableError, ReplyError) as error:
                 return NodeTransfer(node, done, [], str(error))
             if reason := self.doubt(node, replies[len(window) :]):

@@ -95,7 +95,6 @@ class Connection:
         *,
         into: Sequence[Sequence[Buffer] | None] | None = None,
         seconds: float | None = None,
-        bulk: bool = False,
     ) -> list[Reply]:
         """Send all the commands and return all the replies, a `ReplyError` where one is refused.
 
@@ -105,17 +104,38 @@ class Connection:
                 other. The reply in the result is then its length in bytes, which may be less than
                 the buffers hold, or more: then the rest was dropped. None for a nil.
             seconds: Replaces `call_seconds`.
-            bulk: The commands carry chunks, which may be slow as long as they move.
 
         Raises:
             UnavailableError: as for `call`; then each of the commands is in doubt, and the content
                 of the buffers is undefined.
         """
-        self.send(commands, seconds=seconds, bulk=bulk)
+        self.send(commands, seconds=seconds)
         targets: Iterable[Sequence[Buffer] | None] = into or (None,) * len(commands)
         replies = [self.receive(target) for target in targets]
         if into is None:
             self._require_fitting(commands, replies)
+        return replies
+
+    def upload(
+        self, commands: Iterable[Command], *, window: int, seconds: float | None = None
+    ) -> list[Reply]:
+        """Send commands with chunks as they are made, and return all the replies like `pipeline`.
+
+        At most `window` of them are in flight, and may be slow as long as they move. The next one
+        is made just before it is sent, so that it is still in the processor's cache.
+
+        Raises:
+            UnavailableError: as for `call`; then each of the commands is in doubt.
+        """
+        sent: list[Command] = []
+        replies: list[Reply] = []
+        for command in commands:
+            if len(sent) - len(replies) == window:
+                replies.append(self.receive())
+            self.send((command,), seconds=seconds, bulk=True)
+            sent.append(command)
+        replies += [self.receive() for _ in range(len(sent) - len(replies))]
+        self._require_fitting(sent, replies)
         return replies
 
     def stream(

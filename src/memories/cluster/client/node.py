@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,19}")
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 4.0
 _QUICK_SECONDS = 0.005  # Below, the limits do not depend on the exact time.
+_NEAR_SECONDS = 0.002  # A chunk takes many times as long on a line of 1 Gbit/s.
 # Errors that concern the whole node, not one command: an immediate retry would fail, too.
 REFUSING_CODES = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "LOADING", "BUSY", "DENIED"})
 
@@ -229,21 +230,29 @@ class Node:
         into: Any = None,
         seconds: float | None = None,
         strict: bool = False,
-        bulk: bool = False,
     ) -> list[Any]:
-        """Run commands, and record their success or failure; with `strict` raise error replies.
-
-        With `bulk` they carry chunks, which may take long as long as they move.
-        """
+        """Run commands, and record their success or failure; with `strict` raise error replies."""
         if seconds is None:
-            seconds = self.address.timeout if bulk else self.latency.patience_seconds
-        with self._tracked(len(commands), measured=not bulk) as connection:
-            replies = connection.pipeline(commands, into=into, seconds=seconds, bulk=bulk)
-        refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
-        for refusal in refusals:
-            self.record_refusal(refusal)
+            seconds = self.latency.patience_seconds
+        with self._tracked(len(commands)) as connection:
+            replies = connection.pipeline(commands, into=into, seconds=seconds)
+        refusals = self._record_refusals(replies)
         if strict and refusals:
             raise refusals[0]
+        return replies
+
+    def upload(self, commands: Iterable[Command], *, window: int) -> list[Any]:
+        """Run commands with chunks as `Connection.upload` does, and record success or failure.
+
+        A near node answers at once: there each waits for the answer to the one before. More of them
+        would push each other out of the processor's cache.
+        """
+        near = self.latency.seconds < _NEAR_SECONDS
+        with self._tracked() as connection:
+            replies = connection.upload(
+                commands, window=1 if near else window, seconds=self.address.timeout
+            )
+        self._record_refusals(replies)
         return replies
 
     def stream(
@@ -256,7 +265,7 @@ class Node:
             ReplyError: it refuses the login.
         """
         seconds = self.latency.patience_seconds
-        with self._tracked(len(commands), measured=False) as connection:
+        with self._tracked() as connection:
             for reply in connection.stream(commands, into, window=window, seconds=seconds):
                 if isinstance(reply, ReplyError):
                     self.record_refusal(reply)
@@ -270,8 +279,8 @@ class Node:
         return f"<Node {self.name}{'' if self.usable else ', failing'}>"
 
     @contextmanager
-    def _tracked(self, count: int, *, measured: bool) -> Iterator[Connection]:
-        """Yield a connection for `count` commands, and record their success or failure."""
+    def _tracked(self, count: int = 0) -> Iterator[Connection]:
+        """Yield a connection, and record success or failure, and how long `count` commands took."""
         try:
             with self.acquire() as connection:
                 asked = self._monotonic()
@@ -282,8 +291,14 @@ class Node:
         except ReplyError as error:
             self.record_refusal(error)
             raise
-        spent = (self._monotonic() - asked) / max(1, count)
-        self.record_success(spent if measured else self.latency.seconds)
+        spent = (self._monotonic() - asked) / count if count else self.latency.seconds
+        self.record_success(spent)
+
+    def _record_refusals(self, replies: Iterable[Any]) -> list[ReplyError]:
+        refusals = [reply for reply in replies if isinstance(reply, ReplyError)]
+        for refusal in refusals:
+            self.record_refusal(refusal)
+        return refusals
 
     def _prepare(self, connection: Connection, seconds: float) -> None:
         loads = [("SCRIPT", "LOAD", script.source) for script in self._scripts]
