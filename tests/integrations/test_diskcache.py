@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import signal
 import sqlite3
 import threading
@@ -446,6 +447,37 @@ def test_a_deque_is_a_deque(tmp_path: Path) -> None:
         ours[99]
     with pytest.raises(ValueError, match="not in the deque"):
         ours.remove(10**9)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (dc.Cache, {"directory": 7}, "directory=7 must be a path"),
+        (dc.Cache, {"directory": b"x"}, "must be a path"),
+        (dc.Cache, {"timeout": "x"}, "timeout='x' must be a number of seconds"),
+        (dc.Cache, {"timeout": -1}, "timeout=-1 must be"),
+        (dc.Cache, {"eviction_policy": []}, "must be one of none"),
+        (dc.Cache, {"size_limit": float("nan")}, "size_limit=nan must be"),
+        (dc.Cache, {"size_limit": True}, "size_limit=True must be"),
+        (dc.Cache, {"cull_limit": "x"}, "cull_limit='x' must be a number"),
+        (dc.Cache, {"statistics": {}}, "statistics={} must be a number"),
+        (dc.Cache, {"sqlite_mmap_size": [1]}, "must be a number, or a text"),
+        (dc.FanoutCache, {"shards": "x"}, "shards='x' must be a number"),
+        (dc.FanoutCache, {"shards": 0}, "shards=0 must be a number, 1 or more"),
+        (dc.Deque, {"iterable": 7}, "iterable=7 must be a list"),
+        (dc.Deque, {"maxlen": "x"}, "maxlen='x' must be a number"),
+        (dc.Deque, {"maxlen": -1}, "maxlen=-1 must be a number"),
+        (dc.Index, {"directory": 7}, "directory=7 must be a path"),
+    ],
+)
+def test_wrong_options_are_refused(
+    tmp_path: Path, make: Any, options: dict[str, Any], message: str
+) -> None:
+    """Where they are given, with an error of ours, and nothing is left open."""
+    with pytest.raises(InvalidOptionError, match=re.escape(message)):
+        make(**{"directory": tmp_path / "c", **options})
+    with dc.Cache(tmp_path / "c") as cache:
+        assert cache.set("k", 1)
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:

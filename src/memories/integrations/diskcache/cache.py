@@ -18,6 +18,7 @@ from memories.integrations.diskcache.items import CLOCK, Items, Row
 from memories.integrations.diskcache.keys import key_of, name_of
 from memories.integrations.diskcache.queue import Queue
 from memories.integrations.diskcache.settings import CacheSettings
+from memories.options.settings import check_duration
 
 _LARGE = 1 << 15
 
@@ -54,8 +55,10 @@ class Cache:
             )
         if directory is None:
             directory = tempfile.mkdtemp(prefix="memories-diskcache-")
+        if not isinstance(directory, str | os.PathLike):
+            raise InvalidOptionTypeError(f"directory={directory!r:.60} must be a path, or None")
         self._directory = Path(os.path.expandvars(directory)).expanduser()
-        self._timeout = timeout
+        self._timeout = check_duration("timeout", timeout)
         self._settings = CacheSettings(self._directory, settings)
         self._items = Items(self._directory, timeout, self._settings.options())
         self._hits = self._misses = 0

@@ -170,6 +170,8 @@ class Deque(_Kept, Sequence[Any]):
         maxlen: float | None = None,
     ) -> None:
         self._maxlen = _most(maxlen)
+        if not isinstance(iterable, Iterable):
+            raise InvalidOptionTypeError(f"iterable={iterable!r:.60} must be a list, or the like")
         self._cache = Cache(directory, **_FOR_EVER)
         self.extend(iterable)
 
@@ -375,6 +377,8 @@ class FanoutCache(Cache):
         disk: None = None,
         **settings: Any,
     ) -> None:
+        if isinstance(shards, bool) or not isinstance(shards, int) or shards < 1:
+            raise InvalidOptionTypeError(f"shards={shards!r:.60} must be a number, 1 or more")
         super().__init__(directory, timeout, disk, **settings)
 
     def set(self, key: Any, value: Any, *args: Any, **options: Any) -> bool:
@@ -414,8 +418,8 @@ class FanoutCache(Cache):
         return CacheIndex(self._below("index", name))
 
     def _below(self, kind: str, name: str) -> str:
-        parts = name.split("/")
-        if not name or any(part in ("", ".", "..") for part in parts):
+        parts = name.split("/") if isinstance(name, str) else [""]
+        if any(part in ("", ".", "..") for part in parts):
             raise InvalidOptionError(f"name={name!r:.60} must be one or more names of folders")
         return os.path.join(self.directory, kind, *parts)  # noqa: PTH118  # As in diskcache.
 
@@ -434,10 +438,10 @@ def _most(maxlen: float | None) -> float:
     """Return how many values a deque may have.
 
     Raises:
-        InvalidOptionTypeError: it is not a number.
+        InvalidOptionTypeError: it is not a number, 0 or more.
     """
     if maxlen is None:
         return float("inf")
-    if not isinstance(maxlen, int | float):
+    if not isinstance(maxlen, int | float) or not maxlen >= 0:
         raise InvalidOptionTypeError(f"maxlen={maxlen!r:.60} must be a number, or None")
     return maxlen

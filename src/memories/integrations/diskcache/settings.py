@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,9 @@ class CacheSettings:
             raise InvalidOptionError(
                 f"setting={name!r:.60} must be one of {', '.join(DEFAULT_SETTINGS)}"
             )
-        if name == "eviction_policy" and value not in EVICTION_POLICY:
-            raise InvalidOptionError(
-                f"eviction_policy={value!r:.60} must be one of {', '.join(EVICTION_POLICY)}"
-            )
-        if name == "size_limit" and (not isinstance(value, int | float) or value < 0):
-            raise InvalidOptionError(f"size_limit={value!r:.60} must be a number of bytes")
+        wanted = _instead_of(name, value)
+        if wanted is not None:
+            raise InvalidOptionError(f"{name}={value!r:.60} must be {wanted}")
         self._values[name] = value
         if keep:
             self._keep()
@@ -102,9 +100,11 @@ class CacheSettings:
             found = json.loads(self._file.read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return {}  # A damaged file is as none: the settings are those that are given.
-        if not isinstance(found, dict) or found.get("eviction_policy") not in EVICTION_POLICY:
+        if not isinstance(found, dict):
             return {}
-        return {name: found[name] for name in DEFAULT_SETTINGS if name in found}
+        kept = {name: found[name] for name in DEFAULT_SETTINGS if name in found}
+        valid = all(_instead_of(name, value) is None for name, value in kept.items())
+        return kept if valid and "eviction_policy" in kept else {}
 
     def _keep(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -115,3 +115,17 @@ class CacheSettings:
 
 def _is_setting(name: str) -> bool:
     return name in DEFAULT_SETTINGS or name.startswith(("sqlite_", "disk_"))
+
+
+def _instead_of(name: str, value: Any) -> str | None:
+    """Return what a setting must be instead of `value`, None if that is valid."""
+    if name == "eviction_policy":
+        known = isinstance(value, str) and value in EVICTION_POLICY
+        return None if known else f"one of {', '.join(EVICTION_POLICY)}"
+    number = isinstance(value, int) or (isinstance(value, float) and isfinite(value))
+    if name == "size_limit":
+        bytes_of = number and not isinstance(value, bool) and value >= 0
+        return None if bytes_of else "a number of bytes"
+    if name in DEFAULT_SETTINGS:
+        return None if number else "a number"
+    return None if number or isinstance(value, str) else "a number, or a text"
