@@ -9,10 +9,12 @@ that the row of reads sums the values: all of their bytes are used either way.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +41,30 @@ def managers(directory: Path) -> dict[str, MemoryManager]:
 
 
 def compare(
-    stores: dict[str, MemoryManager], work: Callable[[MemoryManager, int], object], rounds: int
+    stores: dict[str, MemoryManager],
+    work: Callable[[MemoryManager, int], object],
+    rounds: int,
+    before: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Return the median seconds of `work` on each store; the stores take turns."""
     taken: dict[str, list[float]] = {name: [] for name in stores}
     for number in range(rounds):
         for name, store in stores.items():
+            before()
             started = time.perf_counter()
             work(store, number)
             taken[name].append(time.perf_counter() - started)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def forget_files(directory: Path) -> None:
+    """Let the system drop what it keeps of the files below a directory."""
+    os.sync()
+    for path in directory.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
 
 
 def copied(path: Path, nbytes: int) -> int:
@@ -75,6 +91,11 @@ def beside_a_copy(
         taken[0].append(middle - began)
         taken[1].append(clock() - middle)
     return min(taken[0]), min(taken[1])
+
+
+def show(row: str, plain: float, encrypted: float) -> None:
+    """Print a row of the table."""
+    print(f"{row:<36}{plain * 1e3:>10.1f}{encrypted * 1e3:>11.1f}{encrypted / plain:>7.2f}")
 
 
 def main() -> None:
@@ -116,19 +137,17 @@ def main() -> None:
         }
         print(f"{'':<36}{'plain ms':>10}{'encrypted':>11}{'ratio':>7}")
         for row, work in rows.items():
-            taken = compare(stores, work, rounds)
-            ratio = taken["encrypted"] / taken["plain"]
-            print(
-                f"{row:<36}{taken['plain'] * 1e3:>10.1f}{taken['encrypted'] * 1e3:>11.1f}"
-                f"{ratio:>7.2f}"
-            )
+            show(row, *compare(stores, work, rounds).values())
+        row = f"read {large.nbytes >> 20} MiB"
+        forget = partial(forget_files, Path(directory))
+        from_disk = compare(stores, rows[row], rounds, forget)
+        show(f"{row} from the disk itself", *from_disk.values())
         raw = Path(directory) / "raw"
         raw.write_bytes(large.tobytes())
         clocks = {"": time.perf_counter, " (processor)": time.process_time}
         for name, clock in clocks.items():
-            copy, read = beside_a_copy(stores["encrypted"], raw, large.nbytes, rounds, clock)
-            row = f"read it, beside a copy{name}"
-            print(f"{row:<36}{copy * 1e3:>10.1f}{read * 1e3:>11.1f}{read / copy:>7.2f}")
+            taken = beside_a_copy(stores["encrypted"], raw, large.nbytes, rounds, clock)
+            show(f"read it, beside a copy{name}", *taken)
         for store in stores.values():
             store.cleanup()
 

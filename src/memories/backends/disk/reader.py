@@ -23,6 +23,7 @@ from memories.backends.disk.paths import StorePaths
 from memories.backends.disk.seal import StoreSeal
 from memories.backends.disk.small_reads import SMALL_BYTES, SmallReads, use_together
 from memories.errors import CorruptDataError
+from memories.foundation.system import advise_sequential
 from memories.model.record import Record
 
 T = TypeVar("T")
@@ -126,6 +127,8 @@ class FrameReader:
             raise AbsentError(f"the file {error.filename} is not there") from error
         if self._files.size(handle.descriptor) < place.offset + place.length:
             raise GoneError(f"{self.path(place)} is cut short")
+        if spans is None and place.kind != INLINE:
+            advise_sequential(handle.descriptor)
 
         def fetch(offset: int, length: int) -> bytes:
             return read_exactly(self._files, handle.descriptor, length, place.offset + offset)
