@@ -11,7 +11,9 @@ extra consists of can be installed everywhere, and the metadata of this package 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
+import importlib.machinery
 import importlib.util
 import site
 import sys
@@ -19,10 +21,12 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from memories.errors import MemoriesError
 
 DISTRIBUTION = "tiered-memories"
+Library = TypeVar("Library", ctypes.CDLL, ctypes.PyDLL)
 
 
 class MissingPackageError(MemoriesError, ImportError):
@@ -45,6 +49,33 @@ def require(module: str, *, extra: str) -> ModuleType:
         BrokenPackageError: it is installed, but its import failed.
     """
     return load(module, lambda: f"{module} is not installed; run: {install_command(module, extra)}")
+
+
+def require_library(module: str, kind: type[Library], *, extra: str) -> Library:
+    """Load the shared library that is the extension `module`, for its C functions.
+
+    Nothing of the package around it is executed, which may take a hundred times as long.
+
+    Raises:
+        MissingPackageError: it is not installed.
+        BrokenPackageError: it is installed, but cannot be loaded.
+    """
+    root = module.partition(".")[0]
+    if root not in sys.modules:
+        _require_installed(root)
+    try:
+        around = importlib.util.find_spec(root)
+        places = around and around.submodule_search_locations
+        found = importlib.machinery.PathFinder.find_spec(module, places) if places else None
+    except Exception:  # Whatever a finder raises, the import raises again.
+        found = None
+    if found is None or not found.has_location:
+        require(module, extra=extra)  # It raises, or finds the module in its own way.
+        found = sys.modules[module].__spec__
+    try:
+        return kind(str(found and found.origin))
+    except OSError as error:
+        raise _broken(module, error) from error
 
 
 def install_command(module: str, extra: str) -> str:
@@ -98,10 +129,14 @@ def load(module: str, missing: Callable[[], str]) -> ModuleType:
     except Exception as error:  # For example a `SystemError` of an extension that had no memory.
         if isinstance(error, ImportError) and is_missing(error, module):
             raise MissingPackageError(missing()) from error
-        raise BrokenPackageError(
-            f"{module} is installed but cannot be imported: {error}; if memory was short, try "
-            "again when there is more, otherwise reinstall it"
-        ) from error
+        raise _broken(module, error) from error
+
+
+def _broken(module: str, error: Exception) -> BrokenPackageError:
+    return BrokenPackageError(
+        f"{module} is installed but cannot be imported: {error}; if memory was short, try "
+        "again when there is more, otherwise reinstall it"
+    )
 
 
 def _require_installed(root: str) -> None:

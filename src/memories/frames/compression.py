@@ -12,17 +12,16 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from memories.codecs.buffers import ByteArray, as_array
 from memories.errors import CorruptDataError, InvalidOptionError
-from memories.foundation.optional_imports import require
+from memories.foundation.optional_imports import Library, require, require_library
 from memories.frames import pco_chunks
 from memories.frames.delta_filter import HEADER_NBYTES, MAX_DISTANCE, Delta, candidates, unpack
 
-Library = TypeVar("Library", ctypes.CDLL, ctypes.PyDLL)
 RAW, BLOSC, DELTA, PCODEC = 0, 1, 2, 3
 _HEADER = struct.Struct("<BBBBIII")  # The header of every Blosc chunk.
 _unpack_header = _HEADER.unpack_from
@@ -404,7 +403,7 @@ def _blosc() -> ctypes.CDLL:
     The Python functions of `numcodecs` take a lock, which a signal in the main thread can leave
     locked for ever, and use threads, which a forked child does not have.
     """
-    return _declared(ctypes.CDLL(require("numcodecs.blosc", extra="all").__file__))
+    return _declared(require_library("numcodecs.blosc", ctypes.CDLL, extra="all"))
 
 
 @functools.cache
@@ -413,7 +412,7 @@ def _blosc_small() -> ctypes.PyDLL:
 
     To release it, and wait for it again, would take longer where other threads run.
     """
-    return _declared(ctypes.PyDLL(require("numcodecs.blosc", extra="all").__file__))
+    return _declared(require_library("numcodecs.blosc", ctypes.PyDLL, extra="all"))
 
 
 def _declared(library: Library) -> Library:

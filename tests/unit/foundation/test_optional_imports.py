@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from memories.foundation.optional_imports import (
     install_command,
     package,
     require,
+    require_library,
 )
 
 
@@ -82,3 +86,34 @@ def test_memory_that_is_short_stays_that(folder: Path) -> None:
     importlib.invalidate_caches()
     with pytest.raises(MemoryError, match="no room"):
         require("odd_hungry", extra="all")
+
+
+def test_a_library_is_loaded_without_its_package(folder: Path) -> None:
+    """To import all of `numcodecs` takes longer than to read a hundred megabytes."""
+    code = (
+        "import ctypes, sys\n"
+        "from memories.foundation.optional_imports import require_library\n"
+        "library = require_library('numcodecs.blosc', ctypes.CDLL, extra='all')\n"
+        "print(bool(library.blosc_compress_ctx), 'numcodecs' in sys.modules)"
+    )
+    got = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert ["True", "False"] == got.stdout.split()
+
+
+@pytest.mark.parametrize("name", ["no_such_package.part", "json.no_such_part"])
+def test_a_library_that_is_not_there_is_not_installed(name: str) -> None:
+    """As for a package that is imported."""
+    with pytest.raises(MissingPackageError, match="pip install"):
+        require_library(name, ctypes.CDLL, extra="all")
+
+
+def test_a_library_that_cannot_be_loaded_is_broken(folder: Path) -> None:
+    """The file is there, but is cut short, or memory is."""
+    (folder / "odd_library").mkdir()
+    (folder / "odd_library" / "__init__.py").write_text("")
+    (folder / "odd_library" / f"part{EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF")
+    importlib.invalidate_caches()
+    with pytest.raises(BrokenPackageError, match=r"odd_library\.part is installed"):
+        require_library("odd_library.part", ctypes.CDLL, extra="all")
