@@ -25,8 +25,7 @@ class RecencyTracker:
         """Record a read of each of `records`, and return which of them should be promoted."""
         with self._lock:
             self._record_arrivals()
-            touch = self._gate.touch
-            return [touch(record.key, record.size, room=room) for record in records]
+            return self._gate.touch_all([(one.key, one.size) for one in records], room=room)
 
     def record_read(self, key: str) -> int:
         """Record a read of `key`, and return how often it was read lately."""

@@ -33,7 +33,15 @@ from memories.migration.key_cursor import KeyCursor
 from memories.migration.planner import Planner, TierState
 from memories.migration.read_promotion import ReadPromotion
 from memories.model.entry import Entry
-from memories.model.events import Event, Failed, Removed, Retrieved, Stored, ValueEvent
+from memories.model.events import (
+    Event,
+    Failed,
+    ReadBatch,
+    Removed,
+    Retrieved,
+    Stored,
+    ValueEvent,
+)
 from memories.model.record import Record
 from memories.model.tiers import Cause, TierName
 from memories.options.migration import MigrationSettings
@@ -427,11 +435,13 @@ class Migrator:
         rules, wall = hierarchy.catalog.rules, self._clock.wall()
         aging, entries = bool(rules.aging), hierarchy.catalog.entries
         shown: dict[TierName, list[Record]] = {}
-        for read in reads:
-            record = read.record
-            above = record.terms.next_faster(record.tier)
-            if read.decides or above is None or record.terms.pinned or record.key in entries:
-                continue  # The read itself decides, or the value is in RAM already.
+        terms, tier, above = None, None, None  # Of most records they are the same.
+        for record in _undecided(reads):
+            if record.terms is not terms or record.tier is not tier:
+                terms, tier = record.terms, record.tier
+                above = None if terms.pinned else terms.next_faster(tier)
+            if above is None or record.key in entries:
+                continue  # It may not come up, or the value is in RAM already.
             due = rules.due(record, wall) if aging else None
             if due is None or above.rank >= due.rank:
                 shown.setdefault(above, []).append(record)
@@ -488,6 +498,13 @@ class Migrator:
         now = self._clock.monotonic()
         self._paused_until = now + BACKOFF_SECONDS
         hierarchy.events.emit(Failed("", now, "migration", error))
+
+
+def _undecided(reads: Sequence[Retrieved]) -> Sequence[Record]:
+    """Return the records of those reads that do not decide themselves."""
+    if isinstance(reads, ReadBatch):
+        return reads.records  # None of them does.
+    return [read.record for read in reads if not read.decides]
 
 
 def _none(victim: Entry | Record) -> bool:

@@ -26,6 +26,7 @@ from memories.model.events import (
     Failed,
     Moved,
     Prefetched,
+    ReadBatch,
     Removed,
     Retrieved,
     Stored,
@@ -159,6 +160,8 @@ class Prefetching:
     def _observe_reads(self, reads: Sequence[Retrieved]) -> None:
         """Append notes of reads, in the thread of a reader: no lock, no look-up."""
         learns = self._prefetcher is not None
+        if isinstance(reads, ReadBatch):  # Each took the same time.
+            learns = learns and reads.seconds >= self._worth_seconds
         if not learns and not self._jobs:
             return
         # Whether a read met a fetch in progress is decided when the note is processed.

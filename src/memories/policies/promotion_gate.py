@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LEAST_SAVED = 1e-6  # Seconds: the archive may be on the same disk.
 _FADED = 60.0  # Halvings after which no read counts.
@@ -49,6 +49,13 @@ class PromotionGate:
         if pressure:
             return False
         return size <= room or count >= self._touches
+
+    def touch_all(self, read: Sequence[tuple[str, int]], *, room: int) -> list[bool]:
+        """Do what `touch` does for each key, which has this size."""
+        least, counts = self._touches, self.record_all([(key, 1) for key, _ in read])
+        return [
+            size <= room or count >= least for (_, size), count in zip(read, counts, strict=True)
+        ]
 
     def touches(self, key: str) -> int:
         """Return how many touches of `key` are remembered."""
@@ -91,17 +98,21 @@ class PromotionGate:
             self._recent.popitem(last=False)
         return count
 
-    def record_all(self, touched: Iterable[tuple[str, int]]) -> None:
-        """Record a touch of each key, as `record` does."""
+    def record_all(self, touched: Iterable[tuple[str, int]]) -> list[int]:
+        """Record a touch of each key, and return what `record` does for each."""
         recent, now, most = self._recent, self._now, self._remembered_keys
+        counts: list[int] = []
         for key, reads in touched:
             digest = hash(key)
             now += 1
             known = recent.pop(digest, None)
-            recent[digest] = (reads if known is None else known[0] + reads, now)
+            count = reads if known is None else known[0] + reads
+            recent[digest] = (count, now)
+            counts.append(count)
             if len(recent) > most:
                 recent.popitem(last=False)
         self._now = now
+        return counts
 
     def forget(self, key: str) -> None:
         """Delete the touches of `key`, which was overwritten or removed.

@@ -62,3 +62,13 @@ def test_reads_of_long_ago_keep_a_key_no_longer():
     for number in range(200):
         gate.record(f"further {number}", 0)
     assert gate.coldness("former", span=100) > 2 * gate.coldness("present", span=100)
+
+
+@pytest.mark.parametrize("room", [0, 50, 10**9])
+def test_many_reads_together_are_those_one_by_one(room):
+    """A key that is read twice in a batch has had its second touch there."""
+    together, singly = PromotionGate(remembered_keys=10), PromotionGate(remembered_keys=10)
+    read = [(f"k{number * number % 13}", 10 * (number % 7)) for number in range(50)]
+    found = together.touch_all(read, room=room)
+    assert found == [singly.touch(key, size, room=room) for key, size in read]
+    assert [together.coldness(key) for key, _ in read] == [singly.coldness(key) for key, _ in read]

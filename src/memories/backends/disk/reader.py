@@ -262,10 +262,15 @@ def read_batch(
     if files.seal is not None:
         use = partial(_use_opened, use, alone, files.seal)
 
-    def read(kind: int, file: int, offset: int, length: int) -> bytes:
-        return _read(reader, files, FrameLocation(kind, file, offset, length))
+    def opened(kind: int, file: int) -> Handle | None:
+        try:
+            if kind == INLINE:
+                return reader.segment(file)
+            return reader.open(reader.path(FrameLocation(kind, file, 0, 0)))
+        except (FileNotFoundError, GoneError):
+            return None
 
-    return use_together(records, read, use, alone)
+    return use_together(records, opened, reader.pread, use, alone)
 
 
 def _use_opened(
@@ -277,12 +282,3 @@ def _use_opened(
     except CorruptDataError:
         return alone
     return use(frame, record)
-
-
-def _read(reader: FrameReader, files: Files, place: FrameLocation) -> bytes:
-    try:
-        inline = place.kind == INLINE
-        handle = reader.segment(place.file) if inline else reader.open(reader.path(place))
-        return read_exactly(files, handle.descriptor, place.length, place.offset)
-    except (FileNotFoundError, GoneError):
-        return b""

@@ -159,24 +159,26 @@ class SmallReads:
 
 def use_together(
     records: Sequence[Record],
-    read: Callable[[int, int, int, int], bytes],
+    opened: Callable[[int, int], Any],
+    pread: Callable[[int, int, int], bytes],
     use: Callable[[bytes, Record], T],
     alone: T,
 ) -> list[T]:
     """Return `use(frame, record)` of each record, `alone` for those that must be read alone.
 
-    Frames that lie close together are read in one call of `read`, which gets the kind and the
-    number of a file, an offset and a length.
+    Frames that lie close together are read in one call of `pread`. `opened` returns the handle of a
+    file of this kind and number, None if that is gone.
     """
     used: list[T] = []
     for start in range(0, len(records), _MOST_TOGETHER):
-        used += _use_together(records[start : start + _MOST_TOGETHER], read, use, alone)
+        used += _use_together(records[start : start + _MOST_TOGETHER], opened, pread, use, alone)
     return used
 
 
 def _use_together(
     records: Sequence[Record],
-    read: Callable[[int, int, int, int], bytes],
+    opened: Callable[[int, int], Any],
+    pread: Callable[[int, int, int], bytes],
     use: Callable[[bytes, Record], T],
     alone: T,
 ) -> list[T]:
@@ -197,6 +199,10 @@ def _use_together(
                 # Floats are sorted in a third of the time that tuples take.
                 spots.append(float(offset * _MOST_TOGETHER + number))
     for (kind, file), spots in by_file.items():
+        handle: Any = opened(kind, file)  # It stays open as long as it is referred to.
+        if handle is None:
+            continue
+        descriptor: int = handle.descriptor
         spots.sort()
         offsets: list[int] = []
         numbers: list[int] = []
@@ -217,7 +223,7 @@ def _use_together(
                 if after > end:
                     end = after
                 last += 1
-            data = read(kind, file, begin, end - begin)
+            data = pread(descriptor, end - begin, begin)
             if len(data) == end - begin:
                 for at in range(first, last):
                     offset = offsets[at] - begin
