@@ -24,6 +24,7 @@ from days.running import missing, peak_rss
 from days.web_service.load import PAGES, Seen, User, use
 from days.web_service.pages import render
 from memories.cluster.local import LocalServer
+from memories.cluster.local.server import free_port
 
 WORKERS = 2
 START_SECONDS = 30.0
@@ -57,8 +58,7 @@ class Service:
     def __init__(self, program: str, environment: dict[str, str], log: Path) -> None:
         self._environment = environment
         self._log = log
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()  # No connection that goes out can get it meanwhile.
         self._command = [
             sys.executable, "-m", "uvicorn", f"days.web_service.{program}:app",
             "--port", str(self.port), "--workers", str(WORKERS), "--log-level", "warning",

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+from memories.cluster.local.server import free_port
+
 BUCKET = "test-bucket"
 KEYS = ("AKIATESTTESTTESTTEST", "T0psecretT0psecret")
 _START_SECONDS = 90.0
+_TRIES = 3
 
 
 class SeaweedServer:
@@ -66,11 +68,16 @@ class SeaweedServer:
             "allow_http": True,
         }
 
+    @property
+    def ended(self) -> bool:
+        """Return whether its process has ended."""
+        return self._process.poll() is not None
+
     def wait(self) -> None:
         """Return once the bucket answers."""
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self.ended or time.monotonic() > deadline:
                 log = Path(self._log.name).read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"weed mini did not come up:\n{log}")
             time.sleep(0.05)
@@ -117,12 +124,31 @@ _shared = contextlib.ExitStack()
 def running(keys: tuple[str, str] | None = None) -> Iterator[SeaweedServer]:
     """Run a server for as long as the block lasts."""
     with tempfile.TemporaryDirectory(prefix="seaweed-", ignore_cleanup_errors=True) as root:
-        server = SeaweedServer(Path(root), keys)
+        server = _started(Path(root), keys)
         try:
-            server.wait()
             yield server
         finally:
             server.stop()
+
+
+def _started(root: Path, keys: tuple[str, str] | None) -> SeaweedServer:
+    """Return a server that answers."""
+    attempt = 0
+    while True:
+        attempt += 1
+        folder = root / f"{attempt}"
+        folder.mkdir()
+        server = SeaweedServer(folder, keys)
+        try:
+            server.wait()
+        except BaseException as error:
+            # Another process may bind a port after it was found free.
+            again = isinstance(error, RuntimeError) and server.ended and attempt < _TRIES
+            server.stop()
+            if not again:
+                raise
+        else:
+            return server
 
 
 @functools.cache
@@ -158,19 +184,10 @@ def weed_path() -> Path | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free, as are the ones 10000 above, which the server takes too."""
+    """Return ports that are free, as are the ones 10,000 above, which the server takes too."""
     found: list[int] = []
     while len(found) < count:
-        with contextlib.ExitStack() as held:
-            try:
-                low = held.enter_context(socket.socket())
-                low.bind(("127.0.0.1", 0))
-                port = low.getsockname()[1] % 20000 + 20000
-                for candidate in (port, port + 10000):
-                    probe = held.enter_context(socket.socket())
-                    probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            if port not in found:
-                found.append(port)
+        port = free_port()
+        if all(abs(port - other) not in (0, 10_000) for other in found):
+            found.append(port)
     return found

@@ -166,9 +166,10 @@ def test_a_node_says_its_version(version: str | None, level: Level) -> None:
 def test_a_node_that_is_not_there_is_bad() -> None:
     """Within a few seconds, and with its address."""
     assert "not a port" in remote._node("localhost:99999").what
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    found = remote._node(f"127.0.0.1:{port}")
+    with socket.socket() as held:  # Bound, so that no other process listens there meanwhile.
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        found = remote._node(f"127.0.0.1:{port}")
     assert Level.BAD is found.level
     assert str(port) in found.what
 
