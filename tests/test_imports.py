@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 LATER = {
     "asyncio",
@@ -78,6 +79,29 @@ def test_the_volatile_tiers_work_without_any_optional_package() -> None:
     never = LATER & {"matplotlib", "rich", "obstore", "pandas", "pyarrow", "asyncio", "click"}
     baseline = loaded_by("import numpy")
     assert set() == (loaded_by(USE) - baseline) & never
+
+
+def test_an_array_goes_to_the_disk_and_back_without_what_others_need() -> None:
+    """A short program that opens a store would wait for these longer than for its values."""
+    code = (
+        "import memories, numpy\n"
+        "with memories.MemoryManager(0.001, 0.001, 0.1, compression={'cold': 'lz4'}) as manager:\n"
+        "    manager.store('a', numpy.zeros(1_000_000), tier='cold')\n"
+        "    assert manager.get_tier('a') == 'cold'\n"
+        "    manager.retrieve('a')\n"
+    )
+    others = {"csv", "difflib", "hashlib", "hmac", "numcodecs", "numpy.ma", "secrets"}
+    assert set() == (loaded_by(code) - loaded_by("import numpy")) & others
+
+
+def test_a_masked_array_is_read_where_nothing_imported_their_module(tmp_path: Path) -> None:
+    """NumPy imports it at its first use, which may be the reading."""
+    head = f"import memories\nwith memories.MemoryManager(1, 1, 1, storage_path={str(tmp_path)!r})"
+    loaded_by(
+        f"{head} as m:\n import numpy\n"
+        " m.store('a', numpy.ma.masked_array([1, 2], [True, False]), tier='cold')"
+    )
+    loaded_by(f"{head} as m:\n value = m.retrieve('a')\n assert value.sum() == 2, value")
 
 
 def test_the_class_of_the_manager_comes_without_what_a_manager_needs() -> None:

@@ -7,6 +7,7 @@ frame, first needs them.
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,7 @@ ENTRY_POINTS = "memories.codecs"
 _by_type: dict[type, Codec] = {}
 _by_base: dict[type, Codec] = {}
 _by_name: dict[str, Codec] = {}
+_by_place: dict[tuple[str, str], Codec] = {}  # By the module and the name of a type.
 loaded = _by_name.get  # The codec of a name if it is loaded, for the fastest read, else None.
 _loaded: set[str] = set()
 _lock = threading.RLock()
@@ -57,6 +59,13 @@ def add(codec: Codec, *kinds: type) -> None:
         _by_name[codec.name] = codec
         for kind in kinds:
             _by_type[kind] = codec
+
+
+def add_at(codec: Codec, module: str, name: str) -> None:
+    """Register `codec` for the type of this name in a module that need not be imported yet."""
+    with _lock:
+        _by_name[codec.name] = codec
+        _by_place[module, name] = codec
 
 
 def add_base(codec: Codec, base: type) -> None:
@@ -155,6 +164,9 @@ def _search(kind: type) -> Codec:
     load_builtin()
     for base in kind.__mro__[:-1]:
         _load_family(_package_of(base))
+    for (module, name), found in list(_by_place.items()):
+        if getattr(sys.modules.get(module), name, None) is kind:
+            add(found, kind)
     if kind not in _by_type and not kind.__module__.startswith("memories."):
         _load_entry_points()
     codec = _by_type.get(kind)

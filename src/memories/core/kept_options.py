@@ -7,7 +7,7 @@ about to start, by a pipe. Any other process gets its credentials from the provi
 
 from __future__ import annotations
 
-import secrets
+import os
 import sys
 import weakref
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ class KeptOptions:
 
     def __init__(self, options: Mapping[str, Any], name: str | None = None) -> None:
         self.options = dict(options)
-        self._name = name or secrets.token_hex(16)
+        self._name = name or os.urandom(16).hex()
         _kept[self._name] = self
 
     def __reduce__(self) -> tuple[Callable[..., KeptOptions], tuple[Any, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NewType
@@ -68,7 +67,9 @@ def require_known(name: str) -> None:
     """Raise InvalidOptionError, suggesting the nearest name, unless `name` is a policy."""
     if name in _factories:
         return
-    near = difflib.get_close_matches(str(name).lower(), _factories, n=1, cutoff=0.5)
+    from difflib import get_close_matches  # Imported at use: few names are wrong.
+
+    near = get_close_matches(str(name).lower(), _factories, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise InvalidOptionError(
         f"there is no eviction policy named {name!r}: {hint}known are {', '.join(names())}"

@@ -6,7 +6,6 @@ A number is used for one file only, ever.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -137,12 +136,12 @@ def create(paths: StorePaths, files: Files, make_key: Callable[[], None] | None 
     if not paths.format.exists():
         files.mkdir(paths.stores)
         if make_key is None:
-            write_whole(files, paths.statement(IDENTITY), secrets.token_bytes(IDENTITY_NBYTES))
+            write_whole(files, paths.statement(IDENTITY), os.urandom(IDENTITY_NBYTES))
             write_whole(files, paths.format, _format_bytes(FORMAT_VERSION))
         else:
             # What is there stays: a store that has lost only its FORMAT is whole with a new one.
             if read_statement(paths, IDENTITY) is None:
-                write_whole(files, paths.statement(IDENTITY), secrets.token_bytes(IDENTITY_NBYTES))
+                write_whole(files, paths.statement(IDENTITY), os.urandom(IDENTITY_NBYTES))
             make_key()
             write_whole(files, paths.format, _format_bytes(ENCRYPTED_VERSION))
     files.sync_directory(paths.root)

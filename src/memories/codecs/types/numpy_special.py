@@ -22,7 +22,7 @@ from memories.codecs.expect import (
 )
 from memories.codecs.nested import ATOMS, StructureCodec
 from memories.codecs.pickled import PickleCodec
-from memories.codecs.registry import add
+from memories.codecs.registry import add, add_at
 from memories.errors import CorruptDataError, UnsupportedTypeError
 from memories.foundation.optional_imports import package
 
@@ -191,7 +191,10 @@ def register() -> None:
     add(ArrayCodec(_encode_other), np.ndarray, np.memmap)
     for codec in (OBJECTS, STRINGS):
         add(codec)
-    add(StructureCodec("numpy.masked", _masked_apart, _masked_together), np.ma.MaskedArray)
+    # NumPy imports its masked arrays at their first use, which takes longer than all codecs here.
+    add_at(
+        StructureCodec("numpy.masked", _masked_apart, _masked_together), "numpy.ma", "MaskedArray"
+    )
     add(
         StructureCodec("numpy.matrix", np.asarray, _view(np.matrix)),
         np.matrix,

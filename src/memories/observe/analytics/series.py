@@ -6,7 +6,6 @@ during the window.
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -61,6 +60,8 @@ class Series(dict[str, list[float]]):
         Raises:
             StorageError: the file cannot be written.
         """
+        import csv  # Imported at use: every manager has series, few write them.
+
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(self)
