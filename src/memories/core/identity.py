@@ -45,6 +45,7 @@ class Identity:
         self._ignore = frozenset(ignore)  # Variables that the function reads.
         self._unread = frozenset(unread)  # Parameters of the function.
         self._lock = new_lock()
+        self._computing = new_lock()  # Taken before `_lock`.
         self._running: WeakSet[Computation] = WeakSet()  # The calls in progress.
         self._known_digests: dict[tuple[int, str], tuple[bytes, bytes]] = {}
         self._cached: tuple[str, list[Variable], list[Variable]] | None = None
@@ -62,12 +63,15 @@ class Identity:
         Raises:
             UnsupportedTypeError: something that it refers to has no hash.
         """
-        cached = self._cached
-        if cached is not None:
-            text, steady, moving = cached
-            if not (_has_any_changed(steady) or (not self._running and _has_any_changed(moving))):
-                return text
-        return self._compute()
+        text = self._cached_text()
+        if text is None:
+            # Thread 1 computes the text. Thread 2 waits for that, because thread 1 then runs the
+            # function, which may change what thread 2 would hash.
+            with self._computing:
+                text = self._cached_text()
+                if text is None:
+                    text = self._compute()
+        return text
 
     def enter(self, computation: Computation) -> None:
         """Record that a call of the function starts."""
@@ -90,6 +94,16 @@ class Identity:
             if mark != variable.mark:
                 variable.mark = mark
                 self._known_digests[variable.key] = (mark, variable.digest)
+
+    def _cached_text(self) -> str | None:
+        """Return the text that was computed last, unless what the function refers to changed."""
+        cached = self._cached
+        if cached is None or _has_any_changed(cached[1]):
+            return None
+        # Asked again: a call may have started in between, and changed something.
+        if not self._running and _has_any_changed(cached[2]) and not self._running:
+            return None
+        return cached[0]
 
     def _compute(self) -> str:
         walk = HashWalk(

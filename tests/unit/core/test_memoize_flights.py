@@ -144,6 +144,38 @@ def test_an_event_loop_that_stops_stops_no_other(manager: MemoryManager) -> None
     assert {} == memo_of(slow).single_flight._running
 
 
+def test_a_call_that_starts_changes_the_key_of_no_other(
+    manager: MemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thread 1 hashes the function, then runs it; that changes what thread 2 hashes meanwhile."""
+    calls: list[int] = []
+
+    @manager.cache
+    def slow(x: int) -> int:
+        calls.append(x)
+        until(lambda: len(calls) > 1 or any(one._waiters for one in running.values()))
+        return x
+
+    running = memo_of(slow).single_flight._running
+    compute, hashing, second = identity.Identity._compute, list[int](), threading.Event()
+    other = threading.Thread(target=slow, args=(1,), daemon=True)
+
+    def computed(one: identity.Identity) -> str:
+        hashing.append(1)
+        if len(hashing) == 1:
+            other.start()
+            second.wait(0.3)
+        else:
+            second.set()
+            until(lambda: calls)
+        return compute(one)
+
+    monkeypatch.setattr(identity.Identity, "_compute", computed)
+    assert slow(1) == 1
+    other.join(LIMIT)
+    assert [1] == calls
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, TimeoutError, RecursionError])
 def test_an_interrupted_thread_interrupts_no_other(
     manager: MemoryManager, stop: type[BaseException]
