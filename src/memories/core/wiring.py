@@ -29,7 +29,7 @@ from memories.engine.cold_victims import ColdVictims
 from memories.engine.entry_table import EntryTable
 from memories.engine.expiry import Expiry
 from memories.engine.fetch_costs import FetchCosts
-from memories.engine.heap_trim import HeapTrim
+from memories.engine.heap_trim import HeapTrim, keep_blocks
 from memories.engine.hierarchy import Hierarchy
 from memories.engine.hit_clock import HitClock
 from memories.engine.hit_counter import HitCounter
@@ -193,6 +193,7 @@ class _Wiring:
             (self.costs.observe, self.costs.observe_batch, (Moved, Written)),
         ):
             events.subscribe(observer, of_batch, kinds=kinds)
+        keep_blocks()
         heap = HeapTrim(self.clock.monotonic)
         events.subscribe(heap.observe, heap.observe_batch, kinds=(Moved, Removed))
         events.subscribe_reads(counters.count_reads)

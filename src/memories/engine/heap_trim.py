@@ -1,14 +1,19 @@
-"""Gives freed heap back to the system after much has left RAM.
+"""Keeps the memory of read values for the next ones, and gives it back after much has left RAM.
 
 The allocator of C keeps what is freed between values that stay, so that the memory of the process
 would not shrink with its tiers. Programs that watch the process, such as a worker of dask, would
 wait for that for ever.
+
+By itself, glibc gives back what is freed at the end of the heap as soon as that is twice the
+largest block that was ever freed: two tiles of an image. The system then clears every page of the
+next values that are read, which takes as long as to read them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from memories.backends.base import LARGE_BYTES
 from memories.foundation.system import c_function
 from memories.model.events import Event, Moved, Removed, ValueEvent
 from memories.model.tiers import Cause
@@ -56,6 +61,12 @@ def _has_left(event: Moved | Removed) -> bool:
     if isinstance(event, Moved):
         return event.target.durable and not event.source.durable
     return event.cause is Cause.CAPACITY and not event.tier.durable
+
+
+def keep_blocks() -> None:
+    """Have the allocator of C keep a few blocks of any size of values that are not mapped."""
+    block = bytes(2 * LARGE_BYTES)
+    del block  # Now a larger one was freed.
 
 
 def trim_heap() -> bool:

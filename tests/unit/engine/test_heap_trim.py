@@ -82,3 +82,25 @@ def test_the_process_shrinks_with_its_tiers(tmp_path: Path) -> None:
     full, empty, warm = map(float, ran.stdout.split())
     assert warm < 1
     assert full - empty > 60e6, (full, empty)
+
+
+BLOCKS = """
+import resource
+from memories import MemoryManager
+manager = MemoryManager(1, 1, 1, migration=False, prefetch="off")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    blocks = [b"x" * 300_000 for _ in range(4)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+manager.cleanup()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_the_memory_of_values_is_kept_for_the_next_ones() -> None:
+    """They have 293 pages together, which the system would clear 100 times."""
+    run = subprocess.run(
+        [sys.executable, "-c", BLOCKS], capture_output=True, text=True, timeout=240, check=True
+    )
+    assert int(run.stdout) < 100 * 293 / 4
