@@ -76,8 +76,10 @@ class SmallReads:
         handle: Any = self._known(place[1])  # It stays open as long as it is referred to.
         if handle is None:
             return None
-        frame = self._pread(handle.descriptor, length, offset)
-        if len(frame) != length:
+        descriptor: int = handle.descriptor
+        frame = self._pread(descriptor, length, offset)
+        # Used once more: compiled code releases an object after its last use in the source.
+        if len(frame) != length or descriptor != handle.descriptor:
             return None
         if self._open_frame is not None:
             try:
@@ -202,7 +204,6 @@ def _use_together(
         handle: Any = opened(kind, file)  # It stays open as long as it is referred to.
         if handle is None:
             continue
-        descriptor: int = handle.descriptor
         spots.sort()
         offsets: list[int] = []
         numbers: list[int] = []
@@ -223,7 +224,8 @@ def _use_together(
                 if after > end:
                     end = after
                 last += 1
-            data = pread(descriptor, end - begin, begin)
+            # In every pass: compiled code releases an object after its last use in the source.
+            data = pread(handle.descriptor, end - begin, begin)
             if len(data) == end - begin:
                 for at in range(first, last):
                     offset = offsets[at] - begin

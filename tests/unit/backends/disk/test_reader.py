@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,36 @@ def test_a_frame_that_moved_meanwhile_is_found_where_it_is_now(tmp_path: Path) -
         writer.drop_segment(1)
         writer.unlink_obsolete()
         assert [bytes([n]) * 100 for n in range(1, 6)] == backend.read_many(records)
+
+
+class DroppingFiles(Files):
+    """The operating system, where another thread drops the handles while a frame is read."""
+
+    drop: Callable[[], None] | None = None
+
+    def read(self, descriptor: int, length: int, offset: int) -> bytes:
+        if self.drop is not None:
+            self.drop()
+        return super().read(descriptor, length, offset)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_file_stays_open_while_it_is_read(tmp_path: Path, together: bool) -> None:
+    """Else the number of its descriptor is that of another file, or of none."""
+    files = DroppingFiles()
+    with DiskBackend(tmp_path / "s", files=files) as backend:
+        for version in range(1, 4):
+            body = bytes([version]) * 100
+            backend.write(record_for(f"k{version}", version, size=100), [memoryview(body)])
+        records = list(backend.scan())
+        handles = backend._reader.handles
+        files.drop = lambda: handles.remove(1)
+        for number, record in enumerate(records, start=1):
+            handles.get(1)
+            if together:
+                assert [bytes([number]) * 100] == backend.read_many([record])
+            else:
+                assert (record, bytes([number]) * 100) == backend.small_reads.find(record.key)
 
 
 def test_what_was_adopted_is_counted_as_a_replay_counts_it(tmp_path: Path) -> None:
