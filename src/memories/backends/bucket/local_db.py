@@ -97,6 +97,8 @@ _TYPES: dict[str, frozenset[type]] = {
     **dict.fromkeys(("retired_at", "oldest"), frozenset((float, NoneType))),
 }
 
+_LEAST = {"version": 0, "length": -2}  # Of a row that has no frame it is negative.
+
 # What the module raises: also where the message about a damaged schema is not text.
 ERRORS = (sqlite3.Error, OverflowError, UnicodeDecodeError)
 
@@ -238,7 +240,7 @@ class LocalDb:
             raise self._failure(error) from error
 
     def _fetched(self, cursor: sqlite3.Cursor, most: int | None = None) -> list[tuple[Any, ...]]:
-        """Return rows whose columns hold what they should."""
+        """Return rows whose columns hold what they may."""
         try:
             rows: list[tuple[Any, ...]] = (
                 cursor.fetchall() if most is None else cursor.fetchmany(most)
@@ -249,6 +251,8 @@ class LocalDb:
             types = _TYPES.get(name)
             if types is not None and not types.issuperset({type(row[at]) for row in rows}):
                 raise self._failure(f"{name} is of another type in some row")
+            if rows and name in _LEAST and min(row[at] for row in rows) < _LEAST[name]:
+                raise self._failure(f"{name} is out of range in some row")
         return rows
 
     def _roll_back(self) -> None:

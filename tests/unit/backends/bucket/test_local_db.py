@@ -99,6 +99,20 @@ def test_a_column_of_another_type_is_an_error_of_ours(tmp_path: Path) -> None:
     state.close()
 
 
+def test_a_number_that_no_version_has_is_an_error_of_ours(tmp_path: Path) -> None:
+    """The one before it could not be written to an object."""
+    state = LocalDb(tmp_path / "map")
+    state.run("INSERT INTO entry VALUES (?, ?, ?, 0, -2, NULL)", b"key", -(2**63), b"t")
+    with pytest.raises(StorageError, match="version is out of range"):
+        ObjectIndex(state).contents(b"t")
+    state.run("UPDATE entry SET version = 1, length = -3")
+    with pytest.raises(StorageError, match="length is out of range"):
+        ObjectIndex(state).contents(b"t")
+    state.run("UPDATE entry SET length = -2")
+    assert [("key", 0)] == ObjectIndex(state).contents(b"t").removed
+    state.close()
+
+
 def test_a_total_of_another_type_is_an_error_of_ours(tmp_path: Path) -> None:
     """What is read of many rows at once is checked like what is read of one."""
     state = LocalDb(tmp_path / "map")
