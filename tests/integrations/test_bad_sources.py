@@ -19,6 +19,7 @@ from zarr.errors import NodeNotFoundError  # noqa: E402
 from zarr.storage import LocalStore  # noqa: E402
 
 from memories import ClosedError, MemoryManager, TierFullError  # noqa: E402
+from memories.errors import InvalidOptionError, InvalidOptionTypeError  # noqa: E402
 from memories.fsspec import MemoriesFileSystem  # noqa: E402
 from memories.integrations.zarr.lost_arrays import LOOKED_EVERY, descriptions  # noqa: E402
 from memories.zarr import CachedStore, MemoriesStore, cache_decoded  # noqa: E402
@@ -162,3 +163,19 @@ def test_full_tiers_refuse_what_has_no_other_copy(source: LocalStore, tmp_path: 
             raise AssertionError(f"a part of it was kept: {fs.info('a')}")
         for _ in range(2):
             assert np.array_equal(VALUES, opened(cached)[:64])
+
+
+@pytest.mark.parametrize("host", [MemoriesStore, MemoriesFileSystem])
+def test_arguments_of_a_wrong_type_are_errors_of_ours(host: Callable[..., Any]) -> None:
+    """Where they are given, and not when a value is read."""
+    options: dict[str, Any] = {"skip_instance_cache": True} if host is MemoriesFileSystem else {}
+    for wrong in ("a path", 3, object()):
+        with pytest.raises(InvalidOptionTypeError, match="must be a MemoryManager"):
+            host(wrong, **options)
+    with MemoryManager(*SIZES) as manager:
+        for tier in ("hott", 3, None):
+            with pytest.raises(InvalidOptionError, match="tier="):
+                host(manager, tier=tier, **options)
+        host(manager, tier="cold", **options)
+        with pytest.raises(InvalidOptionError, match="read_only"):
+            MemoriesStore(manager, read_only="no")  # type: ignore[arg-type]

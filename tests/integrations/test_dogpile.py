@@ -70,3 +70,5 @@ def test_options_are_checked() -> None:
     """Where the region is configured, and not at the first value."""
     with pytest.raises(InvalidOptionError, match="expiration_time"):
         make_region().configure(NAME, arguments={**ARGUMENTS, "expiration_time": -1})
+    with pytest.raises(InvalidOptionError, match="arguments must be a mapping"):
+        make_region().configure(NAME, arguments="a path")

@@ -23,6 +23,7 @@ from joblib import Memory, Parallel, delayed  # noqa: E402
 from joblib._store_backends import CacheWarning  # noqa: E402
 
 from memories import InvalidOptionError, MemoryManager, SharedMemoryManager, StorageError  # noqa: E402
+from memories.errors import InvalidOptionTypeError  # noqa: E402
 from memories.joblib import MemoriesStoreBackend  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -248,3 +249,12 @@ def test_old_results_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(memory.store_backend.manager, SharedMemoryManager)
     cached.clear(warn=False)
     assert [] == memory.store_backend.get_items()
+
+
+def test_arguments_of_a_wrong_type_are_errors_of_ours(tmp_path: Path) -> None:
+    """Where they are given, and not when a result is read."""
+    for wrong in ("a path", 3, object()):
+        with pytest.raises(InvalidOptionTypeError, match="must be a MemoryManager or a Shared"):
+            MemoriesStoreBackend(wrong)
+    with pytest.raises(InvalidOptionError, match="backend_options must be a mapping"):
+        MemoriesStoreBackend().configure(str(tmp_path), backend_options="compress")  # type: ignore[arg-type]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memories.caching import default
-from memories.core.manager import MemoryManager
 from memories.errors import (
     ConflictError,
     CorruptDataError,
@@ -26,8 +25,7 @@ from memories.errors import (
 from memories.foundation.clock import SystemClock
 from memories.foundation.keys import check_key, check_name
 from memories.foundation.logging import logger
-from memories.integrations.managers import open_shared
-from memories.sharing import SharedMemoryManager
+from memories.integrations.managers import check_manager, open_shared
 
 _HASHED = "#"  # What the name of a hash begins with.
 _UNREADABLE = (CorruptDataError, UnavailableError, UntrustedDataError, UnsupportedTypeError)
@@ -50,11 +48,7 @@ def manager_for(
             raise InvalidOptionTypeError(
                 "manager= is open already: give either it, or storage_path= and options"
             )
-        if not isinstance(manager, MemoryManager | SharedMemoryManager):
-            raise InvalidOptionTypeError(
-                f"manager={manager!r:.60} must be a manager, not a {type(manager).__name__}"
-            )
-        return manager
+        return check_manager(manager, shared=True)
     if storage_path:
         return open_shared(storage_path, options)
     if options:

@@ -9,7 +9,7 @@ from dogpile.cache.api import NO_VALUE, CacheBackend
 
 from memories.integrations.byte_values import folder
 from memories.integrations.cached_values import CachedValues, manager_for
-from memories.options.settings import check_seconds
+from memories.options.settings import check_mapping, check_seconds
 
 
 class DogpileBackend(CacheBackend):
@@ -30,6 +30,7 @@ class DogpileBackend(CacheBackend):
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
+        arguments = check_mapping("arguments", arguments)
         self._ttl = check_seconds("expiration_time", arguments.get("expiration_time"))
         manager = manager_for(
             arguments.get("manager"), arguments.get("storage_path"), arguments.get("options", {})

@@ -31,6 +31,8 @@ from memories.errors import InvalidOptionError, KeyNotFoundError, MemoriesError
 from memories.foundation.clock import SystemClock
 from memories.foundation.fork_lock import new_lock
 from memories.integrations.byte_values import as_bytes, folder
+from memories.integrations.managers import check_manager
+from memories.options.settings import check_mapping
 from memories.sharing import SharedMemoryManager
 
 NAME = "memories"
@@ -67,6 +69,7 @@ class MemoriesStoreBackend(StoreBackendBase, StoreBackendMixin):
         self._prefix = "" if manager is None else folder(prefix)
         self._options: dict[str, Any] | None = None
         if manager is not None:
+            check_manager(manager, shared=True)
             self.location = f"{manager.path or 'memories'}/{self._prefix}".rstrip("/")
 
     def configure(
@@ -76,7 +79,7 @@ class MemoriesStoreBackend(StoreBackendBase, StoreBackendMixin):
         backend_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the store in `location`."""
-        options = dict(backend_options or {})
+        options = dict(check_mapping("backend_options", backend_options))
         compress = options.pop("compress", False)
         mmap_mode = options.pop("mmap_mode", None)
         if mmap_mode not in _MMAP_MODES:

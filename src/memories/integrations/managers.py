@@ -13,7 +13,8 @@ from memories.core.at_exit import close_at_exit
 from memories.core.manager import MemoryManager
 from memories.errors import InvalidOptionError, InvalidOptionTypeError, StoreLockedError
 from memories.foundation.fork_lock import new_lock
-from memories.options.settings import check_path
+from memories.model.tiers import StoreTier
+from memories.options.settings import check_path, check_tier
 from memories.sharing import SharedMemoryManager
 
 _lock = new_lock()
@@ -22,16 +23,38 @@ _opened: dict[tuple[int, str | None, str, str], MemoryManager] = {}
 _shared: dict[str, SharedMemoryManager] = {}
 
 
+def check_manager(manager: Any, *, shared: bool = False) -> Any:
+    """Return `manager` if it is one; with `shared`, a `SharedMemoryManager` is one, too.
+
+    Raises:
+        InvalidOptionTypeError: it is something else.
+    """
+    if isinstance(manager, (MemoryManager, SharedMemoryManager) if shared else MemoryManager):
+        return manager
+    kinds = "MemoryManager or a SharedMemoryManager" if shared else "MemoryManager"
+    raise InvalidOptionTypeError(
+        f"manager={manager!r:.60} must be a {kinds}, not a {type(manager).__name__}"
+    )
+
+
+def check_store_tier(tier: Any) -> StoreTier:
+    """Return `tier` if values can be stored in it, or in any.
+
+    Raises:
+        InvalidOptionError: it is none.
+    """
+    if tier != "auto":
+        check_tier(tier)
+    return tier  # type: ignore[no-any-return]
+
+
 def register(name: str, manager: MemoryManager) -> None:
     """Let `memories://name/key` mean the key of `manager`, for as long as the manager exists.
 
     Raises:
         InvalidOptionError: the name is empty, or has a slash.
     """
-    if not isinstance(manager, MemoryManager):
-        raise InvalidOptionTypeError(
-            f"manager={manager!r:.60} must be a MemoryManager, not a {type(manager).__name__}"
-        )
+    check_manager(manager)
     if not isinstance(name, str) or not name or "/" in name:
         raise InvalidOptionError(f"name={name!r:.60} must be a text without a slash")
     _named[name] = manager

@@ -14,11 +14,10 @@ from memories.core.manager_handle import ManagerHandle, handle_of, open_handle
 from memories.errors import (
     ConflictError,
     InvalidOptionError,
-    InvalidOptionTypeError,
     KeyNotFoundError,
 )
 from memories.integrations.byte_values import folder, read_bytes, size_of
-from memories.integrations.managers import named
+from memories.integrations.managers import check_manager, check_store_tier, named
 from memories.model.tiers import StoreTier
 
 PROTOCOL = "memories"
@@ -59,13 +58,9 @@ class MemoriesFileSystem(ChainedFileSystem):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if manager is not None and not isinstance(manager, MemoryManager):
-            raise InvalidOptionTypeError(
-                f"manager={manager!r:.60} must be a MemoryManager, not a {type(manager).__name__}"
-            )
-        self._manager = manager
+        self._manager = None if manager is None else check_manager(manager)
         self._prefix = folder(prefix)
-        self._tier = tier
+        self._tier = check_store_tier(tier)
 
     def __reduce__(self) -> Any:
         if self._manager is None:

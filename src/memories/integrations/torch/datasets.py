@@ -9,7 +9,8 @@ from typing import Any
 
 from memories.codecs.content_hash import content_hash
 from memories.core.manager import MemoryManager
-from memories.errors import InvalidOptionError, InvalidOptionTypeError
+from memories.errors import InvalidOptionError
+from memories.integrations.managers import check_manager
 from memories.integrations.torch.items import DatasetItems, prefix_of
 from memories.model.tiers import StoreTier
 from memories.sharing import SharedMemoryManager
@@ -86,10 +87,7 @@ def cached(
         InvalidOptionError: an option is invalid.
         UnsupportedTypeError: without a version, the dataset or the transform cannot be compared.
     """
-    if not isinstance(manager, MemoryManager | SharedMemoryManager):
-        raise InvalidOptionTypeError(
-            f"manager={manager!r:.60} must be a MemoryManager or a SharedMemoryManager"
-        )
+    check_manager(manager, shared=True)
     items = DatasetItems(manager._results(), prefix_of(dataset, transform, version), tier)
     torch = sys.modules.get("torch.utils.data")  # Without it there are no iterable datasets.
     if torch is not None and isinstance(dataset, torch.IterableDataset):

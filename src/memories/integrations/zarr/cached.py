@@ -33,6 +33,7 @@ from memories.foundation.fork_lock import new_lock
 from memories.foundation.logging import logger
 from memories.foundation.units import format_size, parse_size
 from memories.integrations.byte_values import folder
+from memories.integrations.managers import check_manager
 from memories.integrations.read_through import (
     FLIGHT_SECONDS,
     AbandonedError,
@@ -119,10 +120,7 @@ class CachedStore(Store):
         worker_memory: float | str = "128 MB",
     ) -> None:
         found = source_of(source)
-        if not isinstance(manager, MemoryManager):
-            raise InvalidOptionTypeError(
-                f"manager={manager!r:.60} must be a MemoryManager, not a {type(manager).__name__}"
-            )
+        check_manager(manager)
         if prefix is None:
             if found.address is None:
                 raise InvalidOptionError(

@@ -22,7 +22,9 @@ from memories.core.pickled_reader import is_unopened
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import ConflictError, InvalidOptionTypeError, KeyNotFoundError
 from memories.integrations.byte_values import folder, is_in_ram, read_bytes, size_of
+from memories.integrations.managers import check_manager, check_store_tier
 from memories.model.tiers import StoreTier
+from memories.options.settings import check_flag
 
 LISTED_AT_ONCE = 1000  # Keys that a thread lists before the event loop gets them.
 
@@ -59,14 +61,12 @@ class MemoriesStore(Store):
         read_only: bool = False,
         tier: StoreTier = "auto",
     ) -> None:
-        if not isinstance(manager, MemoryManager):
-            raise InvalidOptionTypeError(
-                f"manager={manager!r:.60} must be a MemoryManager, not a {type(manager).__name__}"
-            )
-        super().__init__(read_only=read_only or _only_reads(manager))
+        super().__init__(
+            read_only=check_flag("read_only", read_only) or _only_reads(check_manager(manager))
+        )
         self._manager = manager
         self._prefix = folder(prefix)
-        self._tier = tier
+        self._tier = check_store_tier(tier)
 
     @property
     def manager(self) -> MemoryManager:
