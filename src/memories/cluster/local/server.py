@@ -7,7 +7,7 @@ when the server at its port reports the process id that was started.
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -228,7 +228,7 @@ def server_binary() -> Path:
 def free_port() -> int:
     """Return a free port; the one 10,000 above it, for the cluster bus, is free as well."""
     for _ in range(1000):
-        port = random.choice(_PORTS)
+        port = secrets.choice(_PORTS)  # Two programs may have seeded `random` alike.
         if not any(_taken(one) for one in (port, port + 10_000)):
             return port
     raise StorageError("this machine has no free port left")
