@@ -13,8 +13,7 @@ from memories.core.at_exit import close_at_exit
 from memories.core.manager import MemoryManager
 from memories.errors import InvalidOptionError, InvalidOptionTypeError, StoreLockedError
 from memories.foundation.fork_lock import new_lock
-from memories.model.tiers import StoreTier
-from memories.options.settings import check_path, check_tier
+from memories.options.settings import check_path
 from memories.sharing import SharedMemoryManager
 
 _lock = new_lock()
@@ -35,17 +34,6 @@ def check_manager(manager: Any, *, shared: bool = False) -> Any:
     raise InvalidOptionTypeError(
         f"manager={manager!r:.60} must be a {kinds}, not a {type(manager).__name__}"
     )
-
-
-def check_store_tier(tier: Any) -> StoreTier:
-    """Return `tier` if values can be stored in it, or in any.
-
-    Raises:
-        InvalidOptionError: it is none.
-    """
-    if tier != "auto":
-        check_tier(tier)
-    return tier  # type: ignore[no-any-return]
 
 
 def register(name: str, manager: MemoryManager) -> None:

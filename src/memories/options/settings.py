@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from memories.errors import InvalidOptionError, InvalidOptionTypeError
 from memories.foundation.machine import disk_bytes, ram_bytes
 from memories.foundation.units import parse_size, share_of
 from memories.model.rules import Rule, check_rules
-from memories.model.tiers import TierName
+from memories.model.tiers import StoreTier, TierName
 from memories.options.choices import Durability, DurableText, MemoryText, OnFull, Prefetch
 from memories.sealing.master_key import EncryptionKey
 
@@ -89,6 +89,13 @@ def check_tier(value: Any, name: str = "tier") -> TierName:
     """Return the tier that `value` names."""
     tier = _TIERS.get(value) if isinstance(value, str) else None
     return tier or TierName(check_choice(name, value, tuple(TierName)))
+
+
+def check_store_tier(value: Any) -> StoreTier:
+    """Return `value` if it names a tier, or is `"auto"` for the fastest with room."""
+    if value != "auto":
+        check_tier(value)
+    return cast("StoreTier", value)
 
 
 def check_path(value: str | os.PathLike[str] | None) -> Path | None:

@@ -120,9 +120,7 @@ class FrameReader:
         if place.offset >> 62:
             raise GoneError(f"{self.path(place)} is cut short")
         try:
-            handle = (
-                self.segment(place.file) if place.kind == INLINE else self.open(self.path(place))
-            )
+            handle = self.holding(place)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise AbsentError(f"the file {error.filename} is not there") from error
         if self._files.size(handle.descriptor) < place.offset + place.length:
@@ -174,6 +172,10 @@ class FrameReader:
     def segment(self, number: int) -> Handle:
         """Return a segment of the log, open; FileNotFoundError if it is gone."""
         return self.handles.get(number)
+
+    def holding(self, place: FrameLocation) -> Handle:
+        """Return the file in which `place` lies, open; FileNotFoundError if it is gone."""
+        return self.segment(place.file) if place.kind == INLINE else self.open(self.path(place))
 
     def path(self, place: FrameLocation) -> Path:
         """Return the file in which `place` lies."""
@@ -264,9 +266,7 @@ def read_batch(
 
     def opened(kind: int, file: int) -> Handle | None:
         try:
-            if kind == INLINE:
-                return reader.segment(file)
-            return reader.open(reader.path(FrameLocation(kind, file, 0, 0)))
+            return reader.holding(FrameLocation(kind, file, 0, 0))
         except (FileNotFoundError, GoneError):
             return None
 

@@ -17,8 +17,9 @@ from memories.errors import (
     KeyNotFoundError,
 )
 from memories.integrations.byte_values import folder, read_bytes, size_of
-from memories.integrations.managers import check_manager, check_store_tier, named
+from memories.integrations.managers import check_manager, named
 from memories.model.tiers import StoreTier
+from memories.options.settings import check_store_tier
 
 PROTOCOL = "memories"
 

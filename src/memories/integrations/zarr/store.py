@@ -22,9 +22,9 @@ from memories.core.pickled_reader import is_unopened
 from memories.engine.lifecycle_state import LifecycleState
 from memories.errors import ConflictError, InvalidOptionTypeError, KeyNotFoundError
 from memories.integrations.byte_values import folder, is_in_ram, read_bytes, size_of
-from memories.integrations.managers import check_manager, check_store_tier
+from memories.integrations.managers import check_manager
 from memories.model.tiers import StoreTier
-from memories.options.settings import check_flag
+from memories.options.settings import check_flag, check_store_tier
 
 LISTED_AT_ONCE = 1000  # Keys that a thread lists before the event loop gets them.
 
